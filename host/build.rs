@@ -1,0 +1,12 @@
+//! Compiles the three guests that come with Carrel, for the binary to embed.
+
+#[path = "build/wasm.rs"]
+mod wasm;
+
+fn main() {
+    println!("cargo::rerun-if-changed=build");
+    let packages = ["notepad", "preferences", "assistant"];
+    if let Err(error) = wasm::build_guests("..", &packages) {
+        println!("cargo::error={error}");
+    }
+}

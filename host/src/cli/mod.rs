@@ -1,0 +1,134 @@
+//! The commands. Data goes to stdout, everything else to stderr.
+//!
+//! Exit codes: 0 done; 1 a call failed, or the host could not do what was asked; 2 the command line or the
+//! configuration is wrong.
+
+mod info;
+mod run;
+mod serve;
+mod validate;
+
+use crate::{
+    Host,
+    config::{self, Config},
+    observe::{self, LogFormat},
+};
+use clap::{Args, Parser, Subcommand};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    thread,
+};
+use tokio::runtime::Runtime;
+
+/// A host that gives every user a private, sandboxed, stateful copy of the functions they call.
+#[derive(Debug, Parser)]
+#[command(name = "carrel", version, about, after_help = EXIT_CODES)]
+struct Cli {
+    /// How log lines look, on stderr; the variable RUST_LOG chooses which there are (default: carrel=info,guest=info)
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 a call failed or the host could not start; 2 the command line or the \
+                          configuration is wrong.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the functions over HTTP until SIGTERM or Ctrl-C, and then let running calls end
+    Serve(serve::Arguments),
+    /// Call a function once, without a server: its output goes to stdout
+    Run(run::Arguments),
+    /// Check a configuration and every guest that it names, and tell all that is wrong at once
+    Validate(ConfigFile),
+    /// List the functions and guests: types, summaries, schemas, where each guest comes from
+    Info(info::Arguments),
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration, a YAML file; the folder configs/ of the project has some to start from
+    #[arg(long = "config_file", visible_alias = "config-file", value_name = "FILE")]
+    config_file: PathBuf,
+}
+
+/// What went wrong, for people, and the exit code.
+enum Error {
+    /// The configuration is wrong.
+    Config(config::Error),
+    /// Something else.
+    Other(String),
+}
+
+impl From<config::Error> for Error {
+    fn from(error: config::Error) -> Self {
+        Self::Config(error)
+    }
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    observe::log(cli.log_format);
+    let done = match cli.command {
+        Command::Serve(arguments) => serve::serve(arguments),
+        Command::Run(arguments) => run::run(arguments),
+        Command::Validate(file) => validate::validate(file),
+        Command::Info(arguments) => info::info(arguments),
+    };
+    match done {
+        Ok(code) => code,
+        Err(Error::Config(error)) => {
+            say(&format!("error: {error}"));
+            ExitCode::from(2)
+        }
+        Err(Error::Other(why)) => {
+            say(&format!("error: {why}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A line for people, on stderr.
+fn say(line: &str) {
+    // Nobody is there to be told that stderr is closed.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Data, on stdout. A reader who has gone away has had enough.
+fn print(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<Config, Error> {
+        Ok(Config::load(&self.config_file)?)
+    }
+}
+
+/// Threads that calls run on: as configured, or one for each core; two at least, since one is kept for short calls.
+fn threads(config: &Config) -> usize {
+    let cores = || thread::available_parallelism().map_or(2, usize::from);
+    config.general.front_end.workers.unwrap_or_else(cores).max(2)
+}
+
+fn runtime(threads: usize) -> Result<Runtime, Error> {
+    let built = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("carrel-worker")
+        .enable_all()
+        // How many tasks are run before sockets are looked at. By default 61: with guests that use their whole tick,
+        // new requests would go unseen for 61 ticks.
+        .event_interval(16)
+        .build();
+    built.map_err(|error| Error::Other(format!("the threads could not be started: {error}")))
+}
+
+/// A host without a socket, for the commands that need one.
+fn start(config: Config, threads: usize, runtime: &Runtime) -> Result<Arc<Host>, Error> {
+    Ok(runtime.block_on(Host::start(config, threads))?)
+}

@@ -1,0 +1,107 @@
+//! `carrel serve`
+
+use super::{ConfigFile, Error, runtime, say, start, threads};
+use crate::{Host, config::Config, http};
+use clap::Args;
+use std::{process::ExitCode, sync::Arc};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The address to listen on, instead of the configuration's
+    #[arg(long, value_name = "NAME OR ADDRESS")]
+    host: Option<String>,
+    /// The port to listen on, instead of the configuration's; 0 lets the system choose one
+    #[arg(long)]
+    port: Option<u16>,
+}
+
+pub(super) fn serve(arguments: Arguments) -> Result<ExitCode, Error> {
+    let mut config = arguments.config.load()?;
+    let front_end = &mut config.general.front_end;
+    front_end.host = arguments.host.unwrap_or(std::mem::take(&mut front_end.host));
+    front_end.port = arguments.port.unwrap_or(front_end.port);
+    let threads = threads(&config);
+    let runtime = runtime(threads)?;
+    let host = start(config, threads, &runtime)?;
+    runtime.block_on(listen(host, threads))
+}
+
+async fn listen(host: Arc<Host>, threads: usize) -> Result<ExitCode, Error> {
+    let front_end = &host.config().general.front_end;
+    let (name, port) = (&front_end.host, front_end.port);
+    let listener = http::bind(name, port).await.map_err(|error| {
+        let hint = "choose another with --port or `general.front_end.port`";
+        Error::Other(format!("cannot listen on {name}:{port}: {error}; {hint}"))
+    })?;
+    let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;
+    let unavailable = |error| Error::Other(format!("signals cannot be handled: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(unavailable)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(unavailable)?;
+    announce(&host, &address.to_string(), threads);
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let left = http::serve(listener, host.clone(), http::app(host.clone()), shutdown).await;
+    if left > 0 {
+        let timeout = humantime::format_duration(host.config().general.drain_timeout);
+        return Err(Error::Other(format!("{left} calls had not ended {timeout} after the stop (general.drain_timeout)")));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is served, where, and with which limits.
+fn announce(host: &Host, address: &str, threads: usize) {
+    let config = host.config();
+    say(&format!("Carrel {} serves {} on http://{address}", env!("CARGO_PKG_VERSION"), config.source.file.display()));
+    say("");
+    for function in host.catalog().functions() {
+        say(&format!("  {:<16} {} ({})", function.name, function.guest.name, function.guest.source));
+    }
+    say("");
+    for endpoint in http::endpoints(host) {
+        say(&format!("  {:<6} {:<24} {}", endpoint.method.as_str(), endpoint.path, endpoint.function));
+    }
+    let monitor = if config.general.enable_per_user_monitoring { ", /monitor/users" } else { "" };
+    say(&format!("  and each with /stream; /health, /docs, /openapi.json{monitor}"));
+    say("");
+    say(&limits(config, threads));
+    say("");
+    for key in &config.ignored {
+        say(&format!("note: `{key}` is a key of NAT's that has no effect here"));
+    }
+    if host.engine().stacks().guards_are_mappings {
+        say("note: this kernel is older than 6.13: guard pages cost mappings, so that some 16,000 instances fit");
+    }
+    say(
+        "warning: nobody is verified: whoever sends a user's cookie, key or token is that user. Let only callers in \
+         whom you trust.",
+    );
+}
+
+fn limits(config: &Config, threads: usize) -> String {
+    let limits = &config.limits;
+    let size = |bytes: usize| bytesize::ByteSize::b(bytes as u64).to_string();
+    let time = humantime::format_duration;
+    format!(
+        "  a call:     {} units of fuel, {}, {} of output, {} of body, {} deep\n  \
+           an instance: {} of memory\n  \
+           a session:  {} waiting calls, dropped after {} idle (looked for every {})\n  \
+           the host:   {} sessions, {threads} threads",
+        limits.fuel_per_call,
+        time(limits.deadline),
+        size(limits.output_size),
+        size(limits.body_size),
+        limits.call_depth,
+        size(limits.memory_per_instance),
+        limits.queue_per_session,
+        time(config.general.per_user_workflow_timeout),
+        time(config.general.per_user_workflow_cleanup_interval),
+        limits.max_sessions,
+    )
+}

@@ -1,0 +1,271 @@
+//! `general.front_end`: where the host listens, and its routes.
+
+use super::{
+    KeyPath,
+    reader::{Section, boolean, count, describe, list, list_of, nearest, text},
+};
+use serde_json::Value;
+use std::{collections::HashMap, time::Duration};
+
+/// Where the host listens, and its routes.
+#[derive(Debug, Clone)]
+pub struct FrontEnd {
+    /// The address to listen on: a name or an IP address.
+    pub host: String,
+    /// The port to listen on; 0 lets the system choose one.
+    pub port: u16,
+    /// The path under which a proxy serves this host; only `/openapi.json` tells it.
+    pub root_path: String,
+    /// Threads that run calls; by default one for each core.
+    pub workers: Option<usize>,
+    /// Where the workflow is.
+    pub workflow: Endpoint,
+    /// More routes, each to one function.
+    pub endpoints: Vec<Endpoint>,
+    /// Which web pages of other origins may read the answers.
+    pub cors: Cors,
+}
+
+/// A route to a function. `{path}/stream` is a route as well, with the same method.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// The key, for messages.
+    pub key: KeyPath,
+    /// The path, from `/`.
+    pub path: String,
+    /// The method.
+    pub method: Method,
+    /// What the API's description says of it.
+    pub description: String,
+    /// The function that answers.
+    pub function: String,
+}
+
+/// A method that a route to a function can have. With `GET` and `DELETE` the function's input is `null`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Method {
+    Get,
+    Post,
+    Put,
+    Delete,
+}
+
+impl Method {
+    const ALL: [Self; 4] = [Self::Get, Self::Post, Self::Put, Self::Delete];
+
+    /// As in a request line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+        }
+    }
+
+    /// Whether a request brings the function's input as its body.
+    pub fn has_body(self) -> bool {
+        matches!(self, Self::Post | Self::Put)
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let name = text(value)?;
+        let found = Self::ALL.into_iter().find(|method| method.as_str() == name.to_uppercase());
+        found.ok_or_else(|| format!("must be one of `GET`, `POST`, `PUT`, `DELETE`, and is {}", describe(value)))
+    }
+}
+
+/// Cross-origin requests, by default none.
+#[derive(Debug, Clone)]
+pub struct Cors {
+    /// Origins that may; `*` is all of them.
+    pub allow_origins: Vec<String>,
+    /// A pattern that the whole of an origin must match.
+    pub allow_origin_regex: Option<regex::Regex>,
+    /// Methods that they may use; `*` is all of them.
+    pub allow_methods: Vec<String>,
+    /// Headers that they may send; `*` is all of them.
+    pub allow_headers: Vec<String>,
+    /// Whether they may send cookies.
+    pub allow_credentials: bool,
+    /// Headers of an answer that they may read.
+    pub expose_headers: Vec<String>,
+    /// How long a browser may keep these rules.
+    pub max_age: Duration,
+}
+
+impl FrontEnd {
+    pub(super) fn read(mut section: Section<'_>, ignored: &mut Vec<String>) -> Self {
+        section.read("_type", (), |value| match text(value)?.as_str() {
+            "fastapi" => Ok(()),
+            _ => Err(format!("must be `fastapi`, the only front end there is, and is {}", describe(value))),
+        });
+        let front_end = Self {
+            host: section.read("host", "localhost".into(), text),
+            port: section.read("port", 8000, count(0, 65535)) as u16,
+            root_path: section.read("root_path", String::new(), text),
+            workers: match section.read("workers", 0, count(1, 1024)) {
+                0 => None,
+                workers => Some(workers as usize),
+            },
+            workflow: read_workflow(section.section("workflow"), ignored),
+            endpoints: read_endpoints(&mut section, ignored),
+            cors: Cors::read(section.section("cors")),
+        };
+        ignored.extend(NAT_ONLY.into_iter().filter_map(|key| section.ignore(key)));
+        let problems = section.problems();
+        section.finish();
+        front_end.check_routes(|key, message| problems.add(key, message));
+        front_end
+    }
+
+    /// Two functions on one route, or a function on one of the host's own.
+    fn check_routes(&self, mut problem: impl FnMut(&KeyPath, String)) {
+        let mut taken: HashMap<String, String> = HashMap::new();
+        for path in OWN_ROUTES {
+            taken.insert(path.into(), "Carrel itself".into());
+        }
+        for endpoint in [&self.workflow].into_iter().chain(&self.endpoints) {
+            for path in [endpoint.path.clone(), format!("{}/stream", endpoint.path)] {
+                // Methods can share a path, but not with a route that answers every method.
+                for name in [path.clone(), format!("{} {path}", endpoint.method.as_str())] {
+                    if let Some(other) = taken.get(&name) {
+                        problem(&endpoint.key, format!("the route {path} is already taken by {other}"));
+                    }
+                }
+                taken.insert(format!("{} {path}", endpoint.method.as_str()), format!("`{}`", endpoint.key));
+            }
+        }
+    }
+}
+
+/// Routes that are there whatever the configuration says.
+const OWN_ROUTES: [&str; 7] =
+    ["/v1/workflow", "/v1/workflow/stream", "/health", "/monitor/users", "/metrics", "/openapi.json", "/docs"];
+
+/// NAT's keys for its process model, its job queue and its evaluation, which Carrel does not have.
+const NAT_ONLY: [&str; 15] = [
+    "reload",
+    "scheduler_address",
+    "db_url",
+    "max_running_async_jobs",
+    "dask_workers",
+    "dask_log_level",
+    "dask_worker_memory_limit",
+    "dask_threads_per_worker",
+    "step_adaptor",
+    "evaluate",
+    "evaluate_item",
+    "oauth2_callback_path",
+    "use_gunicorn",
+    "runner_class",
+    "object_store",
+];
+
+/// NAT's paths for protocols that Carrel does not speak.
+const NAT_PATHS: [&str; 3] = ["websocket_path", "openai_api_path", "openai_api_v1_path"];
+
+fn read_workflow(mut section: Section<'_>, ignored: &mut Vec<String>) -> Endpoint {
+    let endpoint = Endpoint {
+        key: section.path().clone(),
+        path: section.read("path", "/generate".into(), path),
+        method: section.read("method", Method::Post, Method::read),
+        description: section.read("description", "Runs the workflow.".into(), text),
+        function: super::WORKFLOW.into(),
+    };
+    ignored.extend(NAT_PATHS.into_iter().filter_map(|key| section.ignore(key)));
+    section.finish();
+    endpoint
+}
+
+fn read_endpoints(parent: &mut Section<'_>, ignored: &mut Vec<String>) -> Vec<Endpoint> {
+    let key = parent.path().with("endpoints");
+    let items = match parent.take("endpoints") {
+        None => return Vec::new(),
+        Some(Value::Array(items)) => items,
+        Some(other) => {
+            parent.problems().add(&key, format!("must be a list, and is {}", describe(&other)));
+            return Vec::new();
+        }
+    };
+    let mut endpoints = Vec::new();
+    for (index, item) in items.into_iter().enumerate() {
+        let mut section = Section::new(key.with(index.to_string()), item, parent.problems());
+        let function = section.read("function_name", None, |value| text(value).map(Some));
+        let route = section.read("path", None, |value| path(value).map(Some));
+        let endpoint = Endpoint {
+            key: section.path().clone(),
+            path: route.clone().unwrap_or_default(),
+            method: section.read("method", Method::Post, Method::read),
+            description: section.read("description", String::new(), text),
+            function: function.clone().unwrap_or_default(),
+        };
+        ignored.extend(NAT_PATHS.into_iter().filter_map(|key| section.ignore(key)));
+        for (key, given) in [("function_name", function.is_some()), ("path", route.is_some())] {
+            if !given {
+                section.problems().add(section.path(), format!("has no `{key}`"));
+            }
+        }
+        section.finish();
+        endpoints.push(endpoint);
+    }
+    endpoints
+}
+
+/// A path of plain segments: what a router could read as a pattern is refused.
+fn path(value: &Value) -> Result<String, String> {
+    let path = text(value)?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.~".contains(c);
+    match path.strip_prefix('/') {
+        Some(rest) if !rest.is_empty() && !path.ends_with('/') && !path.contains("//") && path.chars().all(plain) => {
+            Ok(path)
+        }
+        _ => Err(format!("must be a path such as `/notes`, without a `/` at its end, and is {}", describe(value))),
+    }
+}
+
+impl Cors {
+    fn read(mut section: Section<'_>) -> Self {
+        let texts = list_of(text);
+        let methods = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "*"];
+        let method = list_of(|value| {
+            let name = text(value)?.to_uppercase();
+            if methods.contains(&name.as_str()) {
+                return Ok(name);
+            }
+            let near = nearest(&name, methods.into_iter()).map(|near| format!(": did you mean `{near}`?"));
+            Err(format!("{name:?} is not one of {}{}", list(methods.into_iter()), near.unwrap_or_default()))
+        });
+        let header = list_of(|value| {
+            let name = text(value)?;
+            match name == "*" || http::HeaderName::try_from(name.as_str()).is_ok() {
+                true => Ok(name),
+                false => Err(format!("{name:?} is not the name of a header")),
+            }
+        });
+        let cors = Self {
+            allow_origins: section.read("allow_origins", Vec::new(), &texts),
+            allow_origin_regex: section.read("allow_origin_regex", None, |value| {
+                let pattern = format!("^(?:{})$", text(value)?);
+                regex::Regex::new(&pattern).map(Some).map_err(|error| format!("is not a pattern: {error}"))
+            }),
+            allow_methods: section.read("allow_methods", vec!["GET".into()], &method),
+            allow_headers: section.read("allow_headers", Vec::new(), &header),
+            allow_credentials: section.read("allow_credentials", false, boolean),
+            expose_headers: section.read("expose_headers", Vec::new(), &header),
+            max_age: Duration::from_secs(section.read("max_age", 600, count(0, 86400 * 365))),
+        };
+        if cors.allow_credentials && cors.allow_origins.iter().any(|origin| origin == "*") {
+            let message = "with `allow_origins: [\"*\"]` would let every web page act as its visitors: name the origins";
+            section.problems().add(&section.path().with("allow_credentials"), message);
+        }
+        section.finish();
+        cors
+    }
+
+    /// Whether any origin is let in.
+    pub fn is_off(&self) -> bool {
+        self.allow_origins.is_empty() && self.allow_origin_regex.is_none()
+    }
+}

@@ -1,0 +1,336 @@
+//! The configuration file: NAT's keys, and Carrel's own.
+//!
+//! A file is read in two steps. This module checks everything that the file alone can tell: syntax, keys, types,
+//! ranges, routes. What needs the guests (which `_type`s there are, whether a function's own keys fit its schema) is
+//! checked by [`crate::function::Catalog`], which reports in the same words. All problems are collected, so that an
+//! operator mends a file once.
+//!
+//! # Layout
+//!
+//! * [`Config`] and [`General`], here; [`FrontEnd`]; [`crate::limits::Limits`] reads its own section.
+//! * `reader`: sections, key by key. `yaml`: the parser. [`Problem`], [`Error`]: what is wrong, and where.
+
+mod front_end;
+mod problem;
+pub(crate) mod reader;
+mod variables;
+mod yaml;
+
+pub use front_end::{Cors, Endpoint, FrontEnd, Method};
+pub use problem::{Error, KeyPath, Problem};
+
+use crate::limits::Limits;
+use reader::{Problems, Section, boolean, duration, text};
+use serde_json::{Map, Value};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// The name under which the workflow is listed, called and logged.
+pub const WORKFLOW: &str = "workflow";
+
+/// A whole configuration, checked as far as the file alone tells.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file, for messages.
+    pub source: Source,
+    /// `general`.
+    pub general: General,
+    /// `guests`: files and folders with guests besides the built-in ones.
+    pub guests: Vec<GuestPath>,
+    /// `guest_cache`: where compiled guests are kept.
+    pub guest_cache: GuestCache,
+    /// `limits`.
+    pub limits: Limits,
+    /// `functions`, in the file's order, and the workflow at the end.
+    pub functions: Vec<FunctionConfig>,
+    /// NAT keys that are given and mean nothing here, for a note at start.
+    pub ignored: Vec<String>,
+}
+
+/// A file and its text, so that a problem found later can be told with its line.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Where the file is.
+    pub file: PathBuf,
+    text: String,
+}
+
+impl Source {
+    /// The problems as an error, each with its line.
+    pub fn error(&self, mut problems: Vec<Problem>) -> Error {
+        for problem in &mut problems {
+            problem.line = problem.line.or_else(|| yaml::line_of(&self.text, &problem.path));
+        }
+        problems.sort_by_key(|problem| problem.line.unwrap_or(0));
+        Error { file: self.file.clone().into(), problems }
+    }
+}
+
+/// `general`.
+#[derive(Debug, Clone)]
+pub struct General {
+    /// How long a session may be idle before it is dropped.
+    pub per_user_workflow_timeout: Duration,
+    /// How often idle sessions are looked for.
+    pub per_user_workflow_cleanup_interval: Duration,
+    /// Whether `GET /monitor/users` answers.
+    pub enable_per_user_monitoring: bool,
+    /// How long a host that is told to stop waits for the calls that are running.
+    pub drain_timeout: Duration,
+    /// `general.front_end`.
+    pub front_end: FrontEnd,
+}
+
+/// A guest file, or a folder of them.
+#[derive(Debug, Clone)]
+pub struct GuestPath {
+    /// The key, for messages.
+    pub key: KeyPath,
+    /// Absolute, or relative to the working directory.
+    pub path: PathBuf,
+}
+
+/// Where compiled guests are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GuestCache {
+    /// In the user's cache folder: `$XDG_CACHE_HOME/carrel`, or `~/.cache/carrel`.
+    Default,
+    /// In this folder.
+    Folder(PathBuf),
+    /// Nowhere: each start compiles.
+    Off,
+}
+
+/// A function: a guest, named and configured.
+#[derive(Debug, Clone)]
+pub struct FunctionConfig {
+    /// The key, for messages.
+    pub key: KeyPath,
+    /// What the configuration calls it; [`WORKFLOW`] for the workflow.
+    pub name: String,
+    /// `_type`: the guest's own name.
+    pub guest: String,
+    /// The other keys, which go to the guest.
+    pub config: Map<String, Value>,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or has [`Problem`]s: all of them.
+    pub fn load(file: &Path) -> Result<Self, Error> {
+        let read = std::fs::read_to_string(file).map_err(|error| {
+            let hint = match error.kind() {
+                std::io::ErrorKind::NotFound => "give the path of a configuration with --config_file; the folder \
+                     configs/ of the project has some to start from",
+                _ => "the file must be readable, and UTF-8 text",
+            };
+            let problem = Problem::new(KeyPath::root(), format!("cannot be read: {error}")).hint(hint);
+            Error { file: file.into(), problems: vec![problem] }
+        })?;
+        Self::parse(file, &read)
+    }
+
+    /// Checks a text as if it were the file's.
+    ///
+    /// # Errors
+    ///
+    /// All [`Problem`]s.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, Error> {
+        let problems = Problems::default();
+        let text = variables::substitute(text, |name| std::env::var(name).ok(), &problems);
+        let source = Source { file: file.to_owned(), text };
+        let value = yaml::parse(&source.text).unwrap_or_else(|error| {
+            let mut problem = Problem::new(KeyPath::root(), format!("is not YAML: {}", error.message))
+                .hint("indentation is by spaces, and a text with `: ` or `#` in it needs quotes");
+            problem.line = error.line;
+            problems.push(problem);
+            Value::Null
+        });
+        // A file that is not YAML has no keys to complain about.
+        let unreadable = value.is_null();
+        let config = (!unreadable).then(|| Self::read(source.clone(), value, &problems));
+        match (config, problems.into_vec()) {
+            (Some(config), problems) if problems.is_empty() => Ok(config),
+            (_, problems) => Err(source.error(problems)),
+        }
+    }
+
+    fn read(source: Source, value: Value, problems: &Problems) -> Self {
+        let mut top = Section::new(KeyPath::root(), value, problems);
+        let mut ignored = Vec::new();
+        let general = General::read(top.section("general"), &mut ignored);
+        let folder = source.file.parent().unwrap_or(Path::new(""));
+        let guests = read_guests(&mut top, folder);
+        let guest_cache = top.read("guest_cache", GuestCache::Default, |value| match value {
+            Value::Bool(false) => Ok(GuestCache::Off),
+            Value::String(it) if it == "off" => Ok(GuestCache::Off),
+            other => Ok(GuestCache::Folder(folder.join(text(other)?))),
+        });
+        let limits = Limits::read(top.section("limits"));
+        let functions = read_functions(&mut top);
+        for key in NAT_ONLY {
+            ignored.extend(top.ignore(key));
+        }
+        top.finish();
+        Self { source, general, guests, guest_cache, limits, functions, ignored }
+    }
+}
+
+/// NAT's sections for what guests bring themselves or Carrel has no part in.
+const NAT_ONLY: [&str; 17] = [
+    "authentication",
+    "embedders",
+    "eval",
+    "finetuning",
+    "function_groups",
+    "llms",
+    "memory",
+    "middleware",
+    "object_stores",
+    "optimizer",
+    "retrievers",
+    "trainer_adapters",
+    "trainers",
+    "trajectory_builders",
+    "ttc_strategies",
+    "workspace",
+    "workspace_guardrails",
+];
+
+impl General {
+    fn read(mut section: Section<'_>, ignored: &mut Vec<String>) -> Self {
+        let millisecond = duration(Duration::from_millis(1));
+        let general = Self {
+            per_user_workflow_timeout: section.read(
+                "per_user_workflow_timeout",
+                Duration::from_secs(30 * 60),
+                &millisecond,
+            ),
+            per_user_workflow_cleanup_interval: section.read(
+                "per_user_workflow_cleanup_interval",
+                Duration::from_secs(5 * 60),
+                &millisecond,
+            ),
+            enable_per_user_monitoring: section.read("enable_per_user_monitoring", false, boolean),
+            drain_timeout: section.read("drain_timeout", Duration::from_secs(30), duration(Duration::ZERO)),
+            front_end: FrontEnd::read(section.section("front_end"), ignored),
+        };
+        ignored.extend(["telemetry", "use_uvloop"].into_iter().filter_map(|key| section.ignore(key)));
+        section.finish();
+        general
+    }
+}
+
+fn read_guests(top: &mut Section<'_>, folder: &Path) -> Vec<GuestPath> {
+    let key = KeyPath::root().with("guests");
+    let paths = match top.take("guests") {
+        None => Vec::new(),
+        Some(Value::Array(items)) => items,
+        Some(one) => vec![one],
+    };
+    let mut guests = Vec::new();
+    for (index, path) in paths.iter().enumerate() {
+        let key = key.with(index.to_string());
+        match text(path) {
+            Ok(path) => guests.push(GuestPath { key, path: folder.join(path) }),
+            Err(message) => top.problems().add(&key, format!("the path of a guest {message}")),
+        }
+    }
+    guests
+}
+
+fn read_functions(top: &mut Section<'_>) -> Vec<FunctionConfig> {
+    let problems = top.problems();
+    let mut functions = Vec::new();
+    let mut section = top.section("functions");
+    let path = section.path().clone();
+    for (name, value) in section.rest() {
+        let key = path.with(&name);
+        if name == WORKFLOW {
+            problems.add(&key, "this name is taken by the workflow itself: give the function another one");
+        } else if name.is_empty() || name.len() > 64 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            problems.add(&key, "a function's name has 1 to 64 characters, none of them a space");
+        } else {
+            functions.extend(read_function(Section::new(key, value, problems), name));
+        }
+    }
+    match top.take(WORKFLOW) {
+        None => problems.push(
+            Problem::new(KeyPath::root().with(WORKFLOW), "missing: the function that answers /generate")
+                .hint("add, for example:\nworkflow:\n  _type: per_user_assistant"),
+        ),
+        Some(value) => {
+            let section = Section::new(KeyPath::root().with(WORKFLOW), value, problems);
+            functions.extend(read_function(section, WORKFLOW.into()));
+        }
+    }
+    functions
+}
+
+fn read_function(mut section: Section<'_>, name: String) -> Option<FunctionConfig> {
+    let key = section.path().clone();
+    let guest = match section.take("_type") {
+        Some(Value::String(guest)) => Some(guest),
+        Some(other) => {
+            section.problems().add(&key.with("_type"), format!("must be text, and is {}", reader::describe(&other)));
+            None
+        }
+        None => {
+            let problem = Problem::new(key.clone(), "has no `_type`, which names the guest");
+            section.problems().push(problem.hint("`carrel info` lists the guests there are"));
+            None
+        }
+    };
+    Some(FunctionConfig { key, name, guest: guest?, config: section.rest() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> String {
+        let error = Config::parse(Path::new("config.yml"), text).err();
+        error.map_or_else(String::new, |error| error.to_string())
+    }
+
+    #[test]
+    fn nats_own_keys_are_read_and_the_defaults_are_nats() -> Result<(), Error> {
+        let text = "workflow: {_type: per_user_assistant, notepad_name: notepad}\nllms: {a: {_type: nim}}\n";
+        let config = Config::parse(Path::new("config.yml"), text)?;
+        assert_eq!(config.general.per_user_workflow_timeout, Duration::from_secs(1800));
+        assert_eq!(config.general.per_user_workflow_cleanup_interval, Duration::from_secs(300));
+        assert_eq!((config.general.front_end.host.as_str(), config.general.front_end.port), ("localhost", 8000));
+        assert_eq!(config.ignored, ["llms"]);
+        assert_eq!(config.functions[0].config["notepad_name"], "notepad");
+        Ok(())
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once_in_the_files_order() {
+        let text = "general:\n  per_user_workflow_timeot: 3\nlimits:\n  deadline: soon\nfunctions:\n  a: {}\nworkflow: 5\n";
+        let told = problems(text);
+        let lines: Vec<_> = told.lines().filter(|line| !line.starts_with(' ')).collect();
+        assert_eq!(lines.len(), 5, "{told}");
+        assert!(lines[0].starts_with("config.yml:2: general.per_user_workflow_timeot: unknown key"));
+        assert!(lines[1].starts_with("config.yml:4: limits.deadline: must be a time"));
+        assert!(lines[2].starts_with("config.yml:6: functions.a: has no `_type`"));
+        assert!(told.contains("did you mean `per_user_workflow_timeout`?"));
+    }
+
+    #[test]
+    fn a_file_that_is_not_yaml_has_one_problem() {
+        let told = problems("a: [1\nb: 2\n");
+        assert!(told.starts_with("config.yml:2: is not YAML: "), "{told}");
+    }
+
+    #[test]
+    fn a_function_may_not_take_the_workflows_name() {
+        let told = problems("functions: {workflow: {_type: a}}\nworkflow: {_type: a}\n");
+        assert!(told.contains("taken by the workflow"), "{told}");
+    }
+}

@@ -1,0 +1,96 @@
+//! What is wrong with a configuration: where, what, and what helps.
+
+use std::{fmt, path::Path};
+
+/// Where in the file: the keys from the top, such as `general.front_end.port`. An item of a list is its number.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct KeyPath(Vec<String>);
+
+impl KeyPath {
+    /// The whole file.
+    pub fn root() -> Self {
+        Self::default()
+    }
+
+    /// From keys with dots between them.
+    pub fn parse(path: &str) -> Self {
+        Self(path.split('.').filter(|key| !key.is_empty()).map(str::to_owned).collect())
+    }
+
+    /// A key below this one.
+    pub fn with(&self, key: impl Into<String>) -> Self {
+        let mut keys = self.0.clone();
+        keys.push(key.into());
+        Self(keys)
+    }
+
+    pub(super) fn keys(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl fmt::Display for KeyPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("."))
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The key.
+    pub path: KeyPath,
+    /// Its line in the file, counted from 1, once it is known.
+    pub line: Option<usize>,
+    /// What is wrong with it.
+    pub message: String,
+    /// What helps.
+    pub hint: Option<String>,
+}
+
+impl Problem {
+    /// A problem with a key.
+    pub fn new(path: KeyPath, message: impl Into<String>) -> Self {
+        Self { path, line: None, message: message.into(), hint: None }
+    }
+
+    /// With what helps.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// All that is wrong with a configuration file.
+#[derive(Debug)]
+pub struct Error {
+    /// The file.
+    pub file: Box<Path>,
+    /// At least one.
+    pub problems: Vec<Problem>,
+}
+
+impl std::error::Error for Error {}
+
+/// A line for each problem: `file:line: key: what is wrong`, and below it what helps.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{}", self.file.display())?;
+            if let Some(line) = problem.line {
+                write!(f, ":{line}")?;
+            }
+            if !problem.path.keys().is_empty() {
+                write!(f, ": {}", problem.path)?;
+            }
+            write!(f, ": {}", problem.message)?;
+            if let Some(hint) = &problem.hint {
+                write!(f, "\n  {}", hint.replace('\n', "\n  "))?;
+            }
+        }
+        Ok(())
+    }
+}

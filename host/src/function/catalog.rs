@@ -1,0 +1,247 @@
+//! The functions of a configuration, checked.
+
+use super::{
+    builtin::BUILTIN,
+    cache::Cache,
+    guest::{Guest, GuestSource, Loader, Refused},
+    references::{self, Reference},
+    schema::{MisfitKind, Step},
+};
+use crate::{
+    config::{self, Config, FunctionConfig, GuestPath, KeyPath, Problem, WORKFLOW, reader},
+    instance::{self, Engine},
+    limits::Lane,
+};
+use serde_json::Value;
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+/// The functions of a configuration. All of them exist, fit their schemas, and refer to each other in no circle.
+#[derive(Debug)]
+pub struct Catalog {
+    functions: Vec<Function>,
+    positions: HashMap<Arc<str>, usize>,
+    guests: Vec<Arc<Guest>>,
+}
+
+/// A guest, named and configured.
+#[derive(Debug)]
+pub struct Function {
+    /// What the configuration calls it; [`WORKFLOW`] for the workflow.
+    pub name: Arc<str>,
+    /// What it is made of.
+    pub guest: Arc<Guest>,
+    /// Its own keys, as the JSON that the guest gets.
+    pub config: String,
+    /// The key, for messages.
+    pub key: KeyPath,
+}
+
+impl Catalog {
+    /// Loads the guests and checks the functions.
+    ///
+    /// # Errors
+    ///
+    /// All problems, of guests and functions alike.
+    pub(crate) async fn load(config: &Config, engine: &Engine, lane: &Lane) -> Result<Self, config::Error> {
+        let mut problems = Vec::new();
+        let guests = load_guests(config, engine, lane, &mut problems).await;
+        let by_name: HashMap<&str, &Arc<Guest>> = guests.iter().map(|guest| (guest.name.as_str(), guest)).collect();
+        let mut functions = Vec::new();
+        let mut checked = Vec::new();
+        for function in &config.functions {
+            let Some(guest) = by_name.get(function.guest.as_str()) else {
+                problems.push(unknown_guest(function, &by_name));
+                continue;
+            };
+            let value = Value::Object(function.config.clone());
+            check_config(function, guest, &value, &mut problems);
+            checked.push(references::references(guest.config_schema.value(), &value, &function.key));
+            functions.push(Function {
+                name: function.name.as_str().into(),
+                guest: Arc::clone(guest),
+                config: value.to_string(),
+                key: function.key.clone(),
+            });
+        }
+        check_references(config, &functions, &checked, &mut problems);
+        for endpoint in &config.general.front_end.endpoints {
+            if !config.functions.iter().any(|function| function.name == endpoint.function) {
+                let key = endpoint.key.with("function_name");
+                problems.push(unknown_function(config, key, &endpoint.function));
+            }
+        }
+        if !problems.is_empty() {
+            return Err(config.source.error(problems));
+        }
+        let positions = functions.iter().enumerate().map(|(index, it)| (it.name.clone(), index)).collect();
+        Ok(Self { functions, positions, guests })
+    }
+
+    /// All functions, the workflow last.
+    pub fn functions(&self) -> &[Function] {
+        &self.functions
+    }
+
+    /// All guests, whether a function uses them or not.
+    pub fn guests(&self) -> &[Arc<Guest>] {
+        &self.guests
+    }
+
+    /// The place of a function among [`functions`](Self::functions).
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.positions.get(name).copied()
+    }
+}
+
+async fn load_guests(config: &Config, engine: &Engine, lane: &Lane, problems: &mut Vec<Problem>) -> Vec<Arc<Guest>> {
+    let linker = match instance::linker(engine.wasmtime()) {
+        Ok(linker) => linker,
+        Err(error) => {
+            problems.push(Problem::new(KeyPath::root(), format!("no guest can be linked: {error:#}")));
+            return Vec::new();
+        }
+    };
+    let loader = Loader { engine, linker, cache: Cache::open(&config.guest_cache), limits: &config.limits, lane };
+    let mut guests: Vec<Arc<Guest>> = Vec::new();
+    for (name, wasm) in BUILTIN {
+        match loader.load(GuestSource::BuiltIn(name), wasm).await {
+            Ok(guest) => guests.push(Arc::new(guest)),
+            Err(refused) => problems.push(refusal(&KeyPath::root(), &format!("the built-in guest {name}"), refused)),
+        }
+    }
+    for GuestPath { key, path } in &config.guests {
+        let files = match guest_files(path) {
+            Ok(files) => files,
+            Err(why) => {
+                problems.push(Problem::new(key.clone(), why).hint("paths are relative to the configuration's folder"));
+                continue;
+            }
+        };
+        for file in files {
+            let name = file.display().to_string();
+            let loaded = match std::fs::read(&file) {
+                Ok(wasm) => loader.load(GuestSource::File(file), &wasm).await,
+                Err(error) => Err(Refused { why: format!("cannot be read: {error}"), hint: None }),
+            };
+            match loaded {
+                Ok(guest) => match guests.iter().find(|other| other.name == guest.name) {
+                    None => guests.push(Arc::new(guest)),
+                    Some(other) => problems.push(
+                        Problem::new(key.clone(), format!("{name} is named `{}`, and so is one that is {}", guest.name, other.source))
+                            .hint("a guest's name is its own, from `describe`: rename one, or remove it"),
+                    ),
+                },
+                Err(refused) => problems.push(refusal(key, &name, refused)),
+            }
+        }
+    }
+    guests
+}
+
+/// A file, or a folder's `.wasm` files by name.
+fn guest_files(path: &Path) -> Result<Vec<std::path::PathBuf>, String> {
+    let unreadable = |error: std::io::Error| format!("{} cannot be read: {error}", path.display());
+    if !std::fs::metadata(path).map_err(unreadable)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries: Result<Vec<_>, _> = std::fs::read_dir(path).map_err(unreadable)?.collect();
+    let mut files: Vec<_> = entries.map_err(unreadable)?.into_iter().map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "wasm"));
+    files.sort();
+    if files.is_empty() {
+        return Err(format!("the folder {} has no .wasm files", path.display()));
+    }
+    Ok(files)
+}
+
+fn refusal(key: &KeyPath, guest: &str, refused: Refused) -> Problem {
+    let problem = Problem::new(key.clone(), format!("{guest} {}", refused.why));
+    match refused.hint {
+        Some(hint) => problem.hint(hint),
+        None => problem,
+    }
+}
+
+fn unknown_guest(function: &FunctionConfig, guests: &HashMap<&str, &Arc<Guest>>) -> Problem {
+    let mut names: Vec<_> = guests.keys().copied().collect();
+    names.sort_unstable();
+    let hint = match reader::nearest(&function.guest, names.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("there are {}; `guests:` adds more", reader::list(names.into_iter())),
+    };
+    Problem::new(function.key.with("_type"), format!("there is no guest `{}`", function.guest)).hint(hint)
+}
+
+fn unknown_function(config: &Config, key: KeyPath, name: &str) -> Problem {
+    let names = || config.functions.iter().map(|function| function.name.as_str());
+    let hint = match reader::nearest(name, names()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("the functions are {}", reader::list(names())),
+    };
+    Problem::new(key, format!("there is no function `{name}`")).hint(hint)
+}
+
+/// A function's own keys against its guest's schema.
+fn check_config(function: &FunctionConfig, guest: &Guest, value: &Value, problems: &mut Vec<Problem>) {
+    for misfit in guest.config_schema.misfits(value, 20) {
+        let key = misfit.path.iter().fold(function.key.clone(), |key, step| key.with(step.to_string()));
+        let problem = match misfit.kind {
+            MisfitKind::Missing => Problem::new(key, format!("missing: the guest `{}` needs it", guest.name)),
+            MisfitKind::Type(types) => {
+                let found = reader::describe(&misfit.value);
+                Problem::new(key, format!("must be of type {}, and is {found}", types.join(" or ")))
+            }
+            MisfitKind::Unexpected => {
+                let known = guest.config_schema.value().get("properties").and_then(Value::as_object);
+                let known = || known.into_iter().flatten().map(|(name, _)| name.as_str());
+                let wrong = match misfit.path.last() {
+                    Some(Step::Name(name)) => name.as_str(),
+                    _ => "",
+                };
+                let hint = match reader::nearest(wrong, known()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("the guest `{}` knows {}", guest.name, reader::list(known())),
+                };
+                Problem::new(key, "unknown key").hint(hint)
+            }
+            MisfitKind::Other(why) => Problem::new(key, why),
+        };
+        problems.push(problem);
+    }
+}
+
+/// Every reference leads to a function, and none in a circle.
+fn check_references(
+    config: &Config,
+    functions: &[Function],
+    references: &[Vec<Reference>],
+    problems: &mut Vec<Problem>,
+) {
+    let position = |name: &str| functions.iter().position(|function| &*function.name == name);
+    for reference in references.iter().flatten() {
+        // One that is configured but has a problem of its own is told there.
+        if !config.functions.iter().any(|function| function.name == reference.name) {
+            problems.push(unknown_function(config, reference.key.clone(), &reference.name));
+        }
+    }
+    let edges: Vec<Vec<usize>> =
+        references.iter().map(|found| found.iter().filter_map(|it| position(&it.name)).collect()).collect();
+    if let Some(circle) = references::cycle(&edges) {
+        let mut names: Vec<_> = circle.iter().map(|index| format!("`{}`", functions[*index].name)).collect();
+        names.extend(names.first().cloned());
+        let next = circle.get(1).or(circle.first()).map(|index| &functions[*index].name);
+        let first = &references[circle[0]];
+        let key = first.iter().find(|it| Some(it.name.as_str()) == next.map(|name| &**name)).map(|it| it.key.clone());
+        problems.push(
+            Problem::new(key.unwrap_or_default(), format!("the functions call each other in a circle: {}", names.join(" -> ")))
+                .hint("a function cannot be called while it runs: take one of these references out"),
+        );
+    }
+}
+
+impl Function {
+    /// Whether it answers `/generate`.
+    pub fn is_workflow(&self) -> bool {
+        &*self.name == WORKFLOW
+    }
+}

@@ -1,0 +1,189 @@
+//! A guest: a compiled component, what it says of itself, and where it comes from.
+
+use super::{
+    cache::Cache,
+    schema::{self, Schema},
+};
+use crate::{
+    instance::{self, Context, Engine, GuestPre, StopKind},
+    limits::{Lane, Limits, Permit},
+};
+use serde_json::Value;
+use std::{fmt, path::PathBuf, sync::Arc};
+use wasmtime::component::{Component, Linker};
+
+/// A compiled component that exports `carrel:function/function`.
+pub struct Guest {
+    /// The name that a configuration gives as `_type`.
+    pub name: String,
+    /// What it does, in a sentence.
+    pub summary: String,
+    /// Where it comes from.
+    pub source: GuestSource,
+    /// The schema of a function's own keys.
+    pub config_schema: Schema,
+    /// The schema of what it takes.
+    pub input_schema: Schema,
+    /// The schema of what it gives.
+    pub output_schema: Schema,
+    /// The size of its WebAssembly, in bytes.
+    pub size: usize,
+    pre: GuestPre<Context>,
+}
+
+impl fmt::Debug for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guest").field("name", &self.name).field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// Where a guest comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GuestSource {
+    /// It comes with Carrel.
+    BuiltIn(&'static str),
+    /// A file that the configuration names, or that is in a folder that it names.
+    File(PathBuf),
+}
+
+impl fmt::Display for GuestSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn(_) => f.write_str("built in"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// Why a component is no guest, and what helps.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) why: String,
+    pub(super) hint: Option<String>,
+}
+
+impl Refused {
+    fn new(why: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { why: why.into(), hint: Some(hint.into()) }
+    }
+}
+
+/// What is needed to load guests.
+pub(super) struct Loader<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) linker: Linker<Context>,
+    pub(super) cache: Cache,
+    pub(super) limits: &'a Limits,
+    pub(super) lane: &'a Lane,
+}
+
+impl Loader<'_> {
+    /// Compiles a component, checks that it is a guest, and asks what it is.
+    pub(super) async fn load(&self, source: GuestSource, wasm: &[u8]) -> Result<Guest, Refused> {
+        let pre = self.link(wasm)?;
+        let label: Arc<str> = source.to_string().into();
+        let permit = Arc::new(Permit::new(self.lane.clone()));
+        let described = instance::describe(&pre, label, self.limits, permit).await;
+        let described = described.map_err(|stop| {
+            let why = format!("was stopped when it was asked to describe itself: {}", Self::why(&stop.kind));
+            match stop.kind.setting() {
+                Some(setting) => Refused::new(why, format!("`describe` runs within the limits, too: {setting}")),
+                None => Refused::new(why, "`describe` should only give its record; run the guest's own tests"),
+            }
+        })?;
+        let named = |what: &str, json: &str| {
+            Schema::parse(json).map_err(|error| {
+                Refused::new(format!("gives a {what} that is no JSON Schema: {error}"), "see `describe` in wit/")
+            })
+        };
+        let guest = Guest {
+            config_schema: named("config-schema", &described.config_schema)?,
+            input_schema: named("input-schema", &described.input_schema)?,
+            output_schema: named("output-schema", &described.output_schema)?,
+            name: described.name,
+            summary: described.summary,
+            source,
+            size: wasm.len(),
+            pre,
+        };
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let starts = guest.name.starts_with(|c: char| c.is_ascii_lowercase());
+        if !starts || guest.name.len() > 64 || !guest.name.chars().all(plain) {
+            return Err(Refused::new(
+                format!("calls itself {:?}", guest.name),
+                "a guest's name has lower-case letters, digits and underscores, a letter first, 64 at the most",
+            ));
+        }
+        if !schema::describes_an_object(guest.config_schema.value()) {
+            return Err(Refused::new("gives a config-schema that is not of an object", "see `describe` in wit/"));
+        }
+        Ok(guest)
+    }
+
+    fn why(kind: &StopKind) -> String {
+        format!("it {kind}")
+    }
+
+    fn link(&self, wasm: &[u8]) -> Result<GuestPre<Context>, Refused> {
+        const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
+        if wasm.starts_with(CORE_MODULE) {
+            return Err(Refused::new(
+                "is a core WebAssembly module, and a guest is a component",
+                "build it for the target wasm32-wasip2, or make a component of it with `wasm-tools component new`",
+            ));
+        }
+        if !wasm.starts_with(b"\0asm") {
+            return Err(Refused::new("is not WebAssembly", "a guest is a .wasm file that a compiler wrote"));
+        }
+        let engine = self.engine.wasmtime();
+        let component = self.cache.compile(engine, wasm).map_err(|error| Refused {
+            why: format!("is not a valid component: {:#}", error.root_cause()),
+            hint: None,
+        })?;
+        self.check_imports(&component)?;
+        let linked = self.linker.instantiate_pre(&component).map_err(|error| {
+            Refused::new(
+                format!("imports what does not fit what the host gives: {:#}", error.root_cause()),
+                "build it against the wit/ folder of this version of Carrel",
+            )
+        })?;
+        GuestPre::new(linked).map_err(|error| {
+            Refused::new(
+                format!("does not export `carrel:function/function@0.1.0`: {:#}", error.root_cause()),
+                "implement the world `guest` of wit/; in Rust, carrel_guest::export!(YourFunction) does",
+            )
+        })
+    }
+
+    fn check_imports(&self, component: &Component) -> Result<(), Refused> {
+        let engine = self.engine.wasmtime();
+        let ty = component.component_type();
+        let imports: Vec<_> = ty.imports(engine).collect();
+        let refused: Vec<_> = imports.iter().filter_map(|(name, _)| Some((name, instance::offered(name).err()?))).collect();
+        let Some((_, offered)) = refused.first() else { return Ok(()) };
+        let names: Vec<_> = refused.iter().map(|(name, _)| format!("`{name}`")).collect();
+        Err(Refused::new(
+            format!("imports {}, which the host does not give", names.join(", ")),
+            format!("it gives, with carrel: at version 0.1 and wasi: at 0.2: {}", offered.join(", ")),
+        ))
+    }
+}
+
+impl Guest {
+    pub(crate) fn pre(&self) -> &GuestPre<Context> {
+        &self.pre
+    }
+
+    pub(crate) fn engine(&self) -> &wasmtime::Engine {
+        self.pre.engine()
+    }
+
+    /// The schemas as one JSON object, for `carrel info`.
+    pub fn schemas(&self) -> Value {
+        serde_json::json!({
+            "config": self.config_schema.value(),
+            "input": self.input_schema.value(),
+            "output": self.output_schema.value(),
+        })
+    }
+}

@@ -1,0 +1,20 @@
+//! 5. Functions: guests that the configuration names, and how they call each other.
+//!
+//! # Layout
+//!
+//! * [`Guest`]: a compiled component, what it says of itself, and where it comes from. `builtin`: the three that come
+//!   with Carrel. `cache`: compiled guests on disk.
+//! * [`Catalog`]: the functions of a configuration, checked: each exists, takes its configuration, and refers only to
+//!   others that exist, in no circle. `references` finds what a configuration refers to.
+//! * `schema`: JSON Schemas. `sibling`: a function calls another one of the same user.
+
+mod builtin;
+mod cache;
+mod catalog;
+mod guest;
+mod references;
+pub(crate) mod schema;
+pub(crate) mod sibling;
+
+pub use catalog::{Catalog, Function};
+pub use guest::{Guest, GuestSource};

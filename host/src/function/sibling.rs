@@ -1,0 +1,54 @@
+//! A function calls another one of the same user.
+//!
+//! The sibling runs in a store of its own, on what the caller leaves it of its fuel and time, and its crash is an error
+//! value for the caller. What it used is taken off the caller's fuel. A sibling that is already running in this call
+//! is refused: a circle would otherwise wait for itself.
+
+use crate::{
+    instance::{CallError, Context, GuestError, Json, Phase},
+    session::{self, Ran},
+};
+use std::time::Instant;
+use wasmtime::{AsContextMut, StoreContextMut};
+
+/// The import `functions.call`.
+pub(crate) async fn call(mut cx: StoreContextMut<'_, Context>, name: &str, input: &Json) -> Result<String, CallError> {
+    let running = match cx.data().running.clone() {
+        Some(running) if running.phase == Phase::Call => running,
+        _ => return Err(CallError::Stopped("not_in_a_call: siblings can only be called from `call`".into())),
+    };
+    let Some(session) = running.session else { return Err(CallError::Unknown(format!("no function `{name}`"))) };
+    let Some(position) = session.catalog().position(name) else {
+        return Err(CallError::Unknown(format!("no function `{name}` is configured")));
+    };
+    let limits = session.limits();
+    if running.depth >= limits.call_depth {
+        return Err(CallError::Stopped(format!(
+            "call_too_deep: calls are nested {} deep, which is what `limits.call_depth` allows",
+            running.depth
+        )));
+    }
+    if input.len() > limits.body_size {
+        return Err(CallError::InvalidInput(format!(
+            "the input has {} bytes, and `limits.body_size` allows {}",
+            input.len(),
+            limits.body_size
+        )));
+    }
+    let Some(taken) = session.take(position) else {
+        return Err(CallError::Cycle(format!("`{name}` is already running in this call")));
+    };
+    let mut left = running.allowance;
+    left.fuel = cx.as_context_mut().get_fuel().unwrap_or(0);
+    let allowance = left.for_sibling(Instant::now());
+    let Some(emitter) = running.emitter else { return Err(CallError::Stopped("not_in_a_call".into())) };
+    let Ran { done, .. } = session::run(taken, input, allowance, running.depth + 1, emitter).await;
+    // Fuel is on for every store of the engine.
+    let _ = cx.as_context_mut().set_fuel(left.fuel.saturating_sub(done.fuel));
+    match done.result {
+        Ok(Ok(output)) => Ok(output),
+        Ok(Err(GuestError::InvalidInput(why))) => Err(CallError::InvalidInput(why)),
+        Ok(Err(GuestError::Failed(why))) => Err(CallError::Failed(why)),
+        Err(stop) => Err(CallError::Stopped(stop.to_string())),
+    }
+}

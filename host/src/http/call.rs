@@ -1,0 +1,113 @@
+//! A route to a function, from bytes to bytes.
+//!
+//! On the good path the body is not parsed here: it is checked to be UTF-8, and goes to the guest; the guest's output
+//! goes back as it is.
+
+use super::{error::Error, json};
+use crate::{
+    Host,
+    function::Function,
+    identity,
+    instance::Emitter,
+    session::{Answer, Handle},
+};
+use axum::{body::Body, extract::State};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use std::sync::Arc;
+use tokio::time::timeout;
+
+/// The header with the fuel that a call used.
+const FUEL: HeaderName = HeaderName::from_static("carrel-fuel");
+
+/// A route to a function.
+pub(super) struct Route {
+    pub(super) host: Arc<Host>,
+    /// The function's place in the catalog.
+    pub(super) position: usize,
+    /// Whether the body is the input; if not, the input is `null`.
+    pub(super) has_body: bool,
+}
+
+/// A request that was let in: whose it is, and what the function gets.
+pub(super) struct Admitted {
+    pub(super) handle: Handle,
+    pub(super) input: Arc<String>,
+}
+
+pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Body>) -> Result<Response<Body>, Error> {
+    let Admitted { handle, input } = route.admit(request).await?;
+    let emitter = Emitter::new(None, route.host.limits().output_size);
+    let answer = handle.call(route.position, input.clone(), emitter).await;
+    route.respond(answer, &input)
+}
+
+impl Route {
+    pub(super) fn function(&self) -> &Function {
+        &self.host.catalog().functions()[self.position]
+    }
+
+    /// Reads a request, and finds its user's session.
+    pub(super) async fn admit(&self, request: Request<Body>) -> Result<Admitted, Error> {
+        if self.host.is_draining() {
+            return Err(Error::draining());
+        }
+        let (parts, body) = request.into_parts();
+        let user = identity::user(&parts.headers);
+        let input = if self.has_body { self.input(&parts.headers, body).await? } else { "null".to_owned() };
+        let user = user.map_err(|error| self.no_user(&error, &input))?;
+        let handle = self.host.registry().session(user);
+        let handle = handle.map_err(|error| Error::too_many_sessions(error, self.host.sweep_interval()))?;
+        Ok(Admitted { handle, input: input.into() })
+    }
+
+    async fn input(&self, headers: &HeaderMap, body: Body) -> Result<String, Error> {
+        let limits = self.host.limits();
+        let read = timeout(limits.deadline, Limited::new(body, limits.body_size).collect()).await;
+        let body = match read {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Error::body_too_large(limits.body_size)),
+            Ok(Err(_)) => return Err(Error::body_broken_off()),
+            Err(_) => return Err(Error::body_too_slow()),
+        };
+        if !body.is_empty() && !is_json(headers) {
+            return Err(Error::not_json());
+        }
+        let body = strip_byte_order_mark(body);
+        String::from_utf8(body.into()).map_err(|_| Error::not_utf8())
+    }
+
+    /// As with NAT, what is wrong with the body is told first.
+    fn no_user(&self, error: &identity::Error, input: &str) -> Error {
+        let schema = &self.function().guest.input_schema;
+        let fits = serde_json::from_str(input).is_ok_and(|value| schema.misfits(&value, 1).is_empty());
+        if self.has_body && !fits {
+            return Error::invalid_input(schema, input, "the input does not fit");
+        }
+        Error::no_user(error)
+    }
+
+    pub(super) fn respond(&self, answer: Answer, input: &str) -> Result<Response<Body>, Error> {
+        let output = answer.result.map_err(|failure| Error::of_call(failure, &self.function().guest.input_schema, input))?;
+        let mut response = json(StatusCode::OK, output);
+        response.headers_mut().insert(FUEL, HeaderValue::from(answer.bill.fuel));
+        Ok(response)
+    }
+}
+
+/// `application/json`, or anything that ends in `+json`, as NAT takes it.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(content_type) = headers.get(header::CONTENT_TYPE) else { return false };
+    if content_type == "application/json" {
+        return true;
+    }
+    let content_type = content_type.to_str().unwrap_or_default().to_ascii_lowercase();
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence.strip_prefix("application/").is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
+}
+
+fn strip_byte_order_mark(body: Bytes) -> Bytes {
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    if body.starts_with(MARK) { body.slice(MARK.len()..) } else { body }
+}

@@ -1,0 +1,171 @@
+//! Every error that a caller can see: its status, its stable code, and its body.
+//!
+//! A body is JSON: `detail`, in words, as NAT has it; `code`, for programs; and for a limit `setting`, the key of the
+//! configuration that sets it. What a guest says of itself is told apart from what the host says. Nothing of the
+//! host's inside is told.
+//!
+//! The body of a 422 is NAT's to the byte, and has no room for a code. So every error has its code as a header as well.
+
+use super::{invalid_input, json};
+use crate::{
+    function::schema::Schema,
+    identity,
+    session::{Failure, Refusal, TooManySessions},
+};
+use axum::{body::Body, response::IntoResponse};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use serde_json::{Map, Value};
+use std::time::Duration;
+
+/// The header that has an error's code.
+pub(super) const CODE: HeaderName = HeaderName::from_static("carrel-error");
+
+/// An error, ready to be sent.
+#[derive(Debug)]
+pub(super) struct Error {
+    status: StatusCode,
+    code: &'static str,
+    body: Map<String, Value>,
+    retry_after: Option<Duration>,
+}
+
+impl Error {
+    fn new(status: StatusCode, code: &'static str, detail: impl Into<Value>) -> Self {
+        let mut body = Map::new();
+        body.insert("detail".into(), detail.into());
+        body.insert("code".into(), code.into());
+        Self { status, code, body, retry_after: None }
+    }
+
+    fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.body.insert(key.into(), value.into());
+        self
+    }
+
+    fn setting(self, setting: Option<&str>) -> Self {
+        match setting {
+            Some(setting) => self.with("setting", setting),
+            None => self,
+        }
+    }
+
+    fn retry_after(mut self, time: Duration) -> Self {
+        self.retry_after = Some(time);
+        self
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", "Not Found")
+    }
+
+    pub(super) fn method_not_allowed() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method Not Allowed")
+    }
+
+    pub(super) fn draining() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "this host is being stopped; send the request again")
+            .retry_after(Duration::from_secs(1))
+    }
+
+    pub(super) fn body_too_large(limit: usize) -> Self {
+        let detail = format!("the body is larger than the {limit} bytes that are allowed");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail).setting(Some("limits.body_size"))
+    }
+
+    pub(super) fn body_too_slow() -> Self {
+        let detail = "the body did not arrive within the time that a call has";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail).setting(Some("limits.deadline"))
+    }
+
+    pub(super) fn body_broken_off() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "body_incomplete", "the body did not arrive as a whole")
+    }
+
+    pub(super) fn not_json() -> Self {
+        let detail = "the body must be JSON, and its Content-Type must say so: application/json";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", detail)
+    }
+
+    pub(super) fn not_utf8() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "not_utf8", "There was an error parsing the body")
+    }
+
+    pub(super) fn no_user(error: &identity::Error) -> Self {
+        let code = match error {
+            identity::Error::Required => "identity_required",
+            identity::Error::Invalid(_) => "identity_invalid",
+        };
+        Self::new(StatusCode::UNAUTHORIZED, code, error.to_string())
+    }
+
+    pub(super) fn too_many_sessions(error: TooManySessions, retry_after: Duration) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_sessions", error.to_string())
+            .setting(Some("limits.max_sessions"))
+            .retry_after(retry_after)
+    }
+
+    /// What does not fit, in NAT's words.
+    pub(super) fn invalid_input(schema: &Schema, input: &str, why: &str) -> Self {
+        let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_input", Value::Null);
+        error.body = Map::new();
+        error.body.insert("detail".into(), invalid_input::detail(schema, input, why).into());
+        error
+    }
+
+    pub(super) fn of_call(failure: Failure, schema: &Schema, input: &str) -> Self {
+        match failure {
+            Failure::Refused(refusal @ Refusal::QueueFull { .. }) => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", refusal.to_string())
+                    .setting(Some("limits.queue_per_session"))
+                    .retry_after(Duration::from_secs(1))
+            }
+            Failure::Refused(refusal @ Refusal::WaitedTooLong) => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", refusal.to_string())
+                    .setting(Some("limits.deadline"))
+            }
+            Failure::InvalidInput(why) => Self::invalid_input(schema, input, &why),
+            Failure::Failed(why) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "function_failed", why),
+            Failure::Stopped { stop, dropped } => {
+                let status = match stop.kind.code() {
+                    "deadline_exceeded" => StatusCode::GATEWAY_TIMEOUT,
+                    "host_full" => StatusCode::SERVICE_UNAVAILABLE,
+                    _ => StatusCode::INTERNAL_SERVER_ERROR,
+                };
+                let names: Vec<_> = dropped.iter().map(|name| format!("`{name}`")).collect();
+                let lost = format!("What this user had in {} is gone: the next call starts afresh.", names.join(", "));
+                let detail = format!("the function `{}` {}. {lost}", stop.function, stop.kind);
+                let dropped: Vec<Value> = dropped.iter().map(|name| Value::from(&**name)).collect();
+                let error = Self::new(status, stop.kind.code(), detail)
+                    .setting(stop.kind.setting())
+                    .with("function", &*stop.function)
+                    .with("dropped", dropped);
+                if status == StatusCode::SERVICE_UNAVAILABLE {
+                    return error.retry_after(Duration::from_secs(5));
+                }
+                error
+            }
+        }
+    }
+
+    /// As the last event of a stream that has already begun.
+    pub(super) fn into_event(self) -> String {
+        Value::Object(self.body).to_string()
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response<Body> {
+        let mut response = json(self.status, Value::Object(self.body).to_string());
+        let headers = response.headers_mut();
+        headers.insert(CODE, HeaderValue::from_static(self.code));
+        if let Some(time) = self.retry_after {
+            // Whole seconds, and never early.
+            let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

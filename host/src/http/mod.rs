@@ -1,0 +1,156 @@
+//! 1. HTTP: routes, and what callers see of errors.
+//!
+//! # Layout
+//!
+//! * [`app`]: the router, apart from any socket. [`serve`]: a socket, and a shutdown that drains.
+//! * `call`: a route to a function, from bytes to bytes. `stream`: the same, as server-sent events.
+//! * `error`: every error's status, code and body. `invalid_input`: NAT's list of wrong fields; `json`: where JSON is
+//!   broken.
+//! * `monitor`, `openapi`, `docs`: the host's own routes.
+
+mod call;
+mod docs;
+mod error;
+mod invalid_input;
+mod json;
+mod monitor;
+mod openapi;
+mod server;
+mod stream;
+
+pub(crate) use openapi::describe as openapi_of;
+pub use server::{bind, serve};
+
+use crate::{
+    Host,
+    config::{Cors, Endpoint, Method},
+};
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    routing::{MethodFilter, get, on},
+};
+use call::Route;
+use error::Error;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use std::{collections::HashSet, sync::Arc};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
+
+/// The routes to functions: the configured ones, and `/v1/workflow`, which NAT has whatever is configured.
+pub(crate) fn endpoints(host: &Host) -> Vec<Endpoint> {
+    let front_end = &host.config().general.front_end;
+    let v1 = Endpoint { path: "/v1/workflow".into(), method: Method::Post, ..front_end.workflow.clone() };
+    let mut endpoints = vec![front_end.workflow.clone(), v1];
+    endpoints.extend(front_end.endpoints.iter().cloned());
+    endpoints
+}
+
+/// All routes.
+pub fn app(host: Arc<Host>) -> Router {
+    let mut router = Router::new()
+        .route("/health", get(health))
+        .route("/openapi.json", get(openapi::get))
+        .merge(docs::routes())
+        .with_state(host.clone());
+    if host.config().general.enable_per_user_monitoring {
+        router = router.merge(Router::new().route("/monitor/users", get(monitor::users)).with_state(host.clone()));
+    }
+    for endpoint in endpoints(&host) {
+        // The catalog knows every configured function: an endpoint to another one is refused at start.
+        let Some(position) = host.catalog().position(&endpoint.function) else { continue };
+        let filter = match endpoint.method {
+            Method::Get => MethodFilter::GET,
+            Method::Post => MethodFilter::POST,
+            Method::Put => MethodFilter::PUT,
+            Method::Delete => MethodFilter::DELETE,
+        };
+        let route = Arc::new(Route { host: host.clone(), position, has_body: endpoint.method.has_body() });
+        router = router
+            .route(&endpoint.path, on(filter, call::answer).with_state(route.clone()))
+            .route(&format!("{}/stream", endpoint.path), on(filter, stream::answer).with_state(route));
+    }
+    let paths: Arc<HashSet<String>> = Arc::new(known_paths(&host));
+    let router = router
+        .method_not_allowed_fallback(async || Error::method_not_allowed())
+        .fallback(async move |request: Request<Body>| not_found(&paths, &request));
+    match cors(&host.config().general.front_end.cors) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    }
+}
+
+async fn health(State(host): State<Arc<Host>>) -> Result<Response<Body>, Error> {
+    if host.is_draining() {
+        return Err(Error::draining());
+    }
+    Ok(json(StatusCode::OK, r#"{"status":"healthy"}"#))
+}
+
+fn known_paths(host: &Host) -> HashSet<String> {
+    let own = ["/health", "/openapi.json", "/docs"].map(str::to_owned);
+    let routes = endpoints(host).into_iter().flat_map(|it| [format!("{}/stream", it.path), it.path]);
+    own.into_iter().chain(routes).collect()
+}
+
+/// A path with a `/` too many is sent on to the one without, as NAT does; any other is not there.
+fn not_found(paths: &HashSet<String>, request: &Request<Body>) -> Response<Body> {
+    let path = request.uri().path();
+    let right = path.strip_suffix('/').filter(|right| paths.contains(*right));
+    let location = right.map(|right| match request.uri().query() {
+        Some(query) => format!("{right}?{query}"),
+        None => right.to_owned(),
+    });
+    match location.and_then(|location| HeaderValue::try_from(location).ok()) {
+        Some(location) => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+            response.headers_mut().insert(header::LOCATION, location);
+            response
+        }
+        None => axum::response::IntoResponse::into_response(Error::not_found()),
+    }
+}
+
+/// A JSON answer.
+fn json(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// The rules for pages of other origins; none, if no origin is let in.
+fn cors(cors: &Cors) -> Option<CorsLayer> {
+    if cors.is_off() {
+        return None;
+    }
+    let any = |names: &[String]| names.iter().any(|name| name == "*");
+    // With credentials, `*` means what the request names, as browsers take no `*` then.
+    let mirror = cors.allow_credentials;
+    let methods = match any(&cors.allow_methods) {
+        true if mirror => AllowMethods::mirror_request(),
+        true => AllowMethods::any(),
+        false => AllowMethods::list(cors.allow_methods.iter().filter_map(|name| name.parse().ok())),
+    };
+    let headers = |names: &[String]| names.iter().filter_map(|name| name.parse::<HeaderName>().ok()).collect::<Vec<_>>();
+    let allowed = match any(&cors.allow_headers) {
+        true if mirror => AllowHeaders::mirror_request(),
+        true => AllowHeaders::any(),
+        false => AllowHeaders::list(headers(&cors.allow_headers)),
+    };
+    let (origins, pattern) = (cors.allow_origins.clone(), cors.allow_origin_regex.clone());
+    let origin = AllowOrigin::predicate(move |origin: &HeaderValue, _: &Parts| {
+        let origin = origin.to_str().unwrap_or_default();
+        let named = origins.iter().any(|allowed| allowed == "*" || allowed == origin);
+        named || pattern.as_ref().is_some_and(|pattern| pattern.is_match(origin))
+    });
+    let layer = CorsLayer::new()
+        .allow_origin(origin)
+        .allow_methods(methods)
+        .allow_headers(allowed)
+        .allow_credentials(cors.allow_credentials)
+        .expose_headers(headers(&cors.expose_headers))
+        .max_age(cors.max_age);
+    Some(layer)
+}

@@ -1,0 +1,66 @@
+//! `GET /monitor/users`: NAT's figures for each user, and Carrel's own beside them.
+
+use super::json;
+use crate::{Host, identity::User, session::Seen};
+use axum::{
+    body::Body,
+    extract::{Query, State},
+};
+use http::{Response, StatusCode};
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    user_id: Option<String>,
+}
+
+pub(super) async fn users(State(host): State<Arc<Host>>, Query(asked): Query<Asked>) -> Response<Body> {
+    let seen = match &asked.user_id {
+        Some(id) => User::from_id(id).and_then(|user| host.registry().look(user)).into_iter().collect(),
+        None => host.registry().look_at_all(),
+    };
+    let now = Timestamp::now();
+    let functions = host.catalog().functions().len();
+    let users: Vec<Value> = seen.iter().map(|seen| user(seen, now, functions)).collect();
+    let body = json!({"timestamp": text(now), "total_active_users": users.len(), "users": users});
+    json(StatusCode::OK, body.to_string())
+}
+
+fn user(seen: &Seen, now: Timestamp, functions: usize) -> Value {
+    let account = seen.session.account();
+    let (instances, bytes) = seen.session.instances();
+    let created = Timestamp::try_from(account.created()).unwrap_or(now);
+    let last = SignedDuration::try_from(seen.idle).ok().and_then(|idle| now.checked_sub(idle).ok()).unwrap_or(created);
+    let milliseconds = account.average_latency().as_secs_f64() * 1000.0;
+    json!({
+        "user_id": seen.session.user().to_string(),
+        "session": {
+            "created_at": text(created),
+            "last_activity": text(last.max(created)),
+            "ref_count": seen.in_use,
+            "is_active": seen.in_use > 0,
+        },
+        "requests": {
+            "total_requests": account.calls(),
+            "active_requests": account.active(),
+            "avg_latency_ms": (milliseconds * 100.0).round() / 100.0,
+            "error_count": account.failures(),
+        },
+        "memory": {
+            "per_user_functions_count": functions - 1,
+            "per_user_function_groups_count": 0,
+            "exit_stack_size": functions,
+            "instances": instances,
+            "bytes": bytes,
+        },
+        "fuel": account.fuel(),
+    })
+}
+
+/// NAT's form: UTC here, without saying so.
+fn text(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S%.6f").to_string()
+}

@@ -1,0 +1,86 @@
+//! A socket, and a shutdown that drains.
+
+use crate::{Host, session};
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream, lookup_host},
+    time::{Instant, sleep, timeout_at},
+};
+
+/// How long a connection may take to send a request's headers, and may be idle between requests.
+const HEADERS_WITHIN: Duration = Duration::from_secs(60);
+/// Bytes of a request's line and headers.
+const HEADERS_SIZE: usize = 64 << 10;
+/// How long to wait when the system has no more file descriptors.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// Listens on the first address that a name has, those of IPv4 before those of IPv6.
+///
+/// # Errors
+///
+/// The name has no address, or none of them can be listened on.
+pub async fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
+    let mut addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    TcpListener::bind(addresses.as_slice()).await
+}
+
+/// Serves until `shutdown` ends; then takes no more requests, and ends when all calls have ended or
+/// `general.drain_timeout` is over. Gives the number of calls that it left running.
+pub async fn serve(listener: TcpListener, host: Arc<Host>, app: Router, shutdown: impl Future<Output = ()>) -> usize {
+    let general = &host.config().general;
+    let sweeping = tokio::spawn(session::sweep(
+        host.registry().clone(),
+        general.per_user_workflow_timeout,
+        general.per_user_workflow_cleanup_interval,
+    ));
+    let connections = GracefulShutdown::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut shutdown => break,
+        };
+        match accepted {
+            Ok((stream, _)) => serve_connection(stream, &app, &connections),
+            Err(error) => {
+                tracing::warn!("a connection could not be accepted: {error}");
+                sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+    drop(listener);
+    host.drain();
+    tracing::info!(calls = host.registry().in_use(), "stopping: no more requests are taken");
+    let end = Instant::now() + general.drain_timeout;
+    // Connections end with their last answer; calls whose callers went away have none.
+    let _ = timeout_at(end, connections.shutdown()).await;
+    while host.registry().in_use() > 0 && Instant::now() < end {
+        sleep(Duration::from_millis(5)).await;
+    }
+    sweeping.abort();
+    host.registry().in_use()
+}
+
+fn serve_connection(stream: TcpStream, app: &Router, connections: &GracefulShutdown) {
+    // Answers are small and written at once: waiting for more would only delay them.
+    let _ = stream.set_nodelay(true);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_WITHIN)
+        .max_buf_size(HEADERS_SIZE)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app.clone()));
+    let connection = connections.watch(connection);
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!("a connection ended early: {error}");
+        }
+    });
+}

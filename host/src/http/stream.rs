@@ -1,0 +1,94 @@
+//! A route to a function, as server-sent events.
+//!
+//! Each chunk that the function emits is an event at once, and its output the last: `data: {"value": "<JSON text>"}`,
+//! the form that NAT gives the output of a workflow. A call that fails before it has emitted anything is answered like
+//! any other call, with its own status; one that fails later ends the stream with an event named `error`.
+
+use super::{
+    call::{Admitted, Route},
+    error::Error,
+};
+use crate::{
+    instance::Emitter,
+    session::{Answer, Handle},
+};
+use axum::{
+    body::Body,
+    extract::State,
+    response::{
+        IntoResponse,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use futures_util::stream;
+use http::{Request, Response};
+use std::{convert::Infallible, sync::Arc};
+use tokio::{
+    sync::mpsc::{self, Receiver},
+    task::JoinHandle,
+};
+
+/// Chunks that wait for a slow reader before the function does.
+const WAITING: usize = 16;
+
+pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Body>) -> Result<Response<Body>, Error> {
+    let Admitted { handle, input } = route.admit(request).await?;
+    let (sender, mut chunks) = mpsc::channel(WAITING);
+    let emitter = Emitter::new(Some(sender), route.host.limits().output_size);
+    let call = tokio::spawn(call(route.clone(), handle, input.clone(), emitter));
+    // The call's end drops the sender, so that the first of both is seen here.
+    let Some(first) = chunks.recv().await else {
+        let answer = call.await.map_err(|_| Error::draining())?;
+        let last = match answer.result {
+            Ok(output) => value(&output),
+            Err(_) => return route.respond(answer, &input),
+        };
+        return Ok(Sse::new(stream::iter([Ok::<_, Infallible>(last)])).into_response());
+    };
+    let state = Streaming { first: Some(first), chunks, call: Some(call), route, input };
+    let events = stream::unfold(state, |mut state| async { Some((Ok::<_, Infallible>(state.next().await?), state)) });
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
+}
+
+/// The call, in a task of its own: it goes on if the caller goes away.
+async fn call(route: Arc<Route>, handle: Handle, input: Arc<String>, emitter: Arc<Emitter>) -> Answer {
+    handle.call(route.position, input, emitter).await
+}
+
+/// A stream that has begun.
+struct Streaming {
+    first: Option<String>,
+    chunks: Receiver<String>,
+    call: Option<JoinHandle<Answer>>,
+    route: Arc<Route>,
+    input: Arc<String>,
+}
+
+impl Streaming {
+    async fn next(&mut self) -> Option<Event> {
+        let chunk = match self.first.take() {
+            Some(first) => Some(first),
+            None => self.chunks.recv().await,
+        };
+        if let Some(chunk) = chunk {
+            return Some(value(&chunk));
+        }
+        let answer = self.call.take()?.await;
+        let failure = match answer {
+            Ok(Answer { result: Ok(output), .. }) => return Some(value(&output)),
+            Ok(Answer { result: Err(failure), .. }) => failure,
+            Err(_) => return Some(error(Error::draining())),
+        };
+        let schema = &self.route.function().guest.input_schema;
+        Some(error(Error::of_call(failure, schema, &self.input)))
+    }
+}
+
+fn value(json: &str) -> Event {
+    let text = serde_json::Value::from(json);
+    Event::default().data(format!("{{\"value\": {text}}}"))
+}
+
+fn error(error: Error) -> Event {
+    Event::default().event("error").data(error.into_event())
+}

@@ -1,0 +1,102 @@
+//! One cookie of a request, read as NAT's server reads it (Starlette's `cookie_parser` and Python's `http.cookies`):
+//! of several with the same name the last counts, a quoted value is unquoted, `\ooo` and `\c` in it are decoded, and
+//! percent signs are left alone.
+//!
+//! Libraries for cookies follow RFC 6265, which does not have these escapes; a user who has one in the cookie would be
+//! another user here than with NAT.
+
+use super::{is_space, latin1};
+use http::{HeaderMap, header::COOKIE};
+
+/// The value of a cookie.
+pub(super) fn find(headers: &HeaderMap, name: &str) -> Option<String> {
+    let mut found = None;
+    for header in headers.get_all(COOKIE) {
+        for pair in header.as_bytes().split(|byte| *byte == b';') {
+            let equals = pair.iter().position(|byte| *byte == b'=');
+            let (key, value) = equals.map_or((&[][..], pair), |at| (&pair[..at], &pair[at + 1..]));
+            // A name that is not ASCII is not ours, so only a value needs its characters.
+            if key.trim_ascii() == name.as_bytes() || latin1(key).trim_matches(is_space) == name {
+                found = Some(value);
+            }
+        }
+    }
+    found.map(|value| unquote(latin1(value).trim_matches(is_space)))
+}
+
+fn unquote(value: &str) -> String {
+    let Some(inner) = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return value.to_owned() };
+    let mut out = String::with_capacity(inner.len());
+    let mut rest = inner;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let escape = &rest[at + 1..];
+        let octal = escape.as_bytes().first_chunk::<3>().and_then(octal);
+        let taken = match (octal, escape.chars().next()) {
+            (Some(c), _) => {
+                out.push(c);
+                3
+            }
+            (None, Some(c)) => {
+                out.push(c);
+                c.len_utf8()
+            }
+            (None, None) => {
+                out.push('\\');
+                0
+            }
+        };
+        rest = &escape[taken..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// `\000` to `\377`.
+fn octal(digits: &[u8; 3]) -> Option<char> {
+    let value = |digit: u8| (b'0'..=b'7').contains(&digit).then_some(u32::from(digit - b'0'));
+    let [high, middle, low] = digits.map(value);
+    char::from_u32(high.filter(|high| *high <= 3)? * 64 + middle? * 8 + low?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn cookie(headers: &[&[u8]]) -> Option<String> {
+        let mut map = HeaderMap::new();
+        for header in headers {
+            map.append(COOKIE, HeaderValue::from_bytes(header).unwrap_or_else(|error| panic!("{error}")));
+        }
+        find(&map, "nat-session")
+    }
+
+    fn one(header: &str) -> Option<String> {
+        cookie(&[header.as_bytes()])
+    }
+
+    #[test]
+    fn the_last_of_several_counts_also_over_several_headers() {
+        assert_eq!(one("nat-session=a; x=1; nat-session=b").as_deref(), Some("b"));
+        assert_eq!(cookie(&[b"nat-session=a", b"other=1;nat-session=c"]).as_deref(), Some("c"));
+        assert_eq!(one("x-nat-session=a; NAT-SESSION=b; nat-session"), None);
+    }
+
+    #[test]
+    fn spaces_around_go_and_those_within_stay() {
+        assert_eq!(one("nat-session =  g-sp x y ").as_deref(), Some("g-sp x y"));
+        assert_eq!(one("nat-session=   ").as_deref(), Some(""));
+        assert_eq!(one("nat-session=a==b").as_deref(), Some("a==b"));
+    }
+
+    #[test]
+    fn quotes_and_escapes_are_decoded_and_percent_is_not() {
+        assert_eq!(one(r#"nat-session="g-oct\073\351""#).as_deref(), Some("g-oct;é"));
+        assert_eq!(one(r#"nat-session="a\"b\\c\z""#).as_deref(), Some(r#"a"b\cz"#));
+        assert_eq!(one(r#"nat-session="\400\08x\""#).as_deref(), Some("40008x\\"));
+        assert_eq!(one("nat-session=%41").as_deref(), Some("%41"));
+        assert_eq!(one(r#"nat-session=""#).as_deref(), Some("\""));
+        assert_eq!(cookie(&[b"nat-session=g-\xc3\xbc"]).as_deref(), Some("g-Ã¼"));
+    }
+}

@@ -1,0 +1,91 @@
+//! How wasmtime is set up, and the clock that stops guests.
+
+use crate::limits::TICK;
+use carrel_arena::{Memories, MemoriesUse, Stacks, StacksUse};
+use std::{sync::Arc, thread};
+use wasmtime::Config;
+
+/// Stack that a guest's code may use. Rust guests keep most of theirs in linear memory.
+const WASM_STACK: usize = 128 << 10;
+/// Stack that the host may use on top: host functions run on the guest's stack, and so does the polling of a sibling's
+/// call, down to where that has a stack of its own.
+const HOST_STACK: usize = 128 << 10;
+
+/// A wasmtime engine with host-owned memories and stacks, and the clock that stops its guests.
+///
+/// The clock runs for as long as the engine is used.
+#[derive(Clone)]
+pub struct Engine {
+    wasmtime: wasmtime::Engine,
+    memories: Memories,
+    stacks: Stacks,
+}
+
+impl Engine {
+    /// An engine for instances of up to `memory_per_instance` bytes.
+    ///
+    /// # Errors
+    ///
+    /// The system gives the process too few addresses, or no thread for the clock.
+    pub fn new(memory_per_instance: usize) -> Result<Self, String> {
+        let too_few = |error| {
+            format!("cannot reserve addresses for the instances' memory: {error}; is `ulimit -v` set? It must not be")
+        };
+        let memories = Memories::new(memory_per_instance).map_err(too_few)?;
+        let stacks = Stacks::new(WASM_STACK + HOST_STACK).map_err(too_few)?;
+        let mut config = Config::new();
+        config
+            // Fuel counts, epochs measure time: see `limits`.
+            .consume_fuel(true)
+            .epoch_interruption(true)
+            // Memories are slots of a few large mappings, so that users cost no mappings; their accesses are
+            // bounds-checked by code, since slots have no guard pages.
+            .with_host_memory(Arc::new(memories.clone()))
+            .memory_reservation(0)
+            .memory_reservation_for_growth(0)
+            .memory_guard_size(0)
+            .memory_init_cow(false)
+            .with_host_stack(Arc::new(stacks.clone()))
+            .async_stack_size(WASM_STACK + HOST_STACK)
+            .max_wasm_stack(WASM_STACK)
+            // One call at a time in a store is what a session promises anyway.
+            .concurrency_support(false);
+        let wasmtime = wasmtime::Engine::new(&config).map_err(|error| format!("cannot set up wasmtime: {error:#}"))?;
+        let ticking = wasmtime.weak();
+        let tick = move || {
+            while let Some(engine) = ticking.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                thread::sleep(TICK);
+            }
+        };
+        let ticker = thread::Builder::new().name("carrel-ticker".into()).spawn(tick);
+        ticker.map_err(|error| format!("cannot start the thread that stops guests: {error}"))?;
+        Ok(Self { wasmtime, memories, stacks })
+    }
+
+    pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.wasmtime
+    }
+
+    /// Linear memories in use.
+    pub fn memories(&self) -> MemoriesUse {
+        self.memories.in_use()
+    }
+
+    /// Fiber stacks in use.
+    pub fn stacks(&self) -> StacksUse {
+        self.stacks.in_use()
+    }
+
+    /// Whether an error says that the host has no room for another instance.
+    pub(super) fn is_full(error: &wasmtime::Error) -> bool {
+        error.chain().any(|cause| cause.to_string().starts_with(carrel_arena::EXHAUSTED))
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("memories", &self.memories()).field("stacks", &self.stacks()).finish()
+    }
+}

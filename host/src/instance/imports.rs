@@ -1,0 +1,96 @@
+//! What a guest may import: `carrel:function`, and WASI 0.2, all of it closed.
+
+use super::{CallError, Context};
+use crate::{function::sibling, session::Session};
+use wasmtime::{
+    StoreContextMut,
+    component::Linker,
+};
+
+/// The linker for all guests.
+pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Context>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+
+    let mut functions = linker.instance("carrel:function/functions@0.1.0")?;
+    functions.func_wrap("exists", |cx: StoreContextMut<'_, Context>, (name,): (String,)| {
+        let session = session_of(&cx);
+        Ok((session.is_some_and(|session| session.catalog().position(&name).is_some()),))
+    })?;
+    functions.func_wrap_async("call", |cx: StoreContextMut<'_, Context>, (name, input): (String, String)| {
+        Box::new(async move {
+            let answer: Result<String, CallError> = sibling::call(cx, &name, &input).await;
+            Ok((answer,))
+        })
+    })?;
+
+    let mut session = linker.instance("carrel:function/session@0.1.0")?;
+    session.func_wrap("user-id", |cx: StoreContextMut<'_, Context>, (): ()| {
+        Ok((session_of(&cx).map_or_else(String::new, |session| session.user().to_string()),))
+    })?;
+
+    let mut output = linker.instance("carrel:function/output@0.1.0")?;
+    output.func_wrap_async("emit", |cx: StoreContextMut<'_, Context>, (chunk,): (String,)| {
+        Box::new(async move {
+            let Some(emitter) = cx.data().running.as_ref().and_then(|running| running.emitter.clone()) else {
+                return Ok(());
+            };
+            let listener = emitter.take(chunk.len()).map_err(|kind| cx.data().stop(kind))?;
+            if let Some(listener) = listener {
+                // A listener that is gone hears nothing; the call goes on.
+                let _ = listener.send(chunk).await;
+            }
+            Ok(())
+        })
+    })?;
+    Ok(linker)
+}
+
+/// The session whose call runs; none while a guest is described.
+fn session_of<'a>(cx: &'a StoreContextMut<'_, Context>) -> Option<&'a Session> {
+    cx.data().running.as_ref()?.session.as_deref()
+}
+
+/// The interfaces that [`linker`] gives, without versions: for the message to an author who imports another.
+const OFFERED: [&str; 28] = [
+    "carrel:function/functions",
+    "carrel:function/output",
+    "carrel:function/session",
+    "carrel:function/types",
+    "wasi:cli/environment",
+    "wasi:cli/exit",
+    "wasi:cli/stderr",
+    "wasi:cli/stdin",
+    "wasi:cli/stdout",
+    "wasi:cli/terminal-input",
+    "wasi:cli/terminal-output",
+    "wasi:cli/terminal-stderr",
+    "wasi:cli/terminal-stdin",
+    "wasi:cli/terminal-stdout",
+    "wasi:clocks/monotonic-clock",
+    "wasi:clocks/wall-clock",
+    "wasi:filesystem/preopens",
+    "wasi:filesystem/types",
+    "wasi:io/error",
+    "wasi:io/poll",
+    "wasi:io/streams",
+    "wasi:random/insecure",
+    "wasi:random/insecure-seed",
+    "wasi:random/random",
+    "wasi:sockets/instance-network",
+    "wasi:sockets/ip-name-lookup",
+    "wasi:sockets/network",
+    "wasi:sockets/tcp",
+];
+
+/// Whether an import is among those that the host gives, as far as its name and version tell. The second part of the
+/// answer is what it gives instead.
+pub(crate) fn offered(name: &str) -> Result<(), &'static [&'static str]> {
+    let (interface, version) = name.split_once('@').unwrap_or((name, ""));
+    let sockets = interface.starts_with("wasi:sockets/");
+    let right_version = match interface.split_once(':') {
+        Some(("carrel", _)) => version.starts_with("0.1."),
+        _ => version.starts_with("0.2."),
+    };
+    if right_version && (sockets || OFFERED.contains(&interface)) { Ok(()) } else { Err(&OFFERED) }
+}

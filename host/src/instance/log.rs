@@ -1,0 +1,155 @@
+//! A guest's stdout and stderr: lines of the host's log, with function and user, and a budget for each call.
+//!
+//! What a guest writes never blocks it and never fails: what is beyond the budget, or too long for a line, is dropped,
+//! and the log says so once. Control characters are escaped, so that no guest can forge another line.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use wasmtime_wasi::{
+    async_trait,
+    cli::{IsTerminal, StdoutStream},
+    p2::{OutputStream, Pollable, StreamResult},
+};
+
+/// Bytes of a line; what is longer is cut in several.
+const LINE: usize = 4096;
+
+/// Whose lines they are, and how many may still come.
+#[derive(Debug)]
+pub(super) struct Log {
+    function: Arc<str>,
+    user: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    left: usize,
+    dropped: bool,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Log {
+    pub(super) fn new(function: Arc<str>, user: String) -> Arc<Self> {
+        Arc::new(Self { function, user, state: Mutex::default() })
+    }
+
+    pub(super) fn stream(self: &Arc<Self>, stream: Stream) -> Writer {
+        Writer { log: self.clone(), stream }
+    }
+
+    /// A call begins: it may write so many bytes.
+    pub(super) fn allow(&self, bytes: usize) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.left = bytes;
+        state.dropped = false;
+    }
+
+    /// A call ended: lines without an end are lines too.
+    pub(super) fn flush(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let rest = std::mem::take(state.buffer(stream));
+            if !rest.is_empty() {
+                self.line(stream, &rest);
+            }
+        }
+    }
+
+    fn write(&self, stream: Stream, bytes: &[u8]) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = bytes.len().min(state.left);
+        state.left -= kept;
+        for piece in bytes[..kept].split_inclusive(|byte| *byte == b'\n') {
+            let buffer = state.buffer(stream);
+            for part in piece.chunks(LINE) {
+                buffer.extend_from_slice(part);
+                if buffer.ends_with(b"\n") || buffer.len() >= LINE {
+                    self.line(stream, buffer.strip_suffix(b"\n").unwrap_or(buffer));
+                    buffer.clear();
+                }
+            }
+        }
+        if kept < bytes.len() && !state.dropped {
+            state.dropped = true;
+            let (function, user) = (&*self.function, self.user.as_str());
+            tracing::warn!(target: "guest", function, user, "the rest of this call's output is dropped: limits.log_size");
+        }
+    }
+
+    fn line(&self, stream: Stream, line: &[u8]) {
+        let text = String::from_utf8_lossy(line);
+        let text: String = text.chars().flat_map(escaped).collect();
+        let (function, user) = (&*self.function, self.user.as_str());
+        match stream {
+            Stream::Stdout => tracing::info!(target: "guest", function, user, stream = "stdout", "{text}"),
+            Stream::Stderr => tracing::warn!(target: "guest", function, user, stream = "stderr", "{text}"),
+        }
+    }
+}
+
+/// A control character as its escape, anything else as it is.
+fn escaped(c: char) -> impl Iterator<Item = char> {
+    let escape = c.is_control().then(|| c.escape_default());
+    let plain = escape.is_none().then_some(c);
+    escape.into_iter().flatten().chain(plain)
+}
+
+impl State {
+    fn buffer(&mut self, stream: Stream) -> &mut Vec<u8> {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+}
+
+/// One of the two streams, as WASI has it.
+#[derive(Debug, Clone)]
+pub(super) struct Writer {
+    log: Arc<Log>,
+    stream: Stream,
+}
+
+impl IsTerminal for Writer {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Writer {
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        // Only components of WASI 0.3 write this way, and the host has no imports for them.
+        Box::new(tokio::io::sink())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl Pollable for Writer {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for Writer {
+    fn write(&mut self, bytes: bytes::Bytes) -> StreamResult<()> {
+        self.log.write(self.stream, &bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(64 << 10)
+    }
+}

@@ -1,0 +1,35 @@
+//! 4. An instance: one function of one session, in a store of its own.
+//!
+//! # What must always hold
+//!
+//! * One [`wasmtime::Store`] for each instance. A trap makes its whole store unusable, so a function that crashes must
+//!   not share one with the function that called it.
+//! * An instance runs only while somebody holds it exclusively, with an [`Allowance`](crate::limits::Allowance) for
+//!   that call alone. Between calls it holds nothing of its session.
+//! * A host function gives the guest an error of the contract, never a Rust error: that would be a trap. The one
+//!   exception is a guest that passes a limit in a function that has no error to give, and it shall stop.
+//!
+//! # Layout
+//!
+//! * [`Engine`]: how wasmtime is set up, its memories and stacks, and the clock that stops guests.
+//! * `context`: what a store holds besides the guest: its WASI, its memory limit, the call that runs.
+//! * `call`: making an instance, and calling it.
+//! * [`Stop`]: why a guest was stopped. `imports`: what a guest may import. `log`: its stdout and stderr.
+//! * `contract`: the types that wasmtime makes of `wit/`.
+
+mod call;
+mod context;
+mod contract;
+mod engine;
+mod imports;
+mod log;
+mod stop;
+
+pub(crate) use call::{Done, Instance, describe};
+pub(crate) use context::{Context, Emitter, Phase, Running};
+pub(crate) use contract::{
+    Error as GuestError, GuestPre, carrel::function::functions::CallError, carrel::function::types::{Description, Json},
+};
+pub use engine::Engine;
+pub(crate) use imports::{linker, offered};
+pub use stop::{Stop, StopKind};

@@ -1,0 +1,104 @@
+//! Why a guest was stopped: it crashed, or passed a limit.
+
+use super::{context::Context, engine::Engine};
+use std::sync::Arc;
+use wasmtime::{Store, Trap};
+use wasmtime_wasi::I32Exit;
+
+/// A guest was stopped, and its instance is gone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: function `{function}` {kind}", kind.code())]
+pub struct Stop {
+    /// The function, as the configuration names it.
+    pub function: Arc<str>,
+    /// Why.
+    pub kind: StopKind,
+}
+
+/// Why a guest was stopped. The text is for callers and authors, and says nothing of the host's inside.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StopKind {
+    /// A trap, an abort, or an exit.
+    #[error("crashed: {0}")]
+    Crashed(String),
+    /// The call used its fuel up.
+    #[error("used up its fuel of {0}, which `limits.fuel_per_call` sets")]
+    FuelExhausted(u64),
+    /// The call took too long.
+    #[error("ran longer than `limits.deadline` allows")]
+    DeadlineExceeded,
+    /// The guest crashed after it had been refused more memory.
+    #[error("needed {needed} bytes of memory, and `limits.memory_per_instance` allows {limit}")]
+    MemoryExhausted {
+        /// Bytes that it asked for in all.
+        needed: usize,
+        /// Bytes that it may have.
+        limit: usize,
+    },
+    /// The output, or all that was emitted, is too large.
+    #[error("gave {size} bytes of output, and `limits.output_size` allows {limit}")]
+    OutputTooLarge {
+        /// Bytes that it gave, or was about to.
+        size: usize,
+        /// Bytes that it may give.
+        limit: usize,
+    },
+    /// The guest refuses its configuration, which it had taken when the host started.
+    #[error("does not take its configuration: {0}")]
+    Unconfigurable(String),
+    /// The host has no room for another instance.
+    #[error("cannot be started: the host has no memory left for another instance")]
+    HostFull,
+}
+
+impl StopKind {
+    /// The stable code, which callers may rely on.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Crashed(_) => "function_crashed",
+            Self::FuelExhausted(_) => "fuel_exhausted",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::MemoryExhausted { .. } => "memory_exhausted",
+            Self::OutputTooLarge { .. } => "output_too_large",
+            Self::Unconfigurable(_) => "function_failed",
+            Self::HostFull => "host_full",
+        }
+    }
+
+    /// The configuration's key that sets the limit.
+    pub fn setting(&self) -> Option<&'static str> {
+        match self {
+            Self::Crashed(_) | Self::Unconfigurable(_) | Self::HostFull => None,
+            Self::FuelExhausted(_) => Some("limits.fuel_per_call"),
+            Self::DeadlineExceeded => Some("limits.deadline"),
+            Self::MemoryExhausted { .. } => Some("limits.memory_per_instance"),
+            Self::OutputTooLarge { .. } => Some("limits.output_size"),
+        }
+    }
+
+    /// What an error of wasmtime means, told from the error and from what the store was doing.
+    pub(super) fn from_error(error: &wasmtime::Error, store: &Store<Context>, fuel: u64) -> Self {
+        if let Some(stop) = error.downcast_ref::<Stop>() {
+            return stop.kind.clone();
+        }
+        if Engine::is_full(error) {
+            return Self::HostFull;
+        }
+        // A guest that is refused memory mostly aborts, which looks like any other abort.
+        if let Some(needed) = store.data().memory.refused {
+            return Self::MemoryExhausted { needed, limit: store.data().memory.limit };
+        }
+        if let Some(I32Exit(status)) = error.downcast_ref() {
+            return Self::Crashed(format!("it exited with status {status}"));
+        }
+        match error.downcast_ref() {
+            Some(Trap::OutOfFuel) => Self::FuelExhausted(fuel),
+            Some(Trap::Interrupt) => Self::DeadlineExceeded,
+            Some(Trap::UnreachableCodeReached) => Self::Crashed("it panicked or aborted".into()),
+            Some(Trap::StackOverflow) => Self::Crashed("its call stack overflowed".into()),
+            Some(trap) => Self::Crashed(trap.to_string()),
+            // What is left are the guest's breaches of the component model, such as text that is not UTF-8.
+            None => Self::Crashed(error.root_cause().to_string()),
+        }
+    }
+}

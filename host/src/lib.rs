@@ -1,0 +1,38 @@
+//! Carrel: a host that gives every user a private, sandboxed, stateful copy of the functions they call.
+//!
+//! # Follow one request
+//!
+//! `POST /generate`, cookie `nat-session=alice`, body `{"command":"note","action":"add","param1":"milk"}`
+//!
+//! 1. [`http`] takes the bytes, bounded, and finds the route's function: the workflow. It does not parse the body.
+//! 2. [`identity`] turns the headers into a user: an opaque id, never the credential.
+//! 3. [`session`] finds alice's session, or makes one, if there may be another. A session runs one call at a time, in
+//!    the order in which they came; its queue is bounded.
+//! 4. [`instance`]: the session's instance of the function, a wasmtime store of its own, made on first use. It gets its
+//!    allowance of fuel, time and memory ([`limits`]), and runs `call(input)`.
+//! 5. [`function`]: the guest calls `functions.call("notepad", ..)`, and the session runs alice's notepad, another
+//!    store, on what is left of the same allowance.
+//! 6. The answer goes back as it is; what it cost goes to the session's account and into a header.
+//! 7. If anything fails, a trap or a limit, the caller gets an error with a stable code that names the limit's key, and
+//!    the instances that the call had used are dropped: the next call starts with new ones.
+//!
+//! Meanwhile a sweep drops sessions that are idle, and can never race with a request; on SIGTERM the host takes no more
+//! requests, lets calls end, and leaves.
+//!
+//! # Layout
+//!
+//! The modules in the order of a request, as above. [`config`] is the file, [`Host`] what it makes, `cli` the commands,
+//! [`observe`] the log.
+
+pub mod cli;
+pub mod config;
+pub mod function;
+mod host;
+pub mod http;
+pub mod identity;
+pub mod instance;
+pub mod limits;
+pub mod observe;
+pub mod session;
+
+pub use host::Host;

@@ -1,0 +1,80 @@
+//! Limits: what a call, an instance, a session and the host may use.
+//!
+//! Each limit is one key of `limits`, enforced in one place, named by one code when it bites, and proved by a hostile
+//! guest or caller in `tests/`. [`Allowance`] is what is left of them to a call, [`Lane`] keeps calls that run long
+//! from holding the others up.
+
+mod allowance;
+mod lane;
+
+pub use allowance::Allowance;
+pub(crate) use lane::{Lane, Permit};
+
+use crate::config::reader::{Section, count, duration, size};
+use std::time::Duration;
+
+/// How often the clock that stops guests ticks: how long a guest can hold a thread before another gets it. Shorter is
+/// fairer; at a millisecond the ticks themselves cost nothing that could be measured.
+pub const TICK: Duration = Duration::from_millis(1);
+
+/// `limits`: all of them, with their defaults.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Fuel that a call and all that it calls may use together. A unit is about one WebAssembly instruction.
+    pub fuel_per_call: u64,
+    /// How long a call may run, and how long it may wait for its turn before that.
+    pub deadline: Duration,
+    /// Bytes of linear memory and tables of one instance.
+    pub memory_per_instance: usize,
+    /// Bytes of a call's output, and of all that it emits.
+    pub output_size: usize,
+    /// Bytes of a request's body, and of the input of a sibling call.
+    pub body_size: usize,
+    /// Bytes of what a guest writes to stdout and stderr in one call; what is beyond is dropped.
+    pub log_size: usize,
+    /// Calls of one session that may wait for their turn.
+    pub queue_per_session: usize,
+    /// Sessions that may be live at once.
+    pub max_sessions: usize,
+    /// How deep calls may be nested: 1 lets no function call another.
+    pub call_depth: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            fuel_per_call: 1_000_000_000,
+            deadline: Duration::from_secs(10),
+            memory_per_instance: 64 << 20,
+            output_size: 1 << 20,
+            body_size: 1 << 20,
+            log_size: 64 << 10,
+            queue_per_session: 128,
+            max_sessions: 100_000,
+            call_depth: 8,
+        }
+    }
+}
+
+impl Limits {
+    pub(crate) fn read(mut section: Section<'_>) -> Self {
+        let default = Self::default();
+        let counted = |section: &mut Section<'_>, key, default: usize, most| {
+            section.read(key, default as u64, count(1, most)) as usize
+        };
+        let gib = 1 << 30;
+        let limits = Self {
+            fuel_per_call: section.read("fuel_per_call", default.fuel_per_call, count(1, u64::MAX / 2)),
+            deadline: section.read("deadline", default.deadline, duration(10 * TICK)),
+            memory_per_instance: section.read("memory_per_instance", default.memory_per_instance, size(65536, 4 * gib)),
+            output_size: section.read("output_size", default.output_size, size(1, gib)),
+            body_size: section.read("body_size", default.body_size, size(1, gib)),
+            log_size: section.read("log_size", default.log_size, size(0, gib)),
+            queue_per_session: counted(&mut section, "queue_per_session", default.queue_per_session, 1_000_000),
+            max_sessions: counted(&mut section, "max_sessions", default.max_sessions, 1_000_000),
+            call_depth: counted(&mut section, "call_depth", default.call_depth, 64),
+        };
+        section.finish();
+        limits
+    }
+}

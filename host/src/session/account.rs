@@ -1,0 +1,99 @@
+//! What a call costs, and what a session has used.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, SystemTime},
+};
+
+/// What one call used, with all that it called.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bill {
+    /// Units of fuel.
+    pub fuel: u64,
+    /// How long the call waited for its turn.
+    pub waited: Duration,
+    /// How long it ran.
+    pub ran: Duration,
+}
+
+/// What a session has used since it began.
+#[derive(Debug)]
+pub struct Account {
+    created: SystemTime,
+    calls: AtomicU64,
+    failures: AtomicU64,
+    active: AtomicU64,
+    fuel: AtomicU64,
+    microseconds: AtomicU64,
+}
+
+impl Account {
+    pub(super) fn new() -> Self {
+        Self {
+            created: SystemTime::now(),
+            calls: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            active: AtomicU64::new(0),
+            fuel: AtomicU64::new(0),
+            microseconds: AtomicU64::new(0),
+        }
+    }
+
+    /// When the session began.
+    pub fn created(&self) -> SystemTime {
+        self.created
+    }
+
+    /// Calls that ended.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Calls that ended without an output.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Calls that wait or run.
+    pub fn active(&self) -> u64 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Units of fuel.
+    pub fn fuel(&self) -> u64 {
+        self.fuel.load(Ordering::Relaxed)
+    }
+
+    /// How long a call took from its arrival to its end, on average.
+    pub fn average_latency(&self) -> Duration {
+        let calls = self.calls();
+        if calls == 0 {
+            return Duration::ZERO;
+        }
+        Duration::from_micros(self.microseconds.load(Ordering::Relaxed) / calls)
+    }
+
+    /// A call arrived.
+    pub(super) fn arrive(&self) -> Active<'_> {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        Active(&self.active)
+    }
+
+    /// A call ended.
+    pub(super) fn add(&self, bill: Bill, failed: bool) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.failures.fetch_add(failed.into(), Ordering::Relaxed);
+        self.fuel.fetch_add(bill.fuel, Ordering::Relaxed);
+        let took = (bill.waited + bill.ran).as_micros();
+        self.microseconds.fetch_add(u64::try_from(took).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+/// A call that waits or runs, until this is dropped.
+pub(super) struct Active<'a>(&'a AtomicU64);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

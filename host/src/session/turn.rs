@@ -1,0 +1,82 @@
+//! The queue of a session's calls: one runs, a bounded number waits, first come first served.
+
+use super::Session;
+use crate::limits::Limits;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+use tokio::{sync::Semaphore, time::timeout};
+
+/// A session's queue.
+#[derive(Debug)]
+pub(super) struct Queue {
+    /// One permit: the turn. Its waiters are served in order.
+    turn: Semaphore,
+    waiting: AtomicUsize,
+}
+
+/// Why a call did not get its turn. Nothing was run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// As many calls wait as may.
+    #[error("{waiting} calls of this user are already waiting, which is what `limits.queue_per_session` allows")]
+    QueueFull {
+        /// Calls that wait.
+        waiting: usize,
+    },
+    /// The call waited for longer than it may run.
+    #[error("the call waited for its turn longer than `limits.deadline` allows: this user's other calls are slow")]
+    WaitedTooLong,
+}
+
+/// It is this call's turn, until this is dropped.
+pub(crate) struct Turn(Arc<Session>);
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        Self { turn: Semaphore::new(1), waiting: AtomicUsize::new(0) }
+    }
+}
+
+impl Session {
+    /// Waits for the turn.
+    pub(crate) async fn turn(self: &Arc<Self>, limits: &Limits) -> Result<Turn, Refusal> {
+        if let Ok(permit) = self.queue.turn.try_acquire() {
+            permit.forget();
+            return Ok(Turn(self.clone()));
+        }
+        let _place = Place::take(&self.queue.waiting, limits.queue_per_session)?;
+        match timeout(limits.deadline, self.queue.turn.acquire()).await {
+            Ok(Ok(permit)) => {
+                permit.forget();
+                Ok(Turn(self.clone()))
+            }
+            // The semaphore is never closed.
+            Ok(Err(_)) | Err(_) => Err(Refusal::WaitedTooLong),
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.queue.turn.add_permits(1);
+    }
+}
+
+/// A place among those who wait, given back when it is dropped.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a AtomicUsize, most: usize) -> Result<Self, Refusal> {
+        let before = waiting.fetch_add(1, Ordering::Relaxed);
+        let place = Self(waiting);
+        if before >= most { Err(Refusal::QueueFull { waiting: before }) } else { Ok(place) }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
