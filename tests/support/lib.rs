@@ -1,0 +1,275 @@
+//! What the tests share: one fluent helper, and the hostile guest.
+//!
+//! ```ignore
+//! let server = Test::new().set("limits.fuel_per_call", 1_000_000).start().await;
+//! let reply = server.user("alice").call(json!({"command": "stats"})).await;
+//! reply.ok();
+//! ```
+//!
+//! [`Test`] is a configuration, NAT's own example to begin with. [`Test::start`] makes a host of it whose router is
+//! called without a socket; [`Server::listen`] serves it on a port of the system's choice.
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+};
+use carrel::{Host, config::Config};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use serde_json::{Value, json};
+use std::{net::SocketAddr, path::Path, sync::Arc};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tower::ServiceExt;
+
+/// The guest that does what it is told.
+pub const HOSTILE: &str = concat!(env!("OUT_DIR"), "/hostile.wasm");
+
+/// A configuration, and what to do with it.
+#[derive(Debug, Clone)]
+pub struct Test {
+    config: Value,
+}
+
+impl Default for Test {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Test {
+    /// NAT's own example, with monitoring.
+    pub fn new() -> Self {
+        let config = json!({
+            "general": {"enable_per_user_monitoring": true},
+            "functions": {
+                "notepad": {"_type": "per_user_notepad", "max_notes": 50},
+                "preferences": {
+                    "_type": "per_user_preferences",
+                    "default_preferences": {"theme": "dark", "language": "en", "notifications": "enabled"},
+                },
+            },
+            "workflow": {"_type": "per_user_assistant"},
+        });
+        Self { config }
+    }
+
+    /// NAT's example with a second workflow beside it: `POST /hostile` does what it is told.
+    pub fn hostile() -> Self {
+        Self::new()
+            .set("guests", json!([HOSTILE]))
+            .set("functions.hostile", json!({"_type": "hostile"}))
+            .endpoint("/hostile", "hostile")
+    }
+
+    /// Sets a key, given with dots, and makes the maps that lead to it.
+    pub fn set(mut self, path: &str, value: impl Into<Value>) -> Self {
+        let place = path.split('.').fold(&mut self.config, |place, key| {
+            if place.is_null() {
+                *place = json!({});
+            }
+            &mut place[key]
+        });
+        *place = value.into();
+        self
+    }
+
+    /// Adds a route to a function.
+    pub fn endpoint(mut self, path: &str, function: &str) -> Self {
+        let endpoint = json!({"path": path, "method": "POST", "description": "", "function_name": function});
+        match self.config.pointer_mut("/general/front_end/endpoints").and_then(Value::as_array_mut) {
+            Some(endpoints) => endpoints.push(endpoint),
+            None => self = self.set("general.front_end.endpoints", json!([endpoint])),
+        }
+        self
+    }
+
+    /// The configuration as the text of a file; JSON is YAML.
+    pub fn text(&self) -> String {
+        format!("{:#}", self.config)
+    }
+
+    /// The configuration, read.
+    pub fn config(&self) -> Config {
+        Config::parse(Path::new("test.yml"), &self.text()).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// A host, for calls without a socket.
+    pub async fn start(&self) -> Server {
+        let host = Host::start(self.config(), 2).await.unwrap_or_else(|error| panic!("{error}"));
+        Server { app: carrel::http::app(host.clone()), host }
+    }
+
+    /// What is wrong with the configuration, in words.
+    pub async fn refused(&self) -> String {
+        let config = match Config::parse(Path::new("test.yml"), &self.text()) {
+            Ok(config) => config,
+            Err(error) => return error.to_string(),
+        };
+        match Host::start(config, 2).await {
+            Ok(_) => panic!("the configuration was not refused:\n{}", self.text()),
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+/// A host and its routes.
+#[derive(Clone)]
+pub struct Server {
+    /// The host.
+    pub host: Arc<Host>,
+    app: Router,
+}
+
+impl Server {
+    /// A caller, by the cookie's value.
+    pub fn user(&self, name: &str) -> Caller {
+        Caller { server: self.clone(), cookie: Some(format!("nat-session={name}")), path: "/generate".into() }
+    }
+
+    /// A caller who does not say who they are.
+    pub fn nobody(&self) -> Caller {
+        Caller { server: self.clone(), cookie: None, path: "/generate".into() }
+    }
+
+    /// Any request.
+    pub async fn send(&self, request: Request<Body>) -> Reply {
+        let response = self.app.clone().oneshot(request).await.unwrap_or_else(|never| match never {});
+        Reply::read(response).await
+    }
+
+    /// A `GET`.
+    pub async fn get(&self, path: &str) -> Reply {
+        self.send(Request::get(path).body(Body::empty()).expect("a request")).await
+    }
+
+    /// Serves on a port of the system's choice, until [`Listening::stop`].
+    pub async fn listen(&self) -> Listening {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shutdown = async move {
+            let _ = stopped.await;
+        };
+        let serving = carrel::http::serve(listener, self.host.clone(), self.app.clone(), shutdown);
+        Listening { address, stop, serving: tokio::spawn(serving) }
+    }
+}
+
+/// A server on a port.
+pub struct Listening {
+    /// Where it listens.
+    pub address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<usize>,
+}
+
+impl Listening {
+    /// Tells it to stop, as a signal would. Gives what to wait for: the number of calls that were left running.
+    pub fn stop(self) -> JoinHandle<usize> {
+        let _ = self.stop.send(());
+        self.serving
+    }
+
+    /// A request over the port, on a connection of its own.
+    pub async fn send(&self, mut request: Request<Body>) -> Reply {
+        let uri = format!("http://{}{}", self.address, request.uri());
+        *request.uri_mut() = uri.parse().expect("an address");
+        let client = Client::builder(TokioExecutor::new()).build_http::<Body>();
+        Reply::read(client.request(request).await.expect("an answer").map(Body::new)).await
+    }
+
+    /// A call over the port.
+    pub async fn call(&self, user: &str, input: Value) -> Reply {
+        self.send(request("/generate", Some(&format!("nat-session={user}")), input.to_string())).await
+    }
+}
+
+/// Somebody who calls.
+#[derive(Clone)]
+pub struct Caller {
+    server: Server,
+    cookie: Option<String>,
+    path: String,
+}
+
+impl Caller {
+    /// The same caller, on another route.
+    pub fn at(mut self, path: &str) -> Self {
+        self.path = path.into();
+        self
+    }
+
+    /// A call with a JSON body.
+    pub async fn call(&self, input: Value) -> Reply {
+        self.body(input.to_string()).await
+    }
+
+    /// A call with any body, declared as JSON.
+    pub async fn body(&self, body: impl Into<Body>) -> Reply {
+        self.server.send(request(&self.path, self.cookie.as_deref(), body)).await
+    }
+}
+
+fn request(path: &str, cookie: Option<&str>, body: impl Into<Body>) -> Request<Body> {
+    let mut request = Request::new(body.into());
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = path.parse().expect("a path");
+    request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(cookie) = cookie {
+        request.headers_mut().insert(header::COOKIE, cookie.parse().expect("a cookie"));
+    }
+    request
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Reply {
+    async fn read(response: http::Response<Body>) -> Self {
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        Self { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+
+    /// The body as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The body of an answer that should be a success.
+    #[track_caller]
+    pub fn ok(&self) -> Value {
+        assert_eq!(self.status, StatusCode::OK, "{self:?}");
+        self.json()
+    }
+
+    /// The body of an answer that should be an error, with this status and code.
+    #[track_caller]
+    pub fn error(&self, status: u16, code: &str) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{self:?}");
+        assert_eq!(self.headers.get("carrel-error").expect("a code"), code, "{self:?}");
+        let body = self.json();
+        assert!(status == 422 || body["code"] == code, "{self:?}");
+        body
+    }
+
+    /// A header as text, empty if it is not there.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
+    }
+}

@@ -36,8 +36,16 @@ pub fn describe<F: Function>() -> Description {
     Description {
         name: F::NAME,
         summary: F::SUMMARY,
-        config_schema: SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<F::Config>().as_value().to_string(),
-        input_schema: SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<F::Input>().as_value().to_string(),
+        config_schema: SchemaSettings::draft2020_12()
+            .into_generator()
+            .into_root_schema_for::<F::Config>()
+            .as_value()
+            .to_string(),
+        input_schema: SchemaSettings::draft2020_12()
+            .into_generator()
+            .into_root_schema_for::<F::Input>()
+            .as_value()
+            .to_string(),
         output_schema: SchemaSettings::draft2020_12()
             .for_serialize()
             .into_generator()

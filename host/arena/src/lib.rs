@@ -23,7 +23,9 @@
 //! This is the only crate of the project that manages memory by hand; each unsafe block argues its safety.
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
-compile_error!("carrel-arena needs 64-bit Linux: it reserves terabytes of addresses, and relies on madvise(MADV_DONTNEED) to zero");
+compile_error!(
+    "carrel-arena needs 64-bit Linux: it reserves terabytes of addresses, and relies on madvise(MADV_DONTNEED) to zero"
+);
 
 mod memories;
 mod region;

@@ -5,10 +5,7 @@
 //! slots matter twice: a slot of 2 MiB or more costs a page of page tables for itself.
 
 use crate::slots::Slots;
-use std::{
-    ptr::NonNull,
-    sync::Arc,
-};
+use std::{ptr::NonNull, sync::Arc};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
 /// What the error of a memory that finds no slot begins with.

@@ -49,11 +49,9 @@ fn as_text(host: &Host) -> String {
     let _ = write!(out, "\nGuests");
     for guest in host.catalog().guests() {
         let _ = write!(out, "\n  {}: {}\n    {}, {} bytes", guest.name, guest.summary, guest.source, guest.size);
-        for (side, schema) in [
-            ("config", &guest.config_schema),
-            ("input", &guest.input_schema),
-            ("output", &guest.output_schema),
-        ] {
+        for (side, schema) in
+            [("config", &guest.config_schema), ("input", &guest.input_schema), ("output", &guest.output_schema)]
+        {
             let _ = write!(out, "\n    {side}: {}", fields(schema.value()));
         }
     }
@@ -68,10 +66,13 @@ fn fields(schema: &Value) -> String {
         names.is_some_and(|names| names.iter().any(|it| it == name))
     };
     let fields = properties.iter().map(|(name, schema)| {
-        let ty = schema.get("type").map_or_else(|| "any".to_owned(), |ty| match ty {
-            Value::String(ty) => ty.clone(),
-            other => other.to_string(),
-        });
+        let ty = schema.get("type").map_or_else(
+            || "any".to_owned(),
+            |ty| match ty {
+                Value::String(ty) => ty.clone(),
+                other => other.to_string(),
+            },
+        );
         let optional = if required(name) { "" } else { "?" };
         let default = schema.get("default").map(|default| format!(" = {default}")).unwrap_or_default();
         format!("{name}{optional}: {ty}{default}")

@@ -50,7 +50,9 @@ async fn listen(host: Arc<Host>, threads: usize) -> Result<ExitCode, Error> {
     let left = http::serve(listener, host.clone(), http::app(host.clone()), shutdown).await;
     if left > 0 {
         let timeout = humantime::format_duration(host.config().general.drain_timeout);
-        return Err(Error::Other(format!("{left} calls had not ended {timeout} after the stop (general.drain_timeout)")));
+        return Err(Error::Other(format!(
+            "{left} calls had not ended {timeout} after the stop (general.drain_timeout)"
+        )));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -78,10 +80,8 @@ fn announce(host: &Host, address: &str, threads: usize) {
     if host.engine().stacks().guards_are_mappings {
         say("note: this kernel is older than 6.13: guard pages cost mappings, so that some 16,000 instances fit");
     }
-    say(
-        "warning: nobody is verified: whoever sends a user's cookie, key or token is that user. Let only callers in \
-         whom you trust.",
-    );
+    say("warning: nobody is verified: whoever sends a user's cookie, key or token is that user. Let only callers in \
+         whom you trust.");
 }
 
 fn limits(config: &Config, threads: usize) -> String {

@@ -26,7 +26,7 @@ pub struct FrontEnd {
     pub cors: Cors,
 }
 
-/// A route to a function. `{path}/stream` is a route as well, with the same method.
+/// A route to a function. `{path}/stream` and `{path}/full` are routes as well, with the same method.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     /// The key, for messages.
@@ -127,7 +127,7 @@ impl FrontEnd {
             taken.insert(path.into(), "Carrel itself".into());
         }
         for endpoint in [&self.workflow].into_iter().chain(&self.endpoints) {
-            for path in [endpoint.path.clone(), format!("{}/stream", endpoint.path)] {
+            for path in ["", "/stream", "/full"].map(|form| format!("{}{form}", endpoint.path)) {
                 // Methods can share a path, but not with a route that answers every method.
                 for name in [path.clone(), format!("{} {path}", endpoint.method.as_str())] {
                     if let Some(other) = taken.get(&name) {
@@ -141,8 +141,16 @@ impl FrontEnd {
 }
 
 /// Routes that are there whatever the configuration says.
-const OWN_ROUTES: [&str; 7] =
-    ["/v1/workflow", "/v1/workflow/stream", "/health", "/monitor/users", "/metrics", "/openapi.json", "/docs"];
+const OWN_ROUTES: [&str; 8] = [
+    "/v1/workflow",
+    "/v1/workflow/stream",
+    "/v1/workflow/full",
+    "/health",
+    "/monitor/users",
+    "/metrics",
+    "/openapi.json",
+    "/docs",
+];
 
 /// NAT's keys for its process model, its job queue and its evaluation, which Carrel does not have.
 const NAT_ONLY: [&str; 15] = [
@@ -257,7 +265,8 @@ impl Cors {
             max_age: Duration::from_secs(section.read("max_age", 600, count(0, 86400 * 365))),
         };
         if cors.allow_credentials && cors.allow_origins.iter().any(|origin| origin == "*") {
-            let message = "with `allow_origins: [\"*\"]` would let every web page act as its visitors: name the origins";
+            let message =
+                "with `allow_origins: [\"*\"]` would let every web page act as its visitors: name the origins";
             section.problems().add(&section.path().with("allow_credentials"), message);
         }
         section.finish();

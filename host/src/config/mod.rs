@@ -125,8 +125,10 @@ impl Config {
     pub fn load(file: &Path) -> Result<Self, Error> {
         let read = std::fs::read_to_string(file).map_err(|error| {
             let hint = match error.kind() {
-                std::io::ErrorKind::NotFound => "give the path of a configuration with --config_file; the folder \
-                     configs/ of the project has some to start from",
+                std::io::ErrorKind::NotFound => {
+                    "give the path of a configuration with --config_file; the folder \
+                     configs/ of the project has some to start from"
+                }
                 _ => "the file must be readable, and UTF-8 text",
             };
             let problem = Problem::new(KeyPath::root(), format!("cannot be read: {error}")).hint(hint);
@@ -312,7 +314,8 @@ mod tests {
 
     #[test]
     fn all_problems_are_told_at_once_in_the_files_order() {
-        let text = "general:\n  per_user_workflow_timeot: 3\nlimits:\n  deadline: soon\nfunctions:\n  a: {}\nworkflow: 5\n";
+        let text =
+            "general:\n  per_user_workflow_timeot: 3\nlimits:\n  deadline: soon\nfunctions:\n  a: {}\nworkflow: 5\n";
         let told = problems(text);
         let lines: Vec<_> = told.lines().filter(|line| !line.starts_with(' ')).collect();
         assert_eq!(lines.len(), 5, "{told}");

@@ -145,9 +145,7 @@ pub(crate) fn boolean(value: &Value) -> Result<bool, String> {
 }
 
 /// A list, each item read by `read`.
-pub(crate) fn list_of<T>(
-    read: impl Fn(&Value) -> Result<T, String>,
-) -> impl Fn(&Value) -> Result<Vec<T>, String> {
+pub(crate) fn list_of<T>(read: impl Fn(&Value) -> Result<T, String>) -> impl Fn(&Value) -> Result<Vec<T>, String> {
     move |value| match value {
         Value::Array(items) => items.iter().map(&read).collect(),
         other => Err(format!("must be a list, and is {}", describe(other))),
@@ -228,9 +226,7 @@ pub(crate) fn duration(least: Duration) -> impl Fn(&Value) -> Result<Duration, S
 
 /// `[[hours:]minutes:]seconds`, which NAT takes as well.
 fn clock_time(text: &str) -> Option<Duration> {
-    let seconds = text.split(':').try_fold(0u64, |sum, part| {
-        sum.checked_mul(60)?.checked_add(part.parse().ok()?)
-    })?;
+    let seconds = text.split(':').try_fold(0u64, |sum, part| sum.checked_mul(60)?.checked_add(part.parse().ok()?))?;
     text.contains(':').then(|| Duration::from_secs(seconds))
 }
 
@@ -268,7 +264,9 @@ mod tests {
         assert!(size(65536, u64::MAX)(&json!("1 KiB")).is_err_and(|why| why.contains("at least 64.0 KiB")));
         assert_eq!(count(1, u64::MAX)(&json!("1.5M")), Ok(1_500_000));
         assert_eq!(count(1, u64::MAX)(&json!("1_000")), Ok(1000));
-        assert!(count(1, 9)(&json!(0)).is_err() && count(1, 9)(&json!(10)).is_err() && count(1, 9)(&json!("x")).is_err());
+        assert!(
+            count(1, 9)(&json!(0)).is_err() && count(1, 9)(&json!(10)).is_err() && count(1, 9)(&json!("x")).is_err()
+        );
     }
 
     #[test]

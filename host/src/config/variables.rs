@@ -1,9 +1,6 @@
 //! `${NAME}` and `${NAME:-default}`: environment variables in a configuration's text, as in NAT.
 
-use super::{
-    KeyPath, Problem,
-    reader::Problems,
-};
+use super::{KeyPath, Problem, reader::Problems};
 
 /// Puts the variables' values into the text. One that is not set and has no default is a problem, told with its line.
 /// A value with a line break in it would move the lines below, so it is one as well.
@@ -69,9 +66,12 @@ mod tests {
     fn one_that_is_not_set_is_told_with_its_line() {
         let (_, problems) = with("a: 1\n# ${IN_A_COMMENT}\nb: ${NOPE}\nc: ${LINES}\n");
         let told: Vec<_> = problems.iter().map(|problem| (problem.line, problem.message.as_str())).collect();
-        assert_eq!(told, [
-            (Some(3), "the environment variable NOPE is not set"),
-            (Some(4), "the environment variable LINES has a line break in it"),
-        ]);
+        assert_eq!(
+            told,
+            [
+                (Some(3), "the environment variable NOPE is not set"),
+                (Some(4), "the environment variable LINES has a line break in it"),
+            ]
+        );
     }
 }

@@ -127,8 +127,11 @@ async fn load_guests(config: &Config, engine: &Engine, lane: &Lane, problems: &m
                 Ok(guest) => match guests.iter().find(|other| other.name == guest.name) {
                     None => guests.push(Arc::new(guest)),
                     Some(other) => problems.push(
-                        Problem::new(key.clone(), format!("{name} is named `{}`, and so is one that is {}", guest.name, other.source))
-                            .hint("a guest's name is its own, from `describe`: rename one, or remove it"),
+                        Problem::new(
+                            key.clone(),
+                            format!("{name} is named `{}`, and so is one that is {}", guest.name, other.source),
+                        )
+                        .hint("a guest's name is its own, from `describe`: rename one, or remove it"),
                     ),
                 },
                 Err(refused) => problems.push(refusal(key, &name, refused)),
@@ -233,8 +236,11 @@ fn check_references(
         let first = &references[circle[0]];
         let key = first.iter().find(|it| Some(it.name.as_str()) == next.map(|name| &**name)).map(|it| it.key.clone());
         problems.push(
-            Problem::new(key.unwrap_or_default(), format!("the functions call each other in a circle: {}", names.join(" -> ")))
-                .hint("a function cannot be called while it runs: take one of these references out"),
+            Problem::new(
+                key.unwrap_or_default(),
+                format!("the functions call each other in a circle: {}", names.join(" -> ")),
+            )
+            .hint("a function cannot be called while it runs: take one of these references out"),
         );
     }
 }

@@ -159,7 +159,8 @@ impl Loader<'_> {
         let engine = self.engine.wasmtime();
         let ty = component.component_type();
         let imports: Vec<_> = ty.imports(engine).collect();
-        let refused: Vec<_> = imports.iter().filter_map(|(name, _)| Some((name, instance::offered(name).err()?))).collect();
+        let refused: Vec<_> =
+            imports.iter().filter_map(|(name, _)| Some((name, instance::offered(name).err()?))).collect();
         let Some((_, offered)) = refused.first() else { return Ok(()) };
         let names: Vec<_> = refused.iter().map(|(name, _)| format!("`{name}`")).collect();
         Err(Refused::new(

@@ -112,13 +112,16 @@ mod tests {
         });
         let found = references(&schema, &config, &KeyPath::parse("functions.f"));
         let told: Vec<_> = found.iter().map(|it| format!("{} {}", it.key, it.name)).collect();
-        assert_eq!(told, [
-            "functions.f.one a",
-            "functions.f.two b",
-            "functions.f.many.0.name c",
-            "functions.f.map.x d",
-            "functions.f.maybe e",
-        ]);
+        assert_eq!(
+            told,
+            [
+                "functions.f.one a",
+                "functions.f.two b",
+                "functions.f.many.0.name c",
+                "functions.f.map.x d",
+                "functions.f.maybe e",
+            ]
+        );
     }
 
     #[test]

@@ -89,7 +89,8 @@ impl Route {
     }
 
     pub(super) fn respond(&self, answer: Answer, input: &str) -> Result<Response<Body>, Error> {
-        let output = answer.result.map_err(|failure| Error::of_call(failure, &self.function().guest.input_schema, input))?;
+        let output =
+            answer.result.map_err(|failure| Error::of_call(failure, &self.function().guest.input_schema, input))?;
         let mut response = json(StatusCode::OK, output);
         response.headers_mut().insert(FUEL, HeaderValue::from(answer.bill.fuel));
         Ok(response)

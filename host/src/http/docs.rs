@@ -36,10 +36,9 @@ const PAGE: &str = r##"<!DOCTYPE html>
 pub(super) fn routes() -> Router<Arc<Host>> {
     let source = ApiDefinition { uri_prefix: "/assets", api_definition: OpenApiSource::Uri(""), title: None };
     let assets = swagger_ui_dist::generate_routes(source);
-    Router::new().route("/docs", get(async || Html(PAGE))).route(
-        "/docs/{asset}",
-        get(async move |Path(asset): Path<String>| asset_of(assets, &asset).await),
-    )
+    Router::new()
+        .route("/docs", get(async || Html(PAGE)))
+        .route("/docs/{asset}", get(async move |Path(asset): Path<String>| asset_of(assets, &asset).await))
 }
 
 async fn asset_of(assets: Router, name: &str) -> Result<Response<Body>, Error> {

@@ -117,7 +117,9 @@ impl Scan {
             Some('-' | '0'..='9') => self.number(),
             _ => {
                 let rest = &self.chars[self.at..];
-                let word = ["null", "true", "false"].into_iter().find(|word| word.chars().eq(rest.iter().copied().take(word.len())));
+                let word = ["null", "true", "false"]
+                    .into_iter()
+                    .find(|word| word.chars().eq(rest.iter().copied().take(word.len())));
                 self.at += word.map_or(0, str::len);
                 if word.is_some() { Ok(()) } else { self.broken("Expecting value") }
             }
@@ -267,9 +269,28 @@ mod tests {
     #[test]
     fn it_agrees_with_serde_json_on_what_is_json() {
         for text in [
-            "null", "[]", "{}", "[[],{}]", "{\"a\":[1,-0.5e+3,true],\"b\":{\"c\":\"\\u00e9\\ud83d\\ude00\"}}", " 0 ",
-            "\"\\ud800\"", "\"\\udc00\"", "\"\\ud800\\u0041\"", "NaN", "-Infinity", "{\"a\":NaN}", "[1,,2]", "{,}",
-            "'a'", "{a:1}", "[1}", "{\"a\":1]", "tru", "1 2", "\u{7f}", "\"\t\"",
+            "null",
+            "[]",
+            "{}",
+            "[[],{}]",
+            "{\"a\":[1,-0.5e+3,true],\"b\":{\"c\":\"\\u00e9\\ud83d\\ude00\"}}",
+            " 0 ",
+            "\"\\ud800\"",
+            "\"\\udc00\"",
+            "\"\\ud800\\u0041\"",
+            "NaN",
+            "-Infinity",
+            "{\"a\":NaN}",
+            "[1,,2]",
+            "{,}",
+            "'a'",
+            "{a:1}",
+            "[1}",
+            "{\"a\":1]",
+            "tru",
+            "1 2",
+            "\u{7f}",
+            "\"\t\"",
         ] {
             assert_eq!(check(text).is_ok(), serde_json::from_str::<serde_json::Value>(text).is_ok(), "{text:?}");
         }

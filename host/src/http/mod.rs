@@ -68,7 +68,8 @@ pub fn app(host: Arc<Host>) -> Router {
         let route = Arc::new(Route { host: host.clone(), position, has_body: endpoint.method.has_body() });
         router = router
             .route(&endpoint.path, on(filter, call::answer).with_state(route.clone()))
-            .route(&format!("{}/stream", endpoint.path), on(filter, stream::answer).with_state(route));
+            .route(&format!("{}/stream", endpoint.path), on(filter, stream::answer).with_state(route.clone()))
+            .route(&format!("{}/full", endpoint.path), on(filter, stream::answer).with_state(route));
     }
     let paths: Arc<HashSet<String>> = Arc::new(known_paths(&host));
     let router = router
@@ -89,7 +90,9 @@ async fn health(State(host): State<Arc<Host>>) -> Result<Response<Body>, Error> 
 
 fn known_paths(host: &Host) -> HashSet<String> {
     let own = ["/health", "/openapi.json", "/docs"].map(str::to_owned);
-    let routes = endpoints(host).into_iter().flat_map(|it| [format!("{}/stream", it.path), it.path]);
+    let routes = endpoints(host)
+        .into_iter()
+        .flat_map(|it| [format!("{}/stream", it.path), format!("{}/full", it.path), it.path]);
     own.into_iter().chain(routes).collect()
 }
 
@@ -133,7 +136,8 @@ fn cors(cors: &Cors) -> Option<CorsLayer> {
         true => AllowMethods::any(),
         false => AllowMethods::list(cors.allow_methods.iter().filter_map(|name| name.parse().ok())),
     };
-    let headers = |names: &[String]| names.iter().filter_map(|name| name.parse::<HeaderName>().ok()).collect::<Vec<_>>();
+    let headers =
+        |names: &[String]| names.iter().filter_map(|name| name.parse::<HeaderName>().ok()).collect::<Vec<_>>();
     let allowed = match any(&cors.allow_headers) {
         true if mirror => AllowHeaders::mirror_request(),
         true => AllowHeaders::any(),

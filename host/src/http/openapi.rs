@@ -32,7 +32,8 @@ pub(crate) fn describe(host: &Host) -> String {
     paths.insert("/health".into(), json!({"get": own("Health", "Whether the host takes requests.", &health())}));
     if host.config().general.enable_per_user_monitoring {
         let mut get = own("Users", "What each live user has used.", &json!({"type": "object"}));
-        get["parameters"] = json!([{"name": "user_id", "in": "query", "required": false, "schema": {"type": "string"}}]);
+        get["parameters"] =
+            json!([{"name": "user_id", "in": "query", "required": false, "schema": {"type": "string"}}]);
         paths.insert("/monitor/users".into(), json!({"get": get}));
     }
     schemas.insert("Error".into(), error());
@@ -75,7 +76,8 @@ fn operation(endpoint: &Endpoint, function: &Function, stream: bool, schemas: &m
         }),
     };
     let mut responses = json!({"200": ok});
-    let content = |name: &str| json!({"application/json": {"schema": {"$ref": format!("#/components/schemas/{name}")}}});
+    let content =
+        |name: &str| json!({"application/json": {"schema": {"$ref": format!("#/components/schemas/{name}")}}});
     for (status, description) in [
         ("401", "No user, or one that cannot be read"),
         ("413", "The body is too large"),
@@ -92,7 +94,8 @@ fn operation(endpoint: &Endpoint, function: &Function, stream: bool, schemas: &m
         true => &function.guest.summary,
         false => &endpoint.description,
     };
-    let id = format!("{} {}{}", endpoint.method.as_str().to_lowercase(), endpoint.path, if stream { " stream" } else { "" });
+    let id =
+        format!("{} {}{}", endpoint.method.as_str().to_lowercase(), endpoint.path, if stream { " stream" } else { "" });
     let mut operation = json!({
         "summary": format!("{}{}", title(function), if stream { ", as events" } else { "" }),
         "description": description,
@@ -115,7 +118,8 @@ fn named(function: &Function, side: &str, schema: &Value, schemas: &mut Map<Stri
     let title = schema.get("title").and_then(Value::as_str).unwrap_or(side);
     let free = |name: &String| schemas.get(name).is_none_or(|other| other.get("title") == schema.get("title"));
     let qualified = format!("{}_{title}", function.guest.name);
-    let name = Some(title.replace(|c: char| !c.is_ascii_alphanumeric(), "_")).filter(|name| free(name)).unwrap_or(qualified);
+    let name =
+        Some(title.replace(|c: char| !c.is_ascii_alphanumeric(), "_")).filter(|name| free(name)).unwrap_or(qualified);
     let mut schema = schema.clone();
     if let Some(map) = schema.as_object_mut() {
         map.shift_remove("$schema");

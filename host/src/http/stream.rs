@@ -3,6 +3,9 @@
 //! Each chunk that the function emits is an event at once, and its output the last: `data: {"value": "<JSON text>"}`,
 //! the form that NAT gives the output of a workflow. A call that fails before it has emitted anything is answered like
 //! any other call, with its own status; one that fails later ends the stream with an event named `error`.
+//!
+//! `{path}/stream` and `{path}/full` are the same here: in NAT they differ in how they tell the steps of its tracing,
+//! which Carrel does not have.
 
 use super::{
     call::{Admitted, Route},

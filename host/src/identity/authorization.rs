@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_an_error_and_an_unknown_scheme_is_not() {
-        for wrong in ["Bearer a.b.c", "Bearer ..", "Basic !!!", "Basic bm9jb2xvbg==", "Basic OnB3", "Basic Y2Fyb2w6cHc"] {
+        for wrong in ["Bearer a.b.c", "Bearer ..", "Basic !!!", "Basic bm9jb2xvbg==", "Basic OnB3", "Basic Y2Fyb2w6cHc"]
+        {
             assert!(matches!(user(wrong), Err(Error::Invalid(_))), "{wrong}");
         }
         for unknown in ["", "Bearer", "Basic ", "Digest x=y", "Token abc"] {

@@ -1,7 +1,8 @@
 //! Making an instance, and calling it.
 
 use super::{
-    Context, Description, Emitter, GuestError, GuestPre, Json, Phase, Running, Stop, StopKind, contract::Guest as Contract,
+    Context, Description, Emitter, GuestError, GuestPre, Json, Phase, Running, Stop, StopKind,
+    contract::Guest as Contract,
 };
 use crate::{
     function::Function,

@@ -2,10 +2,7 @@
 
 use super::{CallError, Context};
 use crate::{function::sibling, session::Session};
-use wasmtime::{
-    StoreContextMut,
-    component::Linker,
-};
+use wasmtime::{StoreContextMut, component::Linker};
 
 /// The linker for all guests.
 pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Context>> {

@@ -28,7 +28,9 @@ mod stop;
 pub(crate) use call::{Done, Instance, describe};
 pub(crate) use context::{Context, Emitter, Phase, Running};
 pub(crate) use contract::{
-    Error as GuestError, GuestPre, carrel::function::functions::CallError, carrel::function::types::{Description, Json},
+    Error as GuestError, GuestPre,
+    carrel::function::functions::CallError,
+    carrel::function::types::{Description, Json},
 };
 pub use engine::Engine;
 pub(crate) use imports::{linker, offered};

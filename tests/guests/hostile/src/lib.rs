@@ -1,0 +1,269 @@
+//! A guest that does what it is told, whatever it is: the attacker, and the witness, of the tests.
+//!
+//! It testifies about its own memory: how often this instance was called, and whether bytes are in it that another
+//! user's instance wrote.
+
+use carrel_guest::{Context, Error, Function, FunctionName, serde_json::Value};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::{hint::black_box, thread::sleep, time::Duration};
+
+/// What it is set up to do.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Refuses its configuration, with this text.
+    #[serde(default)]
+    pub refuse: Option<String>,
+    /// Spins for ever in `configure`.
+    #[serde(default)]
+    pub spin: bool,
+    /// Another function, for circles by configuration.
+    #[serde(default)]
+    pub next: Option<FunctionName>,
+}
+
+/// What it is told to do in a call.
+#[derive(Deserialize, JsonSchema)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Input {
+    /// Nothing: only counts.
+    Count,
+    /// Computes for ever.
+    Spin,
+    /// Waits on a clock.
+    Sleep {
+        /// How long.
+        milliseconds: u64,
+    },
+    /// Calls itself, in its own code, without end.
+    Recurse,
+    /// Takes memory at once, and keeps it.
+    Take {
+        /// How much.
+        bytes: usize,
+    },
+    /// Takes memory bit by bit, without end.
+    Hoard,
+    /// Panics.
+    Panic,
+    /// Ends the process that it thinks it is.
+    Exit {
+        /// With this status.
+        status: i32,
+    },
+    /// Divides by zero, in the way that traps.
+    Divide,
+    /// Fails, in words.
+    Fail {
+        /// These.
+        why: String,
+    },
+    /// Refuses the input, in words.
+    Refuse {
+        /// These.
+        why: String,
+    },
+    /// Answers with so much text.
+    Answer {
+        /// How much.
+        bytes: usize,
+    },
+    /// Emits chunks.
+    Emit {
+        /// How many.
+        chunks: usize,
+        /// How large each is.
+        bytes: usize,
+        /// And then panics.
+        #[serde(default)]
+        panic: bool,
+    },
+    /// Writes to stdout and stderr.
+    Print {
+        /// What.
+        text: String,
+        /// How often.
+        times: usize,
+    },
+    /// Calls another function, and tells what came of it.
+    Call {
+        /// Which.
+        name: String,
+        /// With what.
+        input: Value,
+    },
+    /// Fills fresh memory with one byte.
+    Fill {
+        /// Which.
+        byte: u8,
+        /// How much.
+        bytes: usize,
+    },
+    /// Looks through all of its memory for runs of one byte.
+    Look {
+        /// Which.
+        byte: u8,
+    },
+    /// Tells the user's id.
+    Who,
+    /// Tries files, environment, arguments and sockets, and tells which gave anything.
+    Escape,
+}
+
+/// What it says.
+#[derive(Serialize, JsonSchema)]
+pub struct Output {
+    /// How many calls this very instance has had.
+    pub calls: u64,
+    /// What came of it.
+    pub said: Value,
+}
+
+/// The state: what testifies.
+pub struct Hostile {
+    calls: u64,
+    kept: Vec<Vec<u8>>,
+}
+
+/// As long as no other part of the guest's memory has so many equal bytes, other than zeroes.
+const RUN: usize = 64;
+
+impl Function for Hostile {
+    const NAME: &'static str = "hostile";
+    const SUMMARY: &'static str = "Does what it is told, whatever it is.";
+    type Config = Config;
+    type Input = Input;
+    type Output = Output;
+
+    fn new(config: Config, _: &Context) -> Result<Self, Error> {
+        if let Some(why) = config.refuse {
+            return Err(Error::failed(why));
+        }
+        if config.spin {
+            spin();
+        }
+        Ok(Self { calls: 0, kept: Vec::new() })
+    }
+
+    fn call(&mut self, input: Input, cx: &Context) -> Result<Output, Error> {
+        self.calls += 1;
+        let said = self.obey(input, cx)?;
+        Ok(Output { calls: self.calls, said })
+    }
+}
+
+impl Hostile {
+    fn obey(&mut self, input: Input, cx: &Context) -> Result<Value, Error> {
+        Ok(match input {
+            Input::Count => Value::Null,
+            Input::Spin => spin(),
+            Input::Sleep { milliseconds } => {
+                sleep(Duration::from_millis(milliseconds));
+                Value::Null
+            }
+            Input::Recurse => recurse(1).into(),
+            Input::Take { bytes } => {
+                self.kept.push(vec![1; bytes]);
+                Value::Null
+            }
+            Input::Hoard => loop {
+                self.kept.push(vec![1; 64 << 10]);
+            },
+            Input::Panic => panic!("told to"),
+            Input::Exit { status } => std::process::exit(status),
+            Input::Divide => (black_box(1) / black_box(0)).into(),
+            Input::Fail { why } => return Err(Error::failed(why)),
+            Input::Refuse { why } => return Err(Error::invalid_input(why)),
+            Input::Answer { bytes } => "x".repeat(bytes).into(),
+            Input::Emit { chunks, bytes, panic } => {
+                for chunk in 0..chunks {
+                    cx.emit(&format!("{chunk}{}", "x".repeat(bytes)))?;
+                }
+                assert!(!panic, "told to");
+                chunks.into()
+            }
+            Input::Print { text, times } => {
+                for _ in 0..times {
+                    println!("{text}");
+                    eprintln!("{text}");
+                }
+                Value::Null
+            }
+            Input::Call { name, input } => match cx.call::<Value>(&name, &input) {
+                Ok(output) => output,
+                Err(error) => format!("{error:?}").into(),
+            },
+            Input::Fill { byte, bytes } => {
+                self.kept.push(vec![byte; bytes]);
+                Value::Null
+            }
+            Input::Look { byte } => runs_of(byte).into(),
+            Input::Who => cx.user_id().into(),
+            Input::Escape => escape(),
+        })
+    }
+}
+
+fn spin() -> ! {
+    let mut turns = 0u64;
+    loop {
+        turns = black_box(turns.wrapping_add(1));
+    }
+}
+
+#[allow(unconditional_recursion)]
+fn recurse(depth: u64) -> u64 {
+    let frame = black_box([depth; 64]);
+    black_box(recurse(depth + 1)) + frame[(depth % 64) as usize]
+}
+
+/// How many runs of a byte there are in this instance's memory, from its first byte to its last.
+#[cfg(target_family = "wasm")]
+#[allow(unsafe_code)]
+fn runs_of(byte: u8) -> usize {
+    let len = core::arch::wasm32::memory_size(0) << 16;
+    let (mut runs, mut run) = (0, 0);
+    for address in 1..len {
+        // SAFETY: the address is within the instance's memory. Nothing is written meanwhile, and it is read one byte
+        // at a time, so that no reference to what other code owns is made.
+        let found = unsafe { (address as *const u8).read_volatile() };
+        run = if found == byte { run + 1 } else { 0 };
+        runs += usize::from(run == RUN);
+    }
+    runs
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn runs_of(_: u8) -> usize {
+    0
+}
+
+fn escape() -> Value {
+    let mut got = Vec::new();
+    if std::fs::read_dir("/").is_ok() || std::fs::read("/etc/passwd").is_ok() || std::fs::write("x", "x").is_ok() {
+        got.push("files");
+    }
+    if std::env::vars().next().is_some() {
+        got.push("environment");
+    }
+    if std::env::args().next().is_some() {
+        got.push("arguments");
+    }
+    if std::net::TcpStream::connect("127.0.0.1:1").is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
+        || std::net::TcpListener::bind("127.0.0.1:0").is_ok()
+        || std::net::UdpSocket::bind("127.0.0.1:0").is_ok()
+    {
+        got.push("sockets");
+    }
+    if std::net::ToSocketAddrs::to_socket_addrs("localhost:1").is_ok() {
+        got.push("names");
+    }
+    let mut line = String::new();
+    if std::io::stdin().read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
+        got.push("stdin");
+    }
+    got.into()
+}
+
+carrel_guest::export!(Hostile);

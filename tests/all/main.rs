@@ -1,0 +1,3 @@
+//! What Carrel does, behaviour by behaviour.
+
+mod isolation;
