@@ -1,13 +1,54 @@
-//! Users are apart.
+//! Users are apart. The guests testify.
 
 use carrel_tests::Test;
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_have_own_notes() {
+async fn users_have_own_instances_of_every_function() {
     let server = Test::new().start().await;
-    let add = json!({"command": "note", "action": "add", "param1": "alice's"});
-    server.user("alice").call(add).await.ok();
-    let bob = server.user("bob").call(json!({"command": "note", "action": "list"})).await.ok();
-    assert_eq!(bob["data"], json!({"notes": [], "count": 0, "commands_executed": 1}));
+    let (alice, bob) = (server.user("alice"), server.user("bob"));
+    let add = |text: &str| json!({"command": "note", "action": "add", "param1": text});
+    alice.call(add("alice's")).await.ok();
+    bob.call(json!({"command": "pref", "action": "set", "param1": "theme", "param2": "light"})).await.ok();
+    let bobs = bob.call(json!({"command": "note", "action": "list"})).await.ok();
+    assert_eq!(bobs["data"], json!({"notes": [], "count": 0, "commands_executed": 2}));
+    let alices = alice.call(json!({"command": "pref", "action": "get", "param1": "theme"})).await.ok();
+    assert_eq!(alices["data"]["value"], "dark");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_knows_its_user_by_an_id_and_never_by_the_credential() {
+    let server = Test::hostile().start().await;
+    let who = async |name: &str| server.user(name).at("/hostile").call(json!({"do": "who"})).await.ok()["said"].clone();
+    assert_eq!(who("alice").await, "7b031fd4-714b-598e-b755-a517d069edc5");
+    assert_eq!(who("alice").await, who("alice").await);
+    assert_ne!(who("alice").await, who("bob").await);
+}
+
+/// Each user fills memory with a byte of their own. Instances are dropped, by crashing, and made anew in the same
+/// slots, by the same and by other users; none ever finds another user's byte, and each that is new counts from one.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_byte_of_one_users_memory_is_ever_seen_by_another() {
+    const USERS: u8 = 24;
+    let server = Test::hostile().start().await;
+    let user = |n: u8| server.user(&format!("user-{n}")).at("/hostile");
+    // Larger than what is zeroed by writing, so that both ways of cleaning a slot are seen.
+    let fill = |n: u8| json!({"do": "fill", "byte": 200 + n, "bytes": 50_000 + 20_000 * usize::from(n)});
+    for round in 0..6 {
+        for n in 0..USERS {
+            let filled = user(n).call(fill(n)).await.ok();
+            assert_eq!(filled["calls"], 1, "round {round}: user {n} has a new instance");
+        }
+        for n in 0..USERS {
+            for other in 0..USERS {
+                let found = user(n).call(json!({"do": "look", "byte": 200 + other})).await.ok();
+                let found = found["said"].as_u64().expect("a number");
+                assert_eq!(found > 0, n == other, "round {round}: user {n} finds {found} runs of {other}'s byte");
+            }
+        }
+        // Every user's instance is dropped; in the next round they take each other's slots.
+        for n in (0..USERS).rev() {
+            user(n).call(json!({"do": "panic"})).await.error(500, "function_crashed");
+        }
+    }
 }

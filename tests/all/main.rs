@@ -1,3 +1,12 @@
 //! What Carrel does, behaviour by behaviour.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+mod cli;
+mod config;
+mod guests;
+mod http;
 mod isolation;
+mod limits;
+mod sessions;
+mod siblings;

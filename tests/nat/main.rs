@@ -4,6 +4,8 @@
 //! for byte and in order, and falls into exactly one of the groups of [`Group`]; the test ends with how many there
 //! were of each.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
 mod http1;
 
 use base64::{Engine, engine::general_purpose::STANDARD};

@@ -177,7 +177,6 @@ carrel_guest::export!(Assistant);
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use carrel_guest::{CallError, serde_json::Value, serde_json::json};
 

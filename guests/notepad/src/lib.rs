@@ -102,7 +102,6 @@ carrel_guest::export!(Notepad);
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn notepad(max_notes: usize) -> impl FnMut(&str, &str) -> NoteOutput {

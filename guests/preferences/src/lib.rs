@@ -107,7 +107,6 @@ carrel_guest::export!(Preferences);
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn preferences() -> impl FnMut(&str, &str, &str) -> PreferenceOutput {

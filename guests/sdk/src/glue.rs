@@ -4,7 +4,7 @@
 
 use crate::{Context, Error, Function};
 use schemars::generate::SchemaSettings;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use std::cell::RefCell;
 
 /// The instance's state: nothing until it is configured.
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
     use crate::IndexMap;
     use schemars::JsonSchema;
-    use serde::Serialize;
+    use serde::{Deserialize, Serialize};
 
     struct Echo(String);
 

@@ -166,6 +166,7 @@ impl Drop for Slot {
 mod tests {
     use super::*;
 
+    #[allow(clippy::mut_from_ref)]
     fn slice(slot: &Slot) -> &mut [u8] {
         // SAFETY: the slot is the test's own, and the test keeps one slice of it at a time.
         unsafe { std::slice::from_raw_parts_mut(slot.base().as_ptr(), slot.size) }

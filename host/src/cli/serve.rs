@@ -89,10 +89,10 @@ fn limits(config: &Config, threads: usize) -> String {
     let size = |bytes: usize| bytesize::ByteSize::b(bytes as u64).to_string();
     let time = humantime::format_duration;
     format!(
-        "  a call:     {} units of fuel, {}, {} of output, {} of body, {} deep\n  \
-           an instance: {} of memory\n  \
-           a session:  {} waiting calls, dropped after {} idle (looked for every {})\n  \
-           the host:   {} sessions, {threads} threads",
+        "  a call       {} units of fuel, {}, {} of output, {} of body, {} deep\n  \
+           an instance  {} of memory\n  \
+           a session    {} waiting calls, dropped after {} idle (looked for every {})\n  \
+           the host     {} sessions, {threads} threads",
         limits.fuel_per_call,
         time(limits.deadline),
         size(limits.output_size),

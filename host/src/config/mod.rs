@@ -147,8 +147,10 @@ impl Config {
         let text = variables::substitute(text, |name| std::env::var(name).ok(), &problems);
         let source = Source { file: file.to_owned(), text };
         let value = yaml::parse(&source.text).unwrap_or_else(|error| {
-            let mut problem = Problem::new(KeyPath::root(), format!("is not YAML: {}", error.message))
-                .hint("indentation is by spaces, and a text with `: ` or `#` in it needs quotes");
+            let mut problem = Problem::new(KeyPath::root(), format!("is not YAML: {}", error.message));
+            if !error.message.contains("duplicate") {
+                problem = problem.hint("indentation is by spaces, and a text with `: ` or `#` in it needs quotes");
+            }
             problem.line = error.line;
             problems.push(problem);
             Value::Null

@@ -207,7 +207,7 @@ fn check_config(function: &FunctionConfig, guest: &Guest, value: &Value, problem
                 };
                 Problem::new(key, "unknown key").hint(hint)
             }
-            MisfitKind::Other(why) => Problem::new(key, why),
+            MisfitKind::Other(why) => Problem::new(key, format!("is {}: {why}", reader::describe(&misfit.value))),
         };
         problems.push(problem);
     }

@@ -91,6 +91,14 @@ impl Loader<'_> {
                 None => Refused::new(why, "`describe` should only give its record; run the guest's own tests"),
             }
         })?;
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let starts = described.name.starts_with(|c: char| c.is_ascii_lowercase());
+        if !starts || described.name.len() > 64 || !described.name.chars().all(plain) {
+            return Err(Refused::new(
+                format!("calls itself {:?}", described.name),
+                "a guest's name has lower-case letters, digits and underscores, a letter first, 64 at the most",
+            ));
+        }
         let named = |what: &str, json: &str| {
             Schema::parse(json).map_err(|error| {
                 Refused::new(format!("gives a {what} that is no JSON Schema: {error}"), "see `describe` in wit/")
@@ -106,14 +114,6 @@ impl Loader<'_> {
             size: wasm.len(),
             pre,
         };
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        let starts = guest.name.starts_with(|c: char| c.is_ascii_lowercase());
-        if !starts || guest.name.len() > 64 || !guest.name.chars().all(plain) {
-            return Err(Refused::new(
-                format!("calls itself {:?}", guest.name),
-                "a guest's name has lower-case letters, digits and underscores, a letter first, 64 at the most",
-            ));
-        }
         if !schema::describes_an_object(guest.config_schema.value()) {
             return Err(Refused::new("gives a config-schema that is not of an object", "see `describe` in wit/"));
         }

@@ -156,7 +156,7 @@ async fn run<T>(
     store.data().log.flush();
     let result = match ended {
         Some(Ok(value)) => Ok(value),
-        Some(Err(error)) => Err(StopKind::from_error(&error, store, allowance.fuel)),
+        Some(Err(error)) => Err(StopKind::from_error(&error, store, limits)),
         None => Err(StopKind::DeadlineExceeded),
     };
     Done { result: result.map_err(|kind| store.data().stop(kind)), fuel }

@@ -1,6 +1,7 @@
 //! Why a guest was stopped: it crashed, or passed a limit.
 
 use super::{context::Context, engine::Engine};
+use crate::limits::Limits;
 use std::sync::Arc;
 use wasmtime::{Store, Trap};
 use wasmtime_wasi::I32Exit;
@@ -21,9 +22,12 @@ pub enum StopKind {
     /// A trap, an abort, or an exit.
     #[error("crashed: {0}")]
     Crashed(String),
-    /// The call used its fuel up.
-    #[error("used up its fuel of {0}, which `limits.fuel_per_call` sets")]
-    FuelExhausted(u64),
+    /// The call used its fuel up, or a sibling what its caller left to it.
+    #[error("used up its fuel; `limits.fuel_per_call` allows {limit} units to a call and all that it calls")]
+    FuelExhausted {
+        /// Units that a whole call may use.
+        limit: u64,
+    },
     /// The call took too long.
     #[error("ran longer than `limits.deadline` allows")]
     DeadlineExceeded,
@@ -56,7 +60,7 @@ impl StopKind {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Crashed(_) => "function_crashed",
-            Self::FuelExhausted(_) => "fuel_exhausted",
+            Self::FuelExhausted { .. } => "fuel_exhausted",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::MemoryExhausted { .. } => "memory_exhausted",
             Self::OutputTooLarge { .. } => "output_too_large",
@@ -69,7 +73,7 @@ impl StopKind {
     pub fn setting(&self) -> Option<&'static str> {
         match self {
             Self::Crashed(_) | Self::Unconfigurable(_) | Self::HostFull => None,
-            Self::FuelExhausted(_) => Some("limits.fuel_per_call"),
+            Self::FuelExhausted { .. } => Some("limits.fuel_per_call"),
             Self::DeadlineExceeded => Some("limits.deadline"),
             Self::MemoryExhausted { .. } => Some("limits.memory_per_instance"),
             Self::OutputTooLarge { .. } => Some("limits.output_size"),
@@ -77,7 +81,7 @@ impl StopKind {
     }
 
     /// What an error of wasmtime means, told from the error and from what the store was doing.
-    pub(super) fn from_error(error: &wasmtime::Error, store: &Store<Context>, fuel: u64) -> Self {
+    pub(super) fn from_error(error: &wasmtime::Error, store: &Store<Context>, limits: &Limits) -> Self {
         if let Some(stop) = error.downcast_ref::<Stop>() {
             return stop.kind.clone();
         }
@@ -92,7 +96,7 @@ impl StopKind {
             return Self::Crashed(format!("it exited with status {status}"));
         }
         match error.downcast_ref() {
-            Some(Trap::OutOfFuel) => Self::FuelExhausted(fuel),
+            Some(Trap::OutOfFuel) => Self::FuelExhausted { limit: limits.fuel_per_call },
             Some(Trap::Interrupt) => Self::DeadlineExceeded,
             Some(Trap::UnreachableCodeReached) => Self::Crashed("it panicked or aborted".into()),
             Some(Trap::StackOverflow) => Self::Crashed("its call stack overflowed".into()),

@@ -3,6 +3,7 @@
 //! `RUST_LOG` chooses what is logged, by target: `carrel` is the host, `guest` what guests write.
 
 use clap::ValueEnum;
+use std::io::IsTerminal;
 use tracing_subscriber::{EnvFilter, fmt};
 
 /// How a log line looks.
@@ -18,7 +19,7 @@ pub enum LogFormat {
 /// Sets the log up. A second call changes nothing.
 pub fn log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("carrel=info,guest=info"));
-    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     // It fails only where a log is set up already.
     let _ = match format {
         LogFormat::Text => log.try_init(),

@@ -39,9 +39,9 @@ impl Handle {
     ///
     /// The call waits for its turn for as long as the returned future is polled. Once it runs, it runs to its end, even
     /// if that future is dropped: a caller who goes away in the middle leaves no instance half-way.
-    pub(crate) async fn call(&self, position: usize, input: Arc<Json>, emitter: Arc<Emitter>) -> Answer {
+    pub(crate) async fn call(self, position: usize, input: Arc<Json>, emitter: Arc<Emitter>) -> Answer {
         let arrived = Instant::now();
-        let session = self.session();
+        let session = self.session().clone();
         let active = session.account().arrive();
         let turn = match session.turn(session.limits()).await {
             Ok(turn) => turn,
@@ -52,13 +52,12 @@ impl Handle {
             }
         };
         drop(active);
-        let handle = self.clone();
         to_the_end(async move {
             let _turn = turn;
-            let session = handle.session();
+            let session = self.session();
             let _active = session.account().arrive();
             let started = Instant::now();
-            let (result, fuel) = handle.run(position, &input, emitter, started).await;
+            let (result, fuel) = self.run(position, &input, emitter, started).await;
             let bill = Bill { fuel, waited: started - arrived, ran: started.elapsed() };
             session.account().add(bill, result.is_err());
             Answer { result, bill }

@@ -196,13 +196,6 @@ impl Handle {
     }
 }
 
-/// Another handle can be made of one, since the session is in use as it is.
-impl Clone for Handle {
-    fn clone(&self) -> Self {
-        Self::new(self.session.clone(), self.use_of.clone())
-    }
-}
-
 impl Drop for Handle {
     fn drop(&mut self) {
         let now = self.use_of.began.elapsed().as_micros();

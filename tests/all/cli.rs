@@ -1,0 +1,210 @@
+//! The commands, as a process: what goes where, and the exit codes.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/config.yml");
+
+fn carrel(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_carrel"));
+    command.args(arguments).env_remove("RUST_LOG");
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    carrel(arguments).output().expect("the binary runs")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("text")
+}
+
+#[test]
+fn run_puts_the_output_on_stdout_and_nothing_else() {
+    let done = run(&["run", "--config_file", CONFIG, "--input", r#"{"command":"stats"}"#, "--user", "alice"]);
+    let expected = "{\"success\":true,\"message\":\"Session statistics: 1 commands executed\",\"data\":{\"commands_executed\":1}}\n";
+    assert_eq!((done.status.code(), text(&done.stdout), text(&done.stderr)), (Some(0), expected, ""));
+}
+
+#[test]
+fn run_reads_the_input_from_stdin_and_calls_any_function() {
+    let mut child = carrel(&["run", "--config-file", CONFIG, "--function", "notepad", "--input", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    child.stdin.take().expect("stdin").write_all(br#"{"action":"count"}"#).expect("the input is sent");
+    let done = child.wait_with_output().expect("it ends");
+    assert_eq!(text(&done.stdout), "{\"success\":true,\"message\":\"You have 0 notes\",\"notes\":[],\"count\":0}\n");
+}
+
+#[test]
+fn run_tells_a_failed_call_on_stderr_and_exits_with_1() {
+    let done = run(&["run", "--config_file", CONFIG, "--input", "{}"]);
+    assert_eq!((done.status.code(), text(&done.stdout)), (Some(1), ""));
+    assert!(text(&done.stderr).starts_with("error: invalid_input: missing field `command`"));
+    let nobody = run(&["run", "--config_file", CONFIG, "--input", "{}", "--function", "nope"]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(text(&nobody.stderr).contains("there are notepad, preferences, workflow"));
+}
+
+#[test]
+fn validate_says_what_is_valid_and_exits_with_2_on_what_is_not() {
+    let good = run(&["validate", "--config_file", CONFIG]);
+    assert_eq!(good.status.code(), Some(0), "{}", text(&good.stderr));
+    assert!(text(&good.stdout).ends_with("config.yml is valid: 3 functions, 3 guests\n"));
+    let missing = run(&["validate", "--config_file", "no/such/file.yml"]);
+    assert_eq!((missing.status.code(), text(&missing.stdout)), (Some(2), ""));
+    assert!(text(&missing.stderr).starts_with("error: no/such/file.yml: cannot be read: No such file"));
+    assert!(text(&missing.stderr).contains("--config_file"));
+}
+
+#[test]
+fn info_lists_functions_and_guests_with_their_schemas() {
+    let info = run(&["info", "--config_file", CONFIG]);
+    assert!(text(&info.stdout).contains("notepad: per_user_notepad {\"max_notes\":50}"));
+    assert!(text(&info.stdout).contains("config: max_notes?: integer = 100"));
+    let json = run(&["info", "--config_file", CONFIG, "--json"]);
+    let info: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    assert_eq!(info["guests"][0]["schemas"]["input"]["required"][0], "action");
+    assert_eq!(info["guests"][0]["source"], "built in");
+}
+
+#[test]
+fn help_names_every_command_and_option() {
+    let help = run(&["--help"]);
+    for word in ["serve", "run", "validate", "info", "--log-format", "Exit codes"] {
+        assert!(text(&help.stdout).contains(word), "{word}");
+    }
+    let serve = run(&["serve", "--help"]);
+    for word in ["--host", "--port", "--config_file", "--config-file"] {
+        assert!(text(&serve.stdout).contains(word), "{word}");
+    }
+    assert_eq!(run(&["serve"]).status.code(), Some(2), "the configuration is required");
+}
+
+/// A server as a process, stopped when it is dropped.
+struct Served {
+    child: Child,
+    address: String,
+    said: String,
+}
+
+impl Served {
+    fn start(config: &Path, cache: &Path) -> Self {
+        let mut child = carrel(&["serve", "--port", "0", "--config_file"])
+            .arg(config)
+            .env("XDG_CACHE_HOME", cache)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let mut lines = BufReader::new(child.stderr.take().expect("stderr"));
+        let mut said = String::new();
+        while !said.contains("warning: nobody is verified") {
+            assert!(lines.read_line(&mut said).expect("text") > 0, "it ended: {said}");
+        }
+        child.stderr = Some(lines.into_inner());
+        let address = said.split("http://").nth(1).and_then(|rest| rest.lines().next()).expect("an address");
+        Self { address: address.to_owned(), child, said }
+    }
+
+    /// The body of an answer.
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).expect("a connection");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer.split_once("\r\n\r\n").expect("a body").1.to_owned()
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        assert!(kill.expect("kill runs").success());
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn serve_says_what_it_serves_and_stops_when_it_is_told() {
+    let cache = tempfile::tempdir().expect("a folder");
+    for signal in ["TERM", "INT"] {
+        let mut served = Served::start(Path::new(CONFIG), cache.path());
+        for part in ["per_user_notepad (built in)", "/generate", "1000000000 units of fuel", "100000 sessions"] {
+            assert!(served.said.contains(part), "{part}: {}", served.said);
+        }
+        assert_eq!(served.get("/health"), r#"{"status":"healthy"}"#);
+        served.signal(signal);
+        assert_eq!(served.child.wait().expect("it ends").code(), Some(0));
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_is_told_and_exits_with_1() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let done = run(&["serve", "--config_file", CONFIG, "--host", "127.0.0.1", "--port", &port]);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(text(&done.stderr).contains("cannot listen on 127.0.0.1") && text(&done.stderr).contains("--port"));
+}
+
+fn cached(folder: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(folder.join("carrel")).expect("the cache");
+    let mut files: Vec<_> = files.map(|entry| entry.expect("a file").path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn compiled_guests_are_kept_and_a_damaged_file_is_made_anew() {
+    let cache = tempfile::tempdir().expect("a folder");
+    let started = Instant::now();
+    Served::start(Path::new(CONFIG), cache.path()).get("/health");
+    let first = started.elapsed();
+    let files = cached(cache.path());
+    assert_eq!(files.len(), 3);
+    let started = Instant::now();
+    Served::start(Path::new(CONFIG), cache.path()).get("/health");
+    let second = started.elapsed();
+    println!("first start {first:?}, second start {second:?}");
+    // Compiling takes seconds here, loading a few milliseconds: this is no measurement, only which of both it was.
+    assert!(second < first / 2 && second < Duration::from_secs(5), "{first:?} {second:?}");
+
+    let whole = std::fs::read(&files[0]).expect("a file");
+    let mut flipped = whole.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    for damaged in [flipped, whole[..whole.len() / 2].to_vec(), whole[..10].to_vec(), Vec::new(), b"text".to_vec()] {
+        std::fs::write(&files[0], damaged).expect("the file is damaged");
+        let served = Served::start(Path::new(CONFIG), cache.path());
+        assert!(served.said.contains("is damaged, and is made anew"), "{}", served.said);
+        assert_eq!(served.get("/health"), r#"{"status":"healthy"}"#);
+        assert_eq!(std::fs::read(&files[0]).expect("a file"), whole, "it was made anew, the same");
+    }
+}
+
+#[test]
+fn a_cache_that_others_can_write_to_is_not_used() {
+    use std::os::unix::fs::PermissionsExt;
+    let cache = tempfile::tempdir().expect("a folder");
+    let folder = cache.path().join("shared");
+    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).expect("permissions");
+    let text = std::fs::read_to_string(CONFIG).expect("the configuration");
+    let config = cache.path().join("config.yml");
+    std::fs::write(&config, format!("{text}\nguest_cache: shared\n")).expect("a file");
+    let served = Served::start(&config, cache.path());
+    assert!(served.said.contains("other users can write to it"), "{}", served.said);
+    assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 0);
+}

@@ -1,0 +1,262 @@
+//! Routes, and what callers see of errors.
+
+use axum::body::Body;
+use carrel_tests::{Server, Test};
+use http::{HeaderValue, Request, header};
+use serde_json::{Value, json};
+
+async fn post(server: &Server, content_type: Option<&str>, body: &[u8]) -> carrel_tests::Reply {
+    let mut request = Request::post("/generate").header("cookie", "nat-session=alice");
+    if let Some(content_type) = content_type {
+        request = request.header("content-type", content_type);
+    }
+    server.send(request.body(Body::from(body.to_vec())).expect("a request")).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_must_be_declared_as_json_and_be_text() {
+    let server = Test::new().start().await;
+    let body = br#"{"command":"stats"}"#;
+    for right in ["application/json", "APPLICATION/JSON; charset=utf-8", "application/vnd.api+json"] {
+        post(&server, Some(right), body).await.ok();
+    }
+    for wrong in [None, Some("text/plain"), Some("text/json"), Some("application/jsonp"), Some("garbage")] {
+        post(&server, wrong, body).await.error(415, "not_json");
+    }
+    post(&server, Some("application/json"), b"{\"command\":\"\xff\"}").await.error(400, "not_utf8");
+    let with_mark = [b"\xef\xbb\xbf", &body[..]].concat();
+    assert_eq!(post(&server, Some("application/json"), &with_mark).await.ok()["data"]["commands_executed"], 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_wrong_field_is_named_and_the_guest_is_not_touched() {
+    let server = Test::new().start().await;
+    let alice = server.user("alice");
+    let error = alice.call(json!({"command": 5, "action": null, "param1": ["x"]})).await.error(422, "invalid_input");
+    let told: Vec<_> = error["detail"].as_array().expect("a list").iter().map(|it| &it["loc"][1]).collect();
+    assert_eq!(told, ["command", "action", "param1"]);
+    assert_eq!(error["detail"][2]["input"], json!(["x"]));
+    let surrogate = alice.body(r#"{"command":"note","action":"add","param1":"\ud800"}"#).await;
+    let error = surrogate.error(422, "invalid_input");
+    assert_eq!(error["detail"][0]["ctx"]["error"], "Unpaired surrogate in string");
+    let deep = format!("{{\"command\":{}", "[".repeat(100_000));
+    let error = alice.body(deep).await.error(422, "invalid_input");
+    assert_eq!(error["detail"][0]["ctx"]["error"], "Nested too deeply");
+    let twice = alice.body(r#"{"command":"help","command":"stats"}"#).await.ok();
+    assert_eq!(twice["data"]["commands_executed"], 1, "of two equal names the last counts, and nothing before did");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_huge_wrong_body_is_not_sent_back() {
+    let server = Test::new().start().await;
+    let reply = server.user("alice").call(json!({"param1": "x".repeat(900_000)})).await;
+    let error = reply.error(422, "invalid_input");
+    assert_eq!(error["detail"][0]["loc"], json!(["body", "command"]));
+    assert!(reply.body.len() < 1000, "{} bytes", reply.body.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_nobody_gets_a_401() {
+    let server = Test::new().start().await;
+    let reply = server.nobody().call(json!({"command": "stats"})).await;
+    let error = reply.error(401, "identity_required");
+    assert!(error["detail"].as_str().is_some_and(|detail| detail.contains("nat-session")));
+    assert_eq!(reply.header("www-authenticate"), "Bearer");
+    let request =
+        Request::post("/generate").header("authorization", "Basic !!!").header("content-type", "application/json");
+    let body = Body::from(r#"{"command":"stats"}"#);
+    server.send(request.body(body).expect("a request")).await.error(401, "identity_invalid");
+    assert_eq!(server.host.registry().live(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_is_a_404_and_a_wrong_method_a_405() {
+    let server = Test::new().start().await;
+    server.get("/nope").await.error(404, "not_found");
+    server.get("/metrics/x").await.error(404, "not_found");
+    let reply = server.get("/generate").await;
+    reply.error(405, "method_not_allowed");
+    assert_eq!(reply.header("allow"), "POST");
+    let redirected = server.get("/health/?x=1").await;
+    assert_eq!((redirected.status.as_u16(), redirected.header("location")), (307, "/health?x=1"));
+    assert_eq!(server.get("/health").await.ok(), json!({"status": "healthy"}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn monitoring_answers_only_where_it_is_enabled() {
+    let off = Test::new().set("general.enable_per_user_monitoring", false).start().await;
+    off.get("/monitor/users").await.error(404, "not_found");
+    let on = Test::new().start().await;
+    on.user("alice").call(json!({"command": "note", "action": "add", "param1": "milk"})).await.ok();
+    on.user("alice").call(json!({})).await.error(422, "invalid_input");
+    let seen = on.get("/monitor/users").await.ok();
+    assert_eq!(seen["total_active_users"], 1);
+    let user = &seen["users"][0];
+    assert_eq!(user["requests"]["total_requests"], 2);
+    assert_eq!(user["requests"]["error_count"], 1);
+    assert_eq!(user["memory"]["instances"], 2);
+    assert!(user["fuel"].as_u64() > Some(10_000) && user["memory"]["bytes"].as_u64() >= Some(131_072), "{user}");
+    for unknown in ["7b031fd4-714b-598e-b755-a517d069edc6", "alice"] {
+        let seen = on.get(&format!("/monitor/users?user_id={unknown}")).await.ok();
+        assert_eq!((&seen["total_active_users"], &seen["users"]), (&json!(0), &json!([])));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn configured_endpoints_lead_to_single_functions_by_their_methods() {
+    let endpoint = |path: &str, method: &str, function: &str| json!({"path": path, "method": method, "description": "x", "function_name": function});
+    let test = Test::hostile().set("general.front_end.workflow", json!({"path": "/ask", "method": "PUT"}));
+    let test = test.set(
+        "general.front_end.endpoints",
+        json!([endpoint("/notes", "POST", "notepad"), endpoint("/notes", "GET", "hostile")]),
+    );
+    let server = test.start().await;
+    let add = json!({"action": "add", "content": "milk"});
+    let added = server.user("alice").at("/notes").call(add).await.ok();
+    assert_eq!(added, json!({"success": true, "message": "Note added successfully", "notes": [], "count": 1}));
+    // The workflow's notepad is the same one: the same user's.
+    let put = Request::put("/ask").header("cookie", "nat-session=alice").header("content-type", "application/json");
+    let list = put.body(Body::from(r#"{"command":"note","action":"list"}"#)).expect("a request");
+    assert_eq!(server.send(list).await.ok()["data"]["notes"], json!(["milk"]));
+    // A GET gives `null`, which the hostile guest does not take.
+    let get = Request::get("/notes").header("cookie", "nat-session=alice").body(Body::empty()).expect("a request");
+    server.send(get).await.error(422, "invalid_input");
+    server.get("/generate").await.error(404, "not_found");
+}
+
+/// The events of a stream: name and data.
+fn events(text: &str) -> Vec<(String, Value)> {
+    let event = |event: &str| {
+        let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        let data = field("data: ").expect("an event has data");
+        (field("event: ").unwrap_or_default(), serde_json::from_str(&data).expect("the data is JSON"))
+    };
+    text.split("\n\n").filter(|part| !part.is_empty()).map(event).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_has_each_chunk_and_last_the_output() {
+    let server = Test::hostile().start().await;
+    let alice = server.user("alice").at("/hostile/stream");
+    let reply = alice.call(json!({"do": "emit", "chunks": 100, "bytes": 3})).await;
+    assert_eq!((reply.status.as_u16(), reply.header("content-type")), (200, "text/event-stream"));
+    let events = events(reply.text());
+    assert_eq!(events.len(), 101);
+    for (n, (name, data)) in events[..100].iter().enumerate() {
+        assert_eq!((name.as_str(), data), ("", &json!({"value": format!("\"{n}xxx\"")})));
+    }
+    assert_eq!(events[100].1, json!({"value": "{\"calls\":1,\"said\":100}"}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_fails_before_it_began_has_a_status_and_later_an_event() {
+    let server = Test::hostile().start().await;
+    let alice = server.user("alice").at("/hostile/stream");
+    alice.call(json!({"do": "panic"})).await.error(500, "function_crashed");
+    alice.call(json!({})).await.error(422, "invalid_input");
+    let reply = alice.call(json!({"do": "emit", "chunks": 2, "bytes": 0, "panic": true})).await;
+    let events = events(reply.text());
+    assert_eq!(events.len(), 3);
+    assert_eq!((events[2].0.as_str(), &events[2].1["code"]), ("error", &json!("function_crashed")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_holds_up_nobody_but_their_own_call() {
+    let test = Test::hostile().set("limits.deadline", "400ms").set("limits.output_size", "64 MiB");
+    let server = test.start().await;
+    // The body is not read at first: a few chunks wait, and then the function does, until its deadline.
+    let mut request = Request::new(Body::from(json!({"do": "emit", "chunks": 1000, "bytes": 10_000}).to_string()));
+    *request.method_mut() = http::Method::POST;
+    *request.uri_mut() = "/hostile/stream".parse().expect("a path");
+    request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    request.headers_mut().insert(header::COOKIE, HeaderValue::from_static("nat-session=mallory"));
+    let app = carrel::http::app(server.host.clone());
+    let response = tower::ServiceExt::oneshot(app, request).await.unwrap_or_else(|never| match never {});
+    server.user("alice").at("/hostile").call(json!({"do": "count"})).await.ok();
+    while server.host.registry().in_use() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let body = http_body_util::BodyExt::collect(response.into_body()).await.expect("a body").to_bytes();
+    let events = events(std::str::from_utf8(&body).expect("text"));
+    let (last, before) = events.split_last().expect("events");
+    assert!(before.len() < 100, "{} chunks were kept for a reader who was not there", before.len());
+    assert_eq!((last.0.as_str(), &last.1["code"]), ("error", &json!("deadline_exceeded")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_description_of_the_api_comes_from_the_functions_schemas() {
+    let server = Test::hostile().start().await;
+    let api = server.get("/openapi.json").await.ok();
+    assert_eq!(api["openapi"], "3.1.0");
+    let input = &api["paths"]["/generate"]["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"];
+    assert_eq!(input, "#/components/schemas/UserAssistantInput");
+    let schema = &api["components"]["schemas"]["UserAssistantInput"];
+    assert_eq!(schema["required"], json!(["command"]));
+    assert_eq!(schema["properties"]["param1"]["type"], "string");
+    for path in ["/v1/workflow", "/generate/stream", "/hostile", "/health", "/monitor/users"] {
+        assert!(api["paths"][path].is_object(), "{path}");
+    }
+    // Every reference leads somewhere.
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(map) => {
+                found.extend(map.get("$ref").and_then(Value::as_str));
+                map.values().for_each(|value| references(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    references(&api, &mut found);
+    for reference in found {
+        let pointer = reference.strip_prefix('#').expect("a reference into the document");
+        assert!(api.pointer(pointer).is_some(), "{reference} leads nowhere");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documentation_needs_nothing_from_elsewhere() {
+    let server = Test::new().start().await;
+    let page = server.get("/docs").await;
+    assert!(page.text().contains("SwaggerUIBundle") && !page.text().contains("://"), "{}", page.text());
+    for asset in ["swagger-ui.css", "swagger-ui-bundle.js"] {
+        let asset = server.get(&format!("/docs/{asset}")).await;
+        assert!(asset.status == 200 && asset.body.len() > 50_000);
+    }
+    server.get("/docs/other").await.error(404, "not_found");
+}
+
+async fn preflight(server: &Server, origin: &'static str) -> carrel_tests::Reply {
+    let request = Request::options("/generate")
+        .header("origin", origin)
+        .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "content-type");
+    server.send(request.body(Body::empty()).expect("a request")).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_other_origins_are_let_in_only_by_the_configuration() {
+    let closed = Test::new().start().await;
+    assert_eq!(preflight(&closed, "http://localhost:3000").await.header("access-control-allow-origin"), "");
+    let open = Test::new().set(
+        "general.front_end.cors",
+        json!({
+            "allow_origins": ["http://localhost:3000"],
+            "allow_origin_regex": "https://[a-z]+\\.example\\.org",
+            "allow_methods": ["POST"],
+            "allow_headers": ["Content-Type"],
+            "allow_credentials": true,
+        }),
+    );
+    let open = open.start().await;
+    for origin in ["http://localhost:3000", "https://app.example.org"] {
+        let allowed = preflight(&open, origin).await;
+        assert_eq!(allowed.header("access-control-allow-origin"), origin);
+        assert_eq!(allowed.header("access-control-allow-methods"), "POST");
+        assert_eq!(allowed.header("access-control-allow-credentials"), "true");
+    }
+    for origin in ["http://evil.example", "https://app.example.org.evil.example", "http://localhost:3000.evil"] {
+        assert_eq!(preflight(&open, origin).await.header("access-control-allow-origin"), "", "{origin}");
+    }
+}

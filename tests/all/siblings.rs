@@ -1,0 +1,91 @@
+//! Functions call each other.
+
+use carrel_tests::Test;
+use serde_json::{Value, json};
+
+fn call(name: &str, input: Value) -> Value {
+    json!({"do": "call", "name": name, "input": input})
+}
+
+fn two() -> Test {
+    Test::hostile().set("functions.h1", json!({"_type": "hostile"}))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_siblings_crash_is_an_error_for_its_caller_and_nothing_more() {
+    let server = two().start().await;
+    let alice = server.user("alice").at("/hostile");
+    alice.call(call("h1", json!({"do": "count"}))).await.ok();
+    let crashed = alice.call(call("h1", json!({"do": "panic"}))).await.ok();
+    assert!(crashed["said"].as_str().is_some_and(|said| said.starts_with("Stopped(\"function_crashed: function `h1`")));
+    let after = alice.call(call("h1", json!({"do": "count"}))).await.ok();
+    assert_eq!((&after["calls"], &after["said"]["calls"]), (&json!(3), &json!(1)), "h1 is new, its caller is not");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sibling_that_uses_all_it_gets_leaves_its_caller_enough_to_answer() {
+    let spins = two().set("limits.fuel_per_call", 50_000_000).start().await;
+    let said = spins.user("alice").at("/hostile").call(call("h1", json!({"do": "spin"}))).await.ok();
+    assert!(said["said"].as_str().is_some_and(|said| said.contains("fuel_exhausted")), "{said}");
+
+    let waits = two().set("limits.deadline", "300ms").set("limits.fuel_per_call", "9000G").start().await;
+    for slow in [json!({"do": "sleep", "milliseconds": 60_000}), json!({"do": "spin"})] {
+        let waits = waits.user("alice").at("/hostile").call(call("h1", slow)).await.ok();
+        assert!(waits["said"].as_str().is_some_and(|said| said.contains("deadline_exceeded")), "{waits}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_circle_is_refused_and_not_waited_for() {
+    let server = two().start().await;
+    let alice = server.user("alice").at("/hostile");
+    let own = alice.call(call("hostile", json!({"do": "count"}))).await.ok();
+    assert!(own["said"].as_str().is_some_and(|said| said.starts_with("Cycle(")), "{own}");
+    let long = alice.call(call("h1", call("hostile", json!({"do": "count"})))).await.ok();
+    assert!(long["said"]["said"].as_str().is_some_and(|said| said.starts_with("Cycle(")), "{long}");
+    let unknown = alice.call(call("nobody", json!({}))).await.ok();
+    assert!(unknown["said"].as_str().is_some_and(|said| said.starts_with("Unknown(")), "{unknown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_siblings_own_errors_come_through() {
+    let server = two().start().await;
+    let alice = server.user("alice").at("/hostile");
+    for (input, expected) in [
+        (json!({"do": "fail", "why": "no"}), "Failed(\"no\")"),
+        (json!({"do": "refuse", "why": "not that"}), "InvalidInput(\"not that\")"),
+    ] {
+        assert_eq!(alice.call(call("h1", input)).await.ok()["said"], expected);
+    }
+    let shapeless = alice.call(call("h1", json!({"do": "nothing of the kind"}))).await.ok();
+    assert!(shapeless["said"].as_str().is_some_and(|said| said.starts_with("InvalidInput(")), "{shapeless}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_call_drops_all_that_it_has_used() {
+    let server = two().start().await;
+    let alice = server.user("alice").at("/hostile");
+    alice.call(call("h1", json!({"do": "count"}))).await.ok();
+    // The sibling ends well and the caller's output is too large: both have half of what the call was doing.
+    let server = two().set("limits.output_size", 200).start().await;
+    let alice = server.user("alice").at("/hostile");
+    let said = alice.call(call("h1", json!({"do": "answer", "bytes": 165}))).await;
+    let error = said.error(500, "output_too_large");
+    assert_eq!(error["dropped"], json!(["hostile", "h1"]));
+    let after = alice.call(call("h1", json!({"do": "count"}))).await.ok();
+    assert_eq!((&after["calls"], &after["said"]["calls"]), (&json!(1), &json!(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bill_of_a_call_is_the_sum_of_what_its_tree_used() {
+    let server = two().start().await;
+    let alice = server.user("alice").at("/hostile");
+    let fuel = async |input: Value| alice.call(input).await.header("carrel-fuel").parse::<u64>().expect("a number");
+    // Once, so that both instances are there.
+    fuel(call("h1", json!({"do": "count"}))).await;
+    let alone = fuel(json!({"do": "count"})).await;
+    let small = fuel(call("h1", json!({"do": "answer", "bytes": 10}))).await;
+    let large = fuel(call("h1", json!({"do": "answer", "bytes": 100_000}))).await;
+    assert!(alone > 0 && small > 2 * alone, "{alone} {small}");
+    assert!(large > small + 100_000, "{small} {large}");
+}
