@@ -151,7 +151,7 @@ mod tests {
         let misfits = schema.misfits(&json!({"a": "x", "c": 9, "zzz": 1}), 10);
         let told: Vec<_> = misfits.iter().map(|it| (it.path[0].to_string(), &it.kind)).collect();
         assert_eq!(told[0], ("b".into(), &MisfitKind::Missing));
-        assert_eq!(told[1], ("a".into(), &MisfitKind::Type(vec!["integer", "null"])));
+        assert_eq!(told[1], ("a".into(), &MisfitKind::Type(vec!["null", "integer"])));
         assert_eq!(told[2].0, "c");
         assert_eq!(told[3], ("zzz".into(), &MisfitKind::Unexpected));
         assert_eq!(schema.misfits(&json!({"b": "", "c": 1}), 10), []);

@@ -54,7 +54,7 @@ fn unquote(value: &str) -> String {
 
 /// `\000` to `\377`.
 fn octal(digits: &[u8; 3]) -> Option<char> {
-    let value = |digit: u8| (b'0'..=b'7').contains(&digit).then_some(u32::from(digit - b'0'));
+    let value = |digit: u8| char::from(digit).to_digit(8);
     let [high, middle, low] = digits.map(value);
     char::from_u32(high.filter(|high| *high <= 3)? * 64 + middle? * 8 + low?)
 }

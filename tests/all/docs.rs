@@ -1,0 +1,425 @@
+//! The documents tell the truth: what they show is run, and what they list is complete.
+//!
+//! # How a document is run
+//!
+//! * A `bash` block is a step: it is run in the folder in which the one before it ended. A `console` or `json` block
+//!   after it is what it writes; without one, the step must succeed. `...` stands for what changes: a part of a line,
+//!   or, where it is all of a line, any number of lines.
+//! * A comment `<!-- file: path -->` before a block makes a file of it.
+//! * `carrel serve` and `cargo run .. -- serve` start the real binary, on a port of the system's choice, which
+//!   `localhost:8000` means from then on, until the next server or the document's end. All other `cargo run` and
+//!   `cargo test` lines of the README are the project itself, and only their configurations are looked for.
+//! * A block of another language, `sh` among them, is only for the reader.
+
+#![allow(clippy::expect_used, clippy::panic)]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+const CARREL: &str = env!("CARGO_BIN_EXE_carrel");
+/// What compiling for a document leaves, and keeps for the next time.
+const TMP: &str = env!("CARGO_TARGET_TMPDIR");
+/// How long a server may take to say what a document shows: a test machine may be busy compiling.
+const SERVER_STARTS_WITHIN: Duration = Duration::from_secs(120);
+/// Seconds that a step may take; the guide's first one compiles all that the SDK depends on.
+const STEP_ENDS_WITHIN: &str = "900";
+
+#[test]
+fn the_readmes_tour_gives_what_it_shows() {
+    let document = Document::read("README.md");
+    for block in document.steps.iter().filter_map(Step::script).filter(|script| is_of_the_project(script)) {
+        for config in block.split_whitespace().filter_map(|word| word.strip_prefix("--config_file=")) {
+            assert!(project().join(config).is_file(), "README.md names {config}, which is not there");
+        }
+    }
+    let ran = Terminal::at(project()).run(&document);
+    assert!(ran.servers == 1 && ran.compared > 10, "README.md has no tour any more: {ran:?}");
+}
+
+#[test]
+fn the_authors_guide_leads_from_an_empty_folder_to_a_served_function() {
+    let folder = tempfile::tempdir().expect("a folder outside of the project");
+    let ran = Terminal::at(folder.path()).building_in(&Path::new(TMP).join("author")).run(&Document::read("guests/README.md"));
+    assert!(ran.servers >= 1 && ran.files >= 3 && ran.compared > 5, "guests/README.md is no guide any more: {ran:?}");
+}
+
+#[test]
+fn the_pages_on_configuration_and_errors_show_what_happens() {
+    for page in ["host/docs/configuration.md", "host/docs/errors.md"] {
+        let folder = tempfile::tempdir().expect("a folder outside of the project");
+        let ran = Terminal::at(folder.path()).run(&Document::read(page));
+        assert!(ran.compared >= 1, "{page} shows nothing any more: {ran:?}");
+    }
+}
+
+#[test]
+fn the_page_on_configuration_names_every_key() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let nonsense = "zzzz: 1\nlimits: {zzzz: 1}\ngeneral:\n  zzzz: 1\n  front_end:\n    zzzz: 1\n    workflow: {zzzz: 1}\n    \
+                    cors: {zzzz: 1}\n    endpoints:\n      - {path: /a, function_name: workflow, zzzz: 1}\n\
+                    workflow: {_type: per_user_notepad}\n";
+    fs::write(folder.path().join("config.yml"), nonsense).expect("a file");
+    let mut validate = Command::new(CARREL);
+    validate.args(["validate", "--config_file=config.yml"]).current_dir(folder.path());
+    let told = validate.output().expect("the binary runs").stderr;
+    let told = String::from_utf8(told).expect("text");
+    let hints: Vec<&str> = told.lines().filter_map(|line| line.trim().strip_prefix("the keys here are ")).collect();
+    assert_eq!(hints.len(), 6, "each of the six sections tells its keys:\n{told}");
+    let keys: BTreeSet<&str> = hints.iter().flat_map(|hint| hint.split(", ")).collect();
+    assert!(keys.contains("`fuel_per_call`") && keys.contains("`allow_origins`"), "{keys:?}");
+    let page = read("host/docs/configuration.md");
+    let missing: Vec<_> = keys.into_iter().filter(|key| !page.contains(*key)).collect();
+    assert!(missing.is_empty(), "host/docs/configuration.md does not name {missing:?}");
+}
+
+#[test]
+fn the_page_on_errors_names_every_code_and_no_other() {
+    let codes = |file: &str| codes(&read(file));
+    let seen: BTreeSet<String> =
+        ["host/src/http/error.rs", "host/src/instance/stop.rs"].into_iter().flat_map(codes).collect();
+    for known in ["invalid_input", "draining", "fuel_exhausted", "identity_required", "not_found"] {
+        assert!(seen.contains(known), "the codes are not found in the sources any more: {seen:?}");
+    }
+    let page = read("host/docs/errors.md");
+    let named: BTreeSet<String> = page.lines().filter_map(|line| first_cell(line)).map(str::to_owned).collect();
+    let missing: Vec<_> = seen.difference(&named).collect();
+    assert!(missing.is_empty(), "host/docs/errors.md does not name {missing:?}");
+    // Those that only functions see are told there as well.
+    let siblings = read("host/src/function/sibling.rs");
+    let gone: Vec<_> = named.difference(&seen).filter(|code| !siblings.contains(&format!("\"{code}"))).collect();
+    assert!(gone.is_empty(), "host/docs/errors.md names {gone:?}, which no source has");
+}
+
+#[test]
+fn links_between_the_documents_lead_somewhere() {
+    let mut checked = 0;
+    for page in ["README.md", "CHANGELOG.md", "guests/README.md", "host/docs/configuration.md", "host/docs/errors.md"] {
+        let text = read(page);
+        let folder = project().join(page);
+        let folder = folder.parent().expect("a folder");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let (path, part) = link.split_once('#').unwrap_or((link, ""));
+            if path.contains("://") {
+                continue;
+            }
+            let target = if path.is_empty() { project().join(page) } else { folder.join(path) };
+            assert!(target.exists(), "{page} links to {link}, which is not there");
+            if !part.is_empty() {
+                let target = fs::read_to_string(&target).expect("a page");
+                let headings = target.lines().filter(|line| line.starts_with('#')).map(anchor);
+                assert!(headings.into_iter().any(|it| it == part), "{page} links to {link}: no such heading");
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked > 10, "only {checked} links");
+}
+
+/// What a heading is called in a link.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// `code` of a table's row "| `code` | ..".
+fn first_cell(line: &str) -> Option<&str> {
+    line.strip_prefix("| `")?.split_once("` |").map(|(code, _)| code)
+}
+
+/// The codes in a source: texts in snake case with an underscore in them, and those that come after a status.
+fn codes(source: &str) -> BTreeSet<String> {
+    let mut codes = BTreeSet::new();
+    let mut pieces = source.split('"');
+    let mut before = pieces.next().unwrap_or_default();
+    while let (Some(text), Some(after)) = (pieces.next(), pieces.next()) {
+        let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        let follows_a_status = before.rsplit('(').next().is_some_and(|it| it.trim().starts_with("StatusCode::"));
+        if plain && (text.contains('_') || follows_a_status) {
+            codes.insert(text.to_owned());
+        }
+        before = after;
+    }
+    codes
+}
+
+/// The project's folder.
+fn project() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(project().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+/// A document's steps, in order.
+struct Document {
+    name: String,
+    steps: Vec<Step>,
+}
+
+enum Step {
+    File { path: String, text: String },
+    Run { line: usize, script: String, shown: Option<String> },
+}
+
+impl Step {
+    fn script(&self) -> Option<&str> {
+        match self {
+            Self::Run { script, .. } => Some(script),
+            Self::File { .. } => None,
+        }
+    }
+}
+
+impl Document {
+    fn read(name: &str) -> Self {
+        let text = read(name);
+        let mut steps = Vec::new();
+        let mut file = None;
+        let mut lines = text.lines().zip(1..);
+        // Whether the block before was a step, so that this one can be what it shows.
+        let mut shows = false;
+        while let Some((line, number)) = lines.next() {
+            if let Some(comment) = line.strip_prefix("<!-- file: ") {
+                file = comment.strip_suffix(" -->").map(str::to_owned);
+                assert!(file.is_some(), "{name}:{number}: the comment does not end in ` -->`");
+            }
+            let Some(language) = line.strip_prefix("```") else { continue };
+            let block: Vec<_> = lines.by_ref().map(|(line, _)| line).take_while(|line| *line != "```").collect();
+            let block = block.join("\n");
+            match (file.take(), language) {
+                (Some(path), _) => steps.push(Step::File { path, text: block + "\n" }),
+                (None, "bash") => steps.push(Step::Run { line: number, script: block, shown: None }),
+                (None, "console" | "json") if shows => {
+                    if let Some(Step::Run { shown, .. }) = steps.last_mut() {
+                        *shown = Some(block);
+                    }
+                }
+                (None, "console") => panic!("{name}:{number}: a `console` block comes after a `bash` block"),
+                (None, _) => {}
+            }
+            shows = language == "bash" && matches!(steps.last(), Some(Step::Run { .. }));
+        }
+        Self { name: name.into(), steps }
+    }
+}
+
+/// `cargo run` and `cargo test` in the project itself.
+fn is_of_the_project(script: &str) -> bool {
+    script.lines().all(|line| line.starts_with("cargo run ") || line.starts_with("cargo test"))
+}
+
+/// The arguments of a step that starts a server.
+fn arguments_of_a_server(script: &str) -> Option<Vec<&str>> {
+    let words: Vec<_> = script.split_whitespace().collect();
+    let serve = words.iter().position(|word| *word == "serve")?;
+    match words[..serve] {
+        ["carrel"] | ["cargo", "run", .., "--"] => Some(words[serve..].to_vec()),
+        _ => None,
+    }
+}
+
+/// Whoever reads a document with the keyboard at hand.
+struct Terminal {
+    folder: PathBuf,
+    /// What stands for the folder `target` of crates that the reader makes.
+    target: Option<PathBuf>,
+    server: Option<Server>,
+    /// Where a step leaves the name of the folder in which it ended.
+    left_in: tempfile::NamedTempFile,
+}
+
+/// How much of a document there was to do.
+#[derive(Debug, Default)]
+struct Ran {
+    files: usize,
+    servers: usize,
+    compared: usize,
+}
+
+impl Terminal {
+    fn at(folder: &Path) -> Self {
+        let left_in = tempfile::NamedTempFile::new().expect("a file");
+        Self { folder: folder.to_owned(), target: None, server: None, left_in }
+    }
+
+    fn building_in(mut self, target: &Path) -> Self {
+        fs::create_dir_all(target).expect("a folder for what is compiled");
+        self.target = Some(target.to_owned());
+        self
+    }
+
+    /// Follows a document from its first step to its last.
+    fn run(mut self, document: &Document) -> Ran {
+        let mut ran = Ran::default();
+        for step in &document.steps {
+            match step {
+                Step::File { path, text } => {
+                    let path = self.folder.join(path);
+                    fs::create_dir_all(path.parent().expect("a folder")).expect("the file's folder");
+                    fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                    ran.files += 1;
+                }
+                Step::Run { line, script, shown } => {
+                    let place = format!("{}:{line}", document.name);
+                    if let Some(arguments) = arguments_of_a_server(script) {
+                        // The one before is stopped first, as the reader has to.
+                        self.server = None;
+                        let server = Server::start(&place, &self.folder, &arguments, shown.as_deref());
+                        self.server = Some(server);
+                        ran.servers += 1;
+                    } else if !(document.name == "README.md" && is_of_the_project(script)) {
+                        self.step(&place, script, shown.as_deref());
+                    }
+                    ran.compared += usize::from(shown.is_some());
+                }
+            }
+        }
+        ran
+    }
+
+    fn step(&mut self, place: &str, script: &str, shown: Option<&str>) {
+        let mut here = script.to_owned();
+        if let Some(server) = &self.server {
+            here = here.replace("localhost:8000", &server.address);
+        }
+        let told = format!("exec 2>&1\ntrap 'pwd >\"$LEFT_IN\"' EXIT\n{here}\n");
+        let mut bash = Command::new("timeout");
+        bash.args([STEP_ENDS_WITHIN, "bash", "-eo", "pipefail", "-c", &told]).current_dir(&self.folder);
+        plain_environment(&mut bash).env("LEFT_IN", self.left_in.path()).env("CARREL", project().canonicalize().expect("the project"));
+        let folder = Path::new(CARREL).parent().expect("a folder").to_owned();
+        let others = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths([folder].into_iter().chain(std::env::split_paths(&others)));
+        bash.env("PATH", path.expect("a PATH"));
+        let done = bash.stdin(Stdio::null()).output().expect("bash and timeout are there");
+        let wrote = String::from_utf8_lossy(&done.stdout).into_owned();
+        match shown {
+            Some(shown) => assert!(fits(shown, &wrote), "{place}\n\n{script}\n\nshows:\n{shown}\n\nand gives:\n{wrote}"),
+            None => assert!(done.status.success(), "{place}: {}\n\n{script}\n\ngives:\n{wrote}", done.status),
+        }
+        let left_in = fs::read_to_string(self.left_in.path()).expect("where the step ended");
+        self.folder = left_in.trim_end().into();
+        // What a reader's crate compiles to is kept, so that all it depends on is compiled once.
+        if let Some(target) = self.target.as_ref().filter(|_| self.folder.join("Cargo.toml").exists()) {
+            let link = self.folder.join("target");
+            if !link.exists() {
+                symlink(target, &link).unwrap_or_else(|error| panic!("{}: {error}", link.display()));
+            }
+        }
+    }
+}
+
+/// Without what the cargo that runs this test has set for it, and without this machine's own log settings.
+fn plain_environment(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        let kept = ["CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"].contains(&name.as_str())
+            || ["CARGO_NET", "CARGO_REGISTR", "CARGO_HTTP"].iter().any(|kept| name.starts_with(kept));
+        if !kept && (name.starts_with("CARGO") || name.starts_with("RUST")) {
+            command.env_remove(&name);
+        }
+    }
+    command.env("XDG_CACHE_HOME", Path::new(TMP).join("cache"))
+}
+
+/// The real binary, serving. Dropping it kills it.
+struct Server {
+    child: Child,
+    address: String,
+    lines: Receiver<String>,
+    said: String,
+}
+
+impl Server {
+    fn start(place: &str, folder: &Path, arguments: &[&str], shown: Option<&str>) -> Self {
+        let mut command = Command::new(CARREL);
+        command.args(arguments).args(["--port", "0"]).current_dir(folder);
+        plain_environment(&mut command).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary runs");
+        let (sender, lines) = mpsc::channel();
+        let stderr = child.stderr.take().expect("stderr is a pipe");
+        // Reads on for as long as the server lives, so that it never waits for a reader.
+        thread::spawn(move || BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let mut server = Self { child, address: String::new(), lines, said: String::new() };
+        server.wait(place, "where it listens", |said| address(said).is_some());
+        server.address = address(&server.said).expect("it was just found").to_owned();
+        if let Some(shown) = shown {
+            let real = server.address.clone();
+            server.wait(place, shown, |said| fits(shown, &said.replace(&real, "127.0.0.1:8000")));
+        }
+        server
+    }
+
+    /// Reads what it says until that is enough.
+    fn wait(&mut self, place: &str, what: &str, enough: impl Fn(&str) -> bool) {
+        let end = Instant::now() + SERVER_STARTS_WITHIN;
+        while !enough(&self.said) {
+            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.said.push_str(&line);
+                    self.said.push('\n');
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    panic!("{place}: the server should say\n{what}\n\nand it said\n{}", self.said)
+                }
+            }
+        }
+    }
+}
+
+/// `127.0.0.1:8000`, of a start's first line.
+fn address(said: &str) -> Option<&str> {
+    said.lines().find_map(|line| line.split_once(" on http://")).map(|(_, address)| address)
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It fails only where it has ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether a text is what a document shows.
+fn fits(shown: &str, text: &str) -> bool {
+    fn lines(text: &str) -> Vec<&str> {
+        text.trim_end().lines().map(str::trim_end).collect()
+    }
+
+    fn all_fit(shown: &[&str], text: &[&str]) -> bool {
+        match shown.split_first() {
+            None => text.is_empty(),
+            Some((&"...", rest)) => (0..=text.len()).any(|skipped| all_fit(rest, &text[skipped..])),
+            Some((line, rest)) => text.first().is_some_and(|first| line_fits(line, first)) && all_fit(rest, &text[1..]),
+        }
+    }
+
+    fn line_fits(shown: &str, line: &str) -> bool {
+        match shown.split_once("...") {
+            None => shown == line,
+            Some((start, rest)) => line.strip_prefix(start).is_some_and(|line| {
+                line.char_indices().map(|(at, _)| at).chain([line.len()]).any(|at| line_fits(rest, &line[at..]))
+            }),
+        }
+    }
+
+    all_fit(&lines(shown), &lines(text))
+}
+
+#[test]
+fn dots_stand_for_what_changes_and_for_nothing_else() {
+    assert!(fits("a\nb", "a  \r\nb\n\n"));
+    assert!(!fits("a", "a\nb") && !fits("a\nb", "a") && !fits("a", "ab"));
+    assert!(fits("date: ...", "date: today") && fits("a ... c ... e", "a b c d e") && fits("ok ... ok", "ok ... ok"));
+    assert!(!fits("date: ...", "day: today") && !fits("a ...\nb", "a b\nc") && !fits("... x", "x y"));
+    assert!(fits("...\nb\n...", "a\na\nb") && fits("a\n...", "a") && !fits("...\nb", "a\nc"));
+}
