@@ -11,8 +11,6 @@
 //!   `cargo test` lines of the README are the project itself, and only their configurations are looked for.
 //! * A block of another language, `sh` among them, is only for the reader.
 
-#![allow(clippy::expect_used, clippy::panic)]
-
 use std::{
     collections::BTreeSet,
     fs,
@@ -48,7 +46,9 @@ fn the_readmes_tour_gives_what_it_shows() {
 #[test]
 fn the_authors_guide_leads_from_an_empty_folder_to_a_served_function() {
     let folder = tempfile::tempdir().expect("a folder outside of the project");
-    let ran = Terminal::at(folder.path()).building_in(&Path::new(TMP).join("author")).run(&Document::read("guests/README.md"));
+    let ran = Terminal::at(folder.path())
+        .building_in(&Path::new(TMP).join("author"))
+        .run(&Document::read("guests/README.md"));
     assert!(ran.servers >= 1 && ran.files >= 3 && ran.compared > 5, "guests/README.md is no guide any more: {ran:?}");
 }
 
@@ -295,7 +295,9 @@ impl Terminal {
         let told = format!("exec 2>&1\ntrap 'pwd >\"$LEFT_IN\"' EXIT\n{here}\n");
         let mut bash = Command::new("timeout");
         bash.args([STEP_ENDS_WITHIN, "bash", "-eo", "pipefail", "-c", &told]).current_dir(&self.folder);
-        plain_environment(&mut bash).env("LEFT_IN", self.left_in.path()).env("CARREL", project().canonicalize().expect("the project"));
+        plain_environment(&mut bash)
+            .env("LEFT_IN", self.left_in.path())
+            .env("CARREL", project().canonicalize().expect("the project"));
         let folder = Path::new(CARREL).parent().expect("a folder").to_owned();
         let others = std::env::var_os("PATH").unwrap_or_default();
         let path = std::env::join_paths([folder].into_iter().chain(std::env::split_paths(&others)));
@@ -303,7 +305,9 @@ impl Terminal {
         let done = bash.stdin(Stdio::null()).output().expect("bash and timeout are there");
         let wrote = String::from_utf8_lossy(&done.stdout).into_owned();
         match shown {
-            Some(shown) => assert!(fits(shown, &wrote), "{place}\n\n{script}\n\nshows:\n{shown}\n\nand gives:\n{wrote}"),
+            Some(shown) => {
+                assert!(fits(shown, &wrote), "{place}\n\n{script}\n\nshows:\n{shown}\n\nand gives:\n{wrote}")
+            }
             None => assert!(done.status.success(), "{place}: {}\n\n{script}\n\ngives:\n{wrote}", done.status),
         }
         let left_in = fs::read_to_string(self.left_in.path()).expect("where the step ended");
@@ -348,7 +352,9 @@ impl Server {
         let (sender, lines) = mpsc::channel();
         let stderr = child.stderr.take().expect("stderr is a pipe");
         // Reads on for as long as the server lives, so that it never waits for a reader.
-        thread::spawn(move || BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        thread::spawn(move || {
+            BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
         let mut server = Self { child, address: String::new(), lines, said: String::new() };
         server.wait(place, "where it listens", |said| address(said).is_some());
         server.address = address(&server.said).expect("it was just found").to_owned();

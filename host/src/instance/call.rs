@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     function::Function,
-    limits::{Allowance, Limits, Permit},
+    limits::{Allowance, Limits, Permit, SHORT},
     session::Session,
 };
 use std::{future::Future, sync::Arc, time::Instant};
@@ -41,6 +41,7 @@ impl Instance {
             permit: session.permit().clone(),
             phase: Phase::Configure,
             allowance,
+            began: Instant::now(),
             depth,
             emitter: None,
         };
@@ -71,6 +72,7 @@ impl Instance {
             permit: session.permit().clone(),
             phase: Phase::Call,
             allowance,
+            began: Instant::now(),
             depth,
             emitter: Some(emitter),
         };
@@ -104,7 +106,15 @@ pub(crate) async fn describe(
     let context = Context::new(name, String::new(), limits.memory_per_instance);
     let mut store = new_store(guest.engine(), context);
     let allowance = Allowance { fuel: limits.fuel_per_call, deadline: Instant::now() + limits.deadline };
-    let running = Running { session: None, permit, phase: Phase::Describe, allowance, depth: 1, emitter: None };
+    let running = Running {
+        session: None,
+        permit,
+        phase: Phase::Describe,
+        allowance,
+        began: Instant::now(),
+        depth: 1,
+        emitter: None,
+    };
     let done = run(&mut store, running, limits, async |store| {
         let guest = guest.instantiate_async(&mut *store).await?;
         guest.carrel_function_function().call_describe(store).await
@@ -119,14 +129,18 @@ fn new_store(engine: &wasmtime::Engine, context: Context) -> Store<Context> {
     store
 }
 
-/// What a guest that runs when the clock ticks does: it stops if its time is over, and lets others run if not.
+/// What a guest that runs when the clock ticks does: it stops if its time is over, and lets others run if it has run
+/// for long.
 fn tick(cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline> {
-    match &cx.data().running {
-        Some(running) if Instant::now() < running.allowance.deadline => {
-            Ok(UpdateDeadline::YieldCustom(1, running.permit.clone().next_turn()))
-        }
-        _ => Ok(UpdateDeadline::Interrupt),
+    let Some(running) = &cx.data().running else { return Ok(UpdateDeadline::Interrupt) };
+    let now = Instant::now();
+    if now >= running.allowance.deadline {
+        return Ok(UpdateDeadline::Interrupt);
     }
+    if now - running.began < SHORT {
+        return Ok(UpdateDeadline::Continue(1));
+    }
+    Ok(UpdateDeadline::YieldCustom(1, running.permit.clone().next_turn()))
 }
 
 /// Runs something in a store within an allowance.
@@ -139,7 +153,7 @@ async fn run<T>(
     what: impl AsyncFnOnce(&mut Store<Context>) -> wasmtime::Result<T>,
 ) -> Done<T> {
     let allowance = running.allowance;
-    let time_left = allowance.time_left(Instant::now());
+    let time_left = allowance.time_left(running.began);
     if let Err(error) = store.set_fuel(allowance.fuel) {
         // Only an engine without fuel refuses it.
         let kind = StopKind::Crashed(error.to_string());

@@ -12,6 +12,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
+use std::time::Instant;
 use tokio::sync::mpsc;
 use wasmtime::{ResourceLimiter, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -35,6 +36,7 @@ pub(crate) struct Running {
     pub(crate) permit: Arc<Permit>,
     pub(crate) phase: Phase,
     pub(crate) allowance: Allowance,
+    pub(crate) began: Instant,
     /// 1 for the function that was called from outside.
     pub(crate) depth: usize,
     /// Where partial results go.

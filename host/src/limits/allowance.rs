@@ -24,7 +24,7 @@ impl Allowance {
     /// What a sibling gets of a caller that has this left.
     pub fn for_sibling(self, now: Instant) -> Self {
         let left = self.deadline.saturating_duration_since(now);
-        let kept = (left / Self::TIME_KEPT).max(2 * TICK);
+        let kept = (left / Self::TIME_KEPT).max(4 * TICK);
         Self { fuel: self.fuel - self.fuel / Self::FUEL_KEPT, deadline: now + left.saturating_sub(kept) }
     }
 

@@ -14,8 +14,11 @@ use crate::config::reader::{Section, count, duration, size};
 use std::time::Duration;
 
 /// How often the clock that stops guests ticks: how long a guest can hold a thread before another gets it. Shorter is
-/// fairer; at a millisecond the ticks themselves cost nothing that could be measured.
-pub const TICK: Duration = Duration::from_millis(1);
+/// fairer, and costs a wake-up of the clock's thread each.
+pub const TICK: Duration = Duration::from_micros(500);
+/// A call that has run no longer than this when the clock ticks goes on at once: it is a short one that the tick
+/// happened to meet, and must not queue behind those that run long.
+pub(crate) const SHORT: Duration = Duration::from_micros(250);
 
 /// `limits`: all of them, with their defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +68,7 @@ impl Limits {
         let gib = 1 << 30;
         let limits = Self {
             fuel_per_call: section.read("fuel_per_call", default.fuel_per_call, count(1, u64::MAX / 2)),
-            deadline: section.read("deadline", default.deadline, duration(10 * TICK)),
+            deadline: section.read("deadline", default.deadline, duration(Duration::from_millis(10))),
             memory_per_instance: section.read("memory_per_instance", default.memory_per_instance, size(65536, 4 * gib)),
             output_size: section.read("output_size", default.output_size, size(1, gib)),
             body_size: section.read("body_size", default.body_size, size(1, gib)),
