@@ -65,6 +65,26 @@ fn validate_says_what_is_valid_and_exits_with_2_on_what_is_not() {
 }
 
 #[test]
+fn validate_tells_what_is_wrong_with_the_file_and_with_its_guests_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("config.yml");
+    let text = "limits:\n  dedline: 5\nguests: nowhere.wasm\nworkflow:\n  _type: per_user_asistant\n";
+    std::fs::write(&config, text).expect("a file");
+    let done = run(&["validate", "--config_file", config.to_str().expect("text")]);
+    assert_eq!(done.status.code(), Some(2));
+    let name = config.display();
+    let told: Vec<_> = text_lines(&done.stderr);
+    assert_eq!(told[0], format!("error: {name}:2: limits.dedline: unknown key"));
+    assert_eq!(told[1], "  did you mean `deadline`?");
+    assert!(told[2].starts_with(&format!("{name}:3: guests.0: ")), "{told:?}");
+    assert_eq!(told[4], format!("{name}:5: workflow._type: there is no guest `per_user_asistant`"));
+}
+
+fn text_lines(bytes: &[u8]) -> Vec<&str> {
+    text(bytes).lines().collect()
+}
+
+#[test]
 fn info_lists_functions_and_guests_with_their_schemas() {
     let info = run(&["info", "--config_file", CONFIG]);
     assert!(text(&info.stdout).contains("notepad: per_user_notepad {\"max_notes\":50}"));

@@ -10,7 +10,7 @@ mod validate;
 
 use crate::{
     Host,
-    config::{self, Config},
+    config::{self, Config, Problem},
     observe::{self, LogFormat},
 };
 use clap::{Args, Parser, Subcommand};
@@ -104,9 +104,16 @@ fn print(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
+/// A configuration that may have problems, to be told with those of its guests.
+struct Draft {
+    config: Config,
+    problems: Vec<Problem>,
+}
+
 impl ConfigFile {
-    fn load(&self) -> Result<Config, Error> {
-        Ok(Config::load(&self.config_file)?)
+    fn load(&self) -> Result<Draft, Error> {
+        let (config, problems) = Config::load_with_problems(&self.config_file)?;
+        Ok(Draft { config, problems })
     }
 }
 
@@ -128,7 +135,16 @@ fn runtime(threads: usize) -> Result<Runtime, Error> {
     built.map_err(|error| Error::Other(format!("the threads could not be started: {error}")))
 }
 
-/// A host without a socket, for the commands that need one.
-fn start(config: Config, threads: usize, runtime: &Runtime) -> Result<Arc<Host>, Error> {
-    Ok(runtime.block_on(Host::start(config, threads))?)
+/// A host without a socket. All problems are told at once, those of the file and those of the guests.
+fn start(draft: Draft, threads: usize, runtime: &Runtime) -> Result<Arc<Host>, Error> {
+    let Draft { config, mut problems } = draft;
+    let source = config.source.clone();
+    match runtime.block_on(Host::start(config, threads)) {
+        Ok(host) if problems.is_empty() => Ok(host),
+        Ok(_) => Err(source.error(problems).into()),
+        Err(error) => {
+            problems.extend(error.problems);
+            Err(source.error(problems).into())
+        }
+    }
 }

@@ -29,11 +29,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<ExitCode, Error> {
-    let config = arguments.config.load()?;
-    let threads = threads(&config);
+    let draft = arguments.config.load()?;
+    let threads = threads(&draft.config);
     let runtime = runtime(threads)?;
     let input = input(arguments.input)?;
-    let host = start(config, threads, &runtime)?;
+    let host = start(draft, threads, &runtime)?;
     let Some(position) = host.catalog().position(&arguments.function) else {
         let names: Vec<_> = host.catalog().functions().iter().map(|function| &*function.name).collect();
         let why = format!("there is no function `{}`; there are {}", arguments.function, names.join(", "));

@@ -19,13 +19,13 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn serve(arguments: Arguments) -> Result<ExitCode, Error> {
-    let mut config = arguments.config.load()?;
-    let front_end = &mut config.general.front_end;
+    let mut draft = arguments.config.load()?;
+    let front_end = &mut draft.config.general.front_end;
     front_end.host = arguments.host.unwrap_or(std::mem::take(&mut front_end.host));
     front_end.port = arguments.port.unwrap_or(front_end.port);
-    let threads = threads(&config);
+    let threads = threads(&draft.config);
     let runtime = runtime(threads)?;
-    let host = start(config, threads, &runtime)?;
+    let host = start(draft, threads, &runtime)?;
     runtime.block_on(listen(host, threads))
 }
 

@@ -4,9 +4,9 @@ use super::{ConfigFile, Error, print, runtime, start};
 use std::process::ExitCode;
 
 pub(super) fn validate(file: ConfigFile) -> Result<ExitCode, Error> {
-    let config = file.load()?;
-    let name = config.source.file.display().to_string();
-    let host = start(config, 2, &runtime(2)?)?;
+    let draft = file.load()?;
+    let name = draft.config.source.file.display().to_string();
+    let host = start(draft, 2, &runtime(2)?)?;
     let functions = host.catalog().functions().len();
     let guests = host.catalog().guests().len();
     print(&format!("{name} is valid: {functions} functions, {guests} guests"));

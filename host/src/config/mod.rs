@@ -123,18 +123,7 @@ impl Config {
     ///
     /// The file cannot be read, or has [`Problem`]s: all of them.
     pub fn load(file: &Path) -> Result<Self, Error> {
-        let read = std::fs::read_to_string(file).map_err(|error| {
-            let hint = match error.kind() {
-                std::io::ErrorKind::NotFound => {
-                    "give the path of a configuration with --config_file; the folder \
-                     configs/ of the project has some to start from"
-                }
-                _ => "the file must be readable, and UTF-8 text",
-            };
-            let problem = Problem::new(KeyPath::root(), format!("cannot be read: {error}")).hint(hint);
-            Error { file: file.into(), problems: vec![problem] }
-        })?;
-        Self::parse(file, &read)
+        strict(Self::load_with_problems(file)?)
     }
 
     /// Checks a text as if it were the file's.
@@ -143,24 +132,48 @@ impl Config {
     ///
     /// All [`Problem`]s.
     pub fn parse(file: &Path, text: &str) -> Result<Self, Error> {
+        strict(Self::parse_with_problems(file, text)?)
+    }
+
+    /// As [`load`](Self::load), for who wants to look for more problems before telling those that there are. A key
+    /// that is wrong has its default.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or is not YAML.
+    pub fn load_with_problems(file: &Path) -> Result<(Self, Vec<Problem>), Error> {
+        let read = std::fs::read_to_string(file).map_err(|error| {
+            let hint = match error.kind() {
+                std::io::ErrorKind::NotFound => {
+                    "give the path of a configuration with --config_file; the folder configs/ of the project has some \
+                     to start from"
+                }
+                _ => "the file must be readable, and UTF-8 text",
+            };
+            let problem = Problem::new(KeyPath::root(), format!("cannot be read: {error}")).hint(hint);
+            Error { file: file.into(), problems: vec![problem] }
+        })?;
+        Self::parse_with_problems(file, &read)
+    }
+
+    fn parse_with_problems(file: &Path, text: &str) -> Result<(Self, Vec<Problem>), Error> {
         let problems = Problems::default();
         let text = variables::substitute(text, |name| std::env::var(name).ok(), &problems);
         let source = Source { file: file.to_owned(), text };
-        let value = yaml::parse(&source.text).unwrap_or_else(|error| {
-            let mut problem = Problem::new(KeyPath::root(), format!("is not YAML: {}", error.message));
-            if !error.message.contains("duplicate") {
-                problem = problem.hint("indentation is by spaces, and a text with `: ` or `#` in it needs quotes");
+        match yaml::parse(&source.text) {
+            Ok(value) => {
+                let config = Self::read(source, value, &problems);
+                Ok((config, problems.into_vec()))
             }
-            problem.line = error.line;
-            problems.push(problem);
-            Value::Null
-        });
-        // A file that is not YAML has no keys to complain about.
-        let unreadable = value.is_null();
-        let config = (!unreadable).then(|| Self::read(source.clone(), value, &problems));
-        match (config, problems.into_vec()) {
-            (Some(config), problems) if problems.is_empty() => Ok(config),
-            (_, problems) => Err(source.error(problems)),
+            Err(error) => {
+                let mut problem = Problem::new(KeyPath::root(), format!("is not YAML: {}", error.message));
+                problem.line = error.line;
+                if !error.message.contains("duplicate") {
+                    problem = problem.hint("indentation is by spaces, and a text with `: ` or `#` in it needs quotes");
+                }
+                problems.push(problem);
+                Err(source.error(problems.into_vec()))
+            }
         }
     }
 
@@ -183,6 +196,11 @@ impl Config {
         top.finish();
         Self { source, general, guests, guest_cache, limits, functions, ignored }
     }
+}
+
+/// A configuration without problems.
+fn strict((config, problems): (Config, Vec<Problem>)) -> Result<Config, Error> {
+    if problems.is_empty() { Ok(config) } else { Err(config.source.error(problems)) }
 }
 
 /// NAT's sections for what guests bring themselves or Carrel has no part in.
