@@ -73,12 +73,16 @@ fn the_page_on_configuration_names_every_key() {
     let told = validate.output().expect("the binary runs").stderr;
     let told = String::from_utf8(told).expect("text");
     let hints: Vec<&str> = told.lines().filter_map(|line| line.trim().strip_prefix("the keys here are ")).collect();
-    assert_eq!(hints.len(), 6, "each of the six sections tells its keys:\n{told}");
+    assert_eq!(hints.len(), 7, "each of the seven sections tells its keys:\n{told}");
     let keys: BTreeSet<&str> = hints.iter().flat_map(|hint| hint.split(", ")).collect();
     assert!(keys.contains("`fuel_per_call`") && keys.contains("`allow_origins`"), "{keys:?}");
     let page = read("host/docs/configuration.md");
     let missing: Vec<_> = keys.into_iter().filter(|key| !page.contains(*key)).collect();
     assert!(missing.is_empty(), "host/docs/configuration.md does not name {missing:?}");
+    let limits = hints.iter().find(|hint| hint.contains("fuel_per_call")).expect("the keys of `limits`");
+    let table = read("README.md");
+    let missing: Vec<_> = limits.split(", ").filter(|key| !table.contains(&format!("| {key} |"))).collect();
+    assert!(missing.is_empty(), "README.md's table of limits does not have {missing:?}");
 }
 
 #[test]
@@ -90,7 +94,9 @@ fn the_page_on_errors_names_every_code_and_no_other() {
         assert!(seen.contains(known), "the codes are not found in the sources any more: {seen:?}");
     }
     let page = read("host/docs/errors.md");
-    let named: BTreeSet<String> = page.lines().filter_map(|line| first_cell(line)).map(str::to_owned).collect();
+    // Before the first heading the page is about what is the same for all of them.
+    let (_, page) = page.split_once("\n## ").expect("headings");
+    let named: BTreeSet<String> = page.lines().filter_map(first_cell).map(str::to_owned).collect();
     let missing: Vec<_> = seen.difference(&named).collect();
     assert!(missing.is_empty(), "host/docs/errors.md does not name {missing:?}");
     // Those that only functions see are told there as well.
@@ -141,7 +147,7 @@ fn codes(source: &str) -> BTreeSet<String> {
     let mut pieces = source.split('"');
     let mut before = pieces.next().unwrap_or_default();
     while let (Some(text), Some(after)) = (pieces.next(), pieces.next()) {
-        let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         let follows_a_status = before.rsplit('(').next().is_some_and(|it| it.trim().starts_with("StatusCode::"));
         if plain && (text.contains('_') || follows_a_status) {
             codes.insert(text.to_owned());
@@ -326,8 +332,8 @@ impl Terminal {
 fn plain_environment(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
-        let kept = ["CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"].contains(&name.as_str())
-            || ["CARGO_NET", "CARGO_REGISTR", "CARGO_HTTP"].iter().any(|kept| name.starts_with(kept));
+        let kept = ["RUSTUP_", "CARGO_HOME", "CARGO_NET", "CARGO_REGISTR", "CARGO_HTTP"];
+        let kept = kept.iter().any(|kept| name.starts_with(kept));
         if !kept && (name.starts_with("CARGO") || name.starts_with("RUST")) {
             command.env_remove(&name);
         }

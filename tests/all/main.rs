@@ -4,6 +4,7 @@
 
 mod cli;
 mod config;
+mod docs;
 mod guests;
 mod http;
 mod isolation;
