@@ -103,7 +103,7 @@ async fn try_out(shared: &Arc<Shared>) -> Result<(), Vec<Problem>> {
             let (why, hint) = match &stop.kind {
                 StopKind::Unconfigurable(why) => (
                     format!("the guest `{}` does not take this configuration: {why}", function.guest.name),
-                    "`carrel info` shows what it takes".to_owned(),
+                    "`carrel info --config_file=..` shows what it takes".to_owned(),
                 ),
                 kind => {
                     let setting = kind.setting().map(|setting| format!("; {setting} is for this, too"));

@@ -93,6 +93,13 @@ fn info_lists_functions_and_guests_with_their_schemas() {
     let info: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
     assert_eq!(info["guests"][0]["schemas"]["input"]["required"][0], "action");
     assert_eq!(info["guests"][0]["source"], "built in");
+    let none = run(&["info"]);
+    assert!(text(&none.stdout).starts_with("Guests\n  per_user_notepad: "), "{}", text(&none.stdout));
+    let folder = tempfile::tempdir().expect("a folder");
+    let wrong = folder.path().join("config.yml");
+    std::fs::write(&wrong, "workflow: {_type: per_user_notepad, max_note: 1}\n").expect("a file");
+    let shown = run(&["info", "--config_file", wrong.to_str().expect("text")]);
+    assert!(text(&shown.stdout).contains("max_note") && text(&shown.stdout).contains("max_notes?: integer = 100"));
 }
 
 #[test]

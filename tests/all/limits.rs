@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 async fn attacked(server: &Server, attack: Value) -> Reply {
     let alice = server.user("alice").at("/hostile");
     let before = alice.call(json!({"do": "count"})).await.ok()["calls"].as_u64().expect("a number");
+    server.user("mallory").at("/hostile").call(json!({"do": "count"})).await.ok();
     let reply = server.user("mallory").at("/hostile").call(attack).await;
     let after = alice.call(json!({"do": "count"})).await.ok()["calls"].as_u64().expect("a number");
     assert_eq!(after, before + 1, "alice's instance is the one that she had");

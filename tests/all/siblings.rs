@@ -63,14 +63,15 @@ async fn a_siblings_own_errors_come_through() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_call_drops_all_that_it_has_used() {
-    let server = two().start().await;
-    let alice = server.user("alice").at("/hostile");
-    alice.call(call("h1", json!({"do": "count"}))).await.ok();
     // The sibling ends well and the caller's output is too large: both have half of what the call was doing.
     let server = two().set("limits.output_size", 200).start().await;
     let alice = server.user("alice").at("/hostile");
-    let said = alice.call(call("h1", json!({"do": "answer", "bytes": 165}))).await;
-    let error = said.error(500, "output_too_large");
+    let too_much = call("h1", json!({"do": "answer", "bytes": 165}));
+    let first = alice.call(too_much.clone()).await.error(500, "output_too_large");
+    assert_eq!(first["dropped"], json!([]), "both were new");
+    assert!(first["detail"].as_str().is_some_and(|detail| detail.ends_with("Nothing that this user had is lost.")));
+    alice.call(call("h1", json!({"do": "count"}))).await.ok();
+    let error = alice.call(too_much).await.error(500, "output_too_large");
     assert_eq!(error["dropped"], json!(["hostile", "h1"]));
     let after = alice.call(call("h1", json!({"do": "count"}))).await.ok();
     assert_eq!((&after["calls"], &after["said"]["calls"]), (&json!(1), &json!(1)));

@@ -14,6 +14,7 @@ pub type Sibling = Box<dyn Fn(&str) -> Result<String, CallError>>;
 #[derive(Default)]
 pub struct Context {
     siblings: BTreeMap<String, Sibling>,
+    #[cfg_attr(target_family = "wasm", allow(dead_code))]
     user_id: String,
     emitted: RefCell<Vec<String>>,
 }

@@ -1,28 +1,46 @@
 //! `carrel info`
 
-use super::{ConfigFile, Error, print, runtime, start};
-use crate::Host;
+use super::{ConfigFile, Draft, Error, print, runtime};
+use crate::{
+    config::{Config, FunctionConfig, Problem},
+    function::{Guest, load_guests},
+    instance::Engine,
+    limits::Lane,
+};
 use clap::Args;
 use serde_json::{Value, json};
-use std::{fmt::Write, process::ExitCode};
+use std::{fmt::Write, path::PathBuf, process::ExitCode, sync::Arc};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    #[command(flatten)]
-    config: ConfigFile,
+    /// The configuration; without one, the guests that come with Carrel are listed
+    #[arg(long = "config_file", visible_alias = "config-file", value_name = "FILE")]
+    config_file: Option<PathBuf>,
     /// As one JSON document, with all schemas
     #[arg(long)]
     json: bool,
 }
 
+/// Only what cannot be listed is an error: functions are listed as the file has them, so that an operator can look up
+/// what a guest takes while its configuration is still wrong.
 pub(super) fn info(arguments: Arguments) -> Result<ExitCode, Error> {
-    let host = start(arguments.config.load()?, 2, &runtime(2)?)?;
-    print(&if arguments.json { as_json(&host) } else { as_text(&host) });
-    Ok(ExitCode::SUCCESS)
+    let config = match arguments.config_file {
+        Some(config_file) => {
+            let Draft { config, .. } = ConfigFile { config_file }.load()?;
+            config
+        }
+        None => Config::empty(),
+    };
+    let mut problems = Vec::new();
+    let engine = Engine::new(config.limits.memory_per_instance);
+    let engine = engine.map_err(|why| config.source.error(vec![Problem::new(Default::default(), why)]))?;
+    let guests = runtime(2)?.block_on(load_guests(&config, &engine, &Lane::new(2), &mut problems));
+    print(&if arguments.json { as_json(&config.functions, &guests) } else { as_text(&config.functions, &guests) });
+    if problems.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(config.source.error(problems).into()) }
 }
 
-fn as_json(host: &Host) -> String {
-    let guests = host.catalog().guests().iter().map(|guest| {
+fn as_json(functions: &[FunctionConfig], guests: &[Arc<Guest>]) -> String {
+    let guests = guests.iter().map(|guest| {
         json!({
             "name": guest.name,
             "summary": guest.summary,
@@ -32,22 +50,23 @@ fn as_json(host: &Host) -> String {
         })
     });
     let guests: Vec<Value> = guests.collect();
-    let functions = host.catalog().functions().iter().map(|function| {
-        let config: Value = serde_json::from_str(&function.config).unwrap_or(Value::Null);
-        json!({"name": &*function.name, "guest": function.guest.name, "config": config})
-    });
+    let functions = functions.iter().map(|it| json!({"name": it.name, "guest": it.guest, "config": it.config}));
     let functions: Vec<Value> = functions.collect();
     format!("{:#}", json!({"functions": functions, "guests": guests}))
 }
 
-fn as_text(host: &Host) -> String {
-    let mut out = String::from("Functions\n");
+fn as_text(functions: &[FunctionConfig], guests: &[Arc<Guest>]) -> String {
+    let mut out = String::new();
     // Writing to a string does not fail.
-    for function in host.catalog().functions() {
-        let _ = writeln!(out, "  {}: {} {}", function.name, function.guest.name, function.config);
+    if !functions.is_empty() {
+        out.push_str("Functions\n");
     }
-    let _ = write!(out, "\nGuests");
-    for guest in host.catalog().guests() {
+    for function in functions {
+        let config = Value::Object(function.config.clone());
+        let _ = writeln!(out, "  {}: {} {config}", function.name, function.guest);
+    }
+    let _ = write!(out, "{}Guests", if functions.is_empty() { "" } else { "\n" });
+    for guest in guests {
         let _ = write!(out, "\n  {}: {}\n    {}, {} bytes", guest.name, guest.summary, guest.source, guest.size);
         for (side, schema) in
             [("config", &guest.config_schema), ("input", &guest.input_schema), ("output", &guest.output_schema)]

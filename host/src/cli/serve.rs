@@ -33,7 +33,7 @@ async fn listen(host: Arc<Host>, threads: usize) -> Result<ExitCode, Error> {
     let front_end = &host.config().general.front_end;
     let (name, port) = (&front_end.host, front_end.port);
     let listener = http::bind(name, port).await.map_err(|error| {
-        let hint = "choose another with --port or `general.front_end.port`";
+        let hint = "--host and --port choose others, and so do `host` and `port` in `general.front_end`";
         Error::Other(format!("cannot listen on {name}:{port}: {error}; {hint}"))
     })?;
     let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;

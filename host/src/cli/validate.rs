@@ -9,6 +9,7 @@ pub(super) fn validate(file: ConfigFile) -> Result<ExitCode, Error> {
     let host = start(draft, 2, &runtime(2)?)?;
     let functions = host.catalog().functions().len();
     let guests = host.catalog().guests().len();
-    print(&format!("{name} is valid: {functions} functions, {guests} guests"));
+    let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    print(&format!("{name} is valid: {}, {}", counted(functions, "function"), counted(guests, "guest")));
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,7 @@
 
 use super::{
     KeyPath,
-    reader::{Section, boolean, count, describe, list, list_of, nearest, text},
+    reader::{Section, boolean, count, describe, duration, list, list_of, nearest, text},
 };
 use serde_json::Value;
 use std::{collections::HashMap, time::Duration};
@@ -126,19 +126,23 @@ impl FrontEnd {
         for path in OWN_ROUTES {
             taken.insert(path.into(), "Carrel itself".into());
         }
-        for endpoint in [&self.workflow].into_iter().chain(&self.endpoints) {
-            for path in ["", "/stream", "/full"].map(|form| format!("{}{form}", endpoint.path)) {
-                // Methods can share a path, but not with a route that answers every method.
-                for name in [path.clone(), format!("{} {path}", endpoint.method.as_str())] {
-                    if let Some(other) = taken.get(&name) {
-                        problem(&endpoint.key, format!("the route {path} is already taken by {other}"));
-                    }
-                }
-                taken.insert(format!("{} {path}", endpoint.method.as_str()), format!("`{}`", endpoint.key));
+        // One that has no path, or none that can be read, is told as such.
+        let endpoints = [&self.workflow].into_iter().chain(&self.endpoints).filter(|it| !it.path.is_empty());
+        for endpoint in endpoints {
+            let method = endpoint.method.as_str();
+            let paths = FORMS.map(|form| format!("{}{form}", endpoint.path));
+            // Methods can share a path, but not with a route that answers every method.
+            let other = |path: &String| taken.get(path).or_else(|| taken.get(&format!("{method} {path}")));
+            if let Some((path, other)) = paths.iter().find_map(|path| Some((path, other(path)?))) {
+                problem(&endpoint.key, format!("the route {path} is already taken by {other}"));
             }
+            taken.extend(paths.map(|path| (format!("{method} {path}"), format!("`{}`", endpoint.key))));
         }
     }
 }
+
+/// What follows a path of a function: its answer, and two forms of it as a stream.
+pub(crate) const FORMS: [&str; 3] = ["", "/stream", "/full"];
 
 /// Routes that are there whatever the configuration says.
 const OWN_ROUTES: [&str; 8] = [
@@ -200,21 +204,16 @@ fn read_endpoints(parent: &mut Section<'_>, ignored: &mut Vec<String>) -> Vec<En
     let mut endpoints = Vec::new();
     for (index, item) in items.into_iter().enumerate() {
         let mut section = Section::new(key.with(index.to_string()), item, parent.problems());
-        let function = section.read("function_name", None, |value| text(value).map(Some));
-        let route = section.read("path", None, |value| path(value).map(Some));
+        section.require("function_name");
+        section.require("path");
         let endpoint = Endpoint {
             key: section.path().clone(),
-            path: route.clone().unwrap_or_default(),
+            path: section.read("path", String::new(), path),
             method: section.read("method", Method::Post, Method::read),
             description: section.read("description", String::new(), text),
-            function: function.clone().unwrap_or_default(),
+            function: section.read("function_name", String::new(), text),
         };
         ignored.extend(NAT_PATHS.into_iter().filter_map(|key| section.ignore(key)));
-        for (key, given) in [("function_name", function.is_some()), ("path", route.is_some())] {
-            if !given {
-                section.problems().add(section.path(), format!("has no `{key}`"));
-            }
-        }
         section.finish();
         endpoints.push(endpoint);
     }
@@ -262,7 +261,7 @@ impl Cors {
             allow_headers: section.read("allow_headers", Vec::new(), &header),
             allow_credentials: section.read("allow_credentials", false, boolean),
             expose_headers: section.read("expose_headers", Vec::new(), &header),
-            max_age: Duration::from_secs(section.read("max_age", 600, count(0, 86400 * 365))),
+            max_age: section.read("max_age", Duration::from_secs(600), duration(Duration::ZERO)),
         };
         if cors.allow_credentials && cors.allow_origins.iter().any(|origin| origin == "*") {
             let message =

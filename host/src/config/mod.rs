@@ -16,6 +16,7 @@ pub(crate) mod reader;
 mod variables;
 mod yaml;
 
+pub(crate) use front_end::FORMS;
 pub use front_end::{Cors, Endpoint, FrontEnd, Method};
 pub use problem::{Error, KeyPath, Problem};
 
@@ -110,7 +111,7 @@ pub struct FunctionConfig {
     pub key: KeyPath,
     /// What the configuration calls it; [`WORKFLOW`] for the workflow.
     pub name: String,
-    /// `_type`: the guest's own name.
+    /// `_type`: the guest's own name; empty if there is none, which is a problem.
     pub guest: String,
     /// The other keys, which go to the guest.
     pub config: Map<String, Value>,
@@ -133,6 +134,12 @@ impl Config {
     /// All [`Problem`]s.
     pub fn parse(file: &Path, text: &str) -> Result<Self, Error> {
         strict(Self::parse_with_problems(file, text)?)
+    }
+
+    /// No functions, and every key its default.
+    pub(crate) fn empty() -> Self {
+        let source = Source { file: "the defaults".into(), text: String::new() };
+        Self::read(source, Value::Null, &Problems::default())
     }
 
     /// As [`load`](Self::load), for who wants to look for more problems before telling those that there are. A key
@@ -160,6 +167,10 @@ impl Config {
         let problems = Problems::default();
         let text = variables::substitute(text, |name| std::env::var(name).ok(), &problems);
         let source = Source { file: file.to_owned(), text };
+        if !problems.is_empty() {
+            // What is missing in the text would only make more problems.
+            return Err(source.error(problems.into_vec()));
+        }
         match yaml::parse(&source.text) {
             Ok(value) => {
                 let config = Self::read(source, value, &problems);
@@ -186,7 +197,8 @@ impl Config {
         let guest_cache = top.read("guest_cache", GuestCache::Default, |value| match value {
             Value::Bool(false) => Ok(GuestCache::Off),
             Value::String(it) if it == "off" => Ok(GuestCache::Off),
-            other => Ok(GuestCache::Folder(folder.join(text(other)?))),
+            Value::String(it) => Ok(GuestCache::Folder(folder.join(it))),
+            other => Err(format!("must be a folder or `off`, and is {}", reader::describe(other))),
         });
         let limits = Limits::read(top.section("limits"));
         let functions = read_functions(&mut top);
@@ -278,7 +290,7 @@ fn read_functions(top: &mut Section<'_>) -> Vec<FunctionConfig> {
         } else if name.is_empty() || name.len() > 64 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
             problems.add(&key, "a function's name has 1 to 64 characters, none of them a space");
         } else {
-            functions.extend(read_function(Section::new(key, value, problems), name));
+            functions.push(read_function(Section::new(key, value, problems), name));
         }
     }
     match top.take(WORKFLOW) {
@@ -288,27 +300,21 @@ fn read_functions(top: &mut Section<'_>) -> Vec<FunctionConfig> {
         ),
         Some(value) => {
             let section = Section::new(KeyPath::root().with(WORKFLOW), value, problems);
-            functions.extend(read_function(section, WORKFLOW.into()));
+            functions.push(read_function(section, WORKFLOW.into()));
         }
     }
     functions
 }
 
-fn read_function(mut section: Section<'_>, name: String) -> Option<FunctionConfig> {
+/// A function without a `_type` is told here, and has an empty one, so that nobody says it is not there at all.
+fn read_function(mut section: Section<'_>, name: String) -> FunctionConfig {
     let key = section.path().clone();
-    let guest = match section.take("_type") {
-        Some(Value::String(guest)) => Some(guest),
-        Some(other) => {
-            section.problems().add(&key.with("_type"), format!("must be text, and is {}", reader::describe(&other)));
-            None
-        }
-        None => {
-            let problem = Problem::new(key.clone(), "has no `_type`, which names the guest");
-            section.problems().push(problem.hint("`carrel info` lists the guests there are"));
-            None
-        }
-    };
-    Some(FunctionConfig { key, name, guest: guest?, config: section.rest() })
+    if !section.has("_type") {
+        let problem = Problem::new(key.clone(), "has no `_type`, which names the guest");
+        section.problems().push(problem.hint("`carrel info` lists the guests that come with Carrel"));
+    }
+    let guest = section.read("_type", String::new(), text);
+    FunctionConfig { key, name, guest, config: section.rest() }
 }
 
 #[cfg(test)]

@@ -22,6 +22,10 @@ impl Problems {
         self.0.borrow_mut().push(problem);
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
     pub(crate) fn into_vec(self) -> Vec<Problem> {
         self.0.into_inner()
     }
@@ -81,6 +85,18 @@ impl<'a> Section<'a> {
             self.problems.add(&self.path.with(key), message);
             default
         })
+    }
+
+    /// Whether a key is given.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(|value| !value.is_null())
+    }
+
+    /// Says so if a key is not given.
+    pub(crate) fn require(&self, key: &str) {
+        if !self.has(key) {
+            self.problems.add(&self.path, format!("has no `{key}`"));
+        }
     }
 
     /// A NAT key that means nothing here. Gives its name if it is given.

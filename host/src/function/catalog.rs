@@ -45,12 +45,13 @@ impl Catalog {
     pub(crate) async fn load(config: &Config, engine: &Engine, lane: &Lane) -> Result<Self, config::Error> {
         let mut problems = Vec::new();
         let guests = load_guests(config, engine, lane, &mut problems).await;
+        let some_refused = !problems.is_empty();
         let by_name: HashMap<&str, &Arc<Guest>> = guests.iter().map(|guest| (guest.name.as_str(), guest)).collect();
         let mut functions = Vec::new();
         let mut checked = Vec::new();
         for function in &config.functions {
             let Some(guest) = by_name.get(function.guest.as_str()) else {
-                problems.push(unknown_guest(function, &by_name));
+                problems.extend(unknown_guest(function, &by_name, some_refused));
                 continue;
             };
             let value = Value::Object(function.config.clone());
@@ -65,7 +66,9 @@ impl Catalog {
         }
         check_references(config, &functions, &checked, &mut problems);
         for endpoint in &config.general.front_end.endpoints {
-            if !config.functions.iter().any(|function| function.name == endpoint.function) {
+            let known = config.functions.iter().any(|function| function.name == endpoint.function);
+            // One without a `function_name` is told already.
+            if !known && !endpoint.function.is_empty() {
                 let key = endpoint.key.with("function_name");
                 problems.push(unknown_function(config, key, &endpoint.function));
             }
@@ -93,7 +96,13 @@ impl Catalog {
     }
 }
 
-async fn load_guests(config: &Config, engine: &Engine, lane: &Lane, problems: &mut Vec<Problem>) -> Vec<Arc<Guest>> {
+/// The guests that come with Carrel and those that a configuration names; those that are none are problems.
+pub(crate) async fn load_guests(
+    config: &Config,
+    engine: &Engine,
+    lane: &Lane,
+    problems: &mut Vec<Problem>,
+) -> Vec<Arc<Guest>> {
     let linker = match instance::linker(engine.wasmtime()) {
         Ok(linker) => linker,
         Err(error) => {
@@ -165,18 +174,27 @@ fn refusal(key: &KeyPath, guest: &str, refused: Refused) -> Problem {
     }
 }
 
-fn unknown_guest(function: &FunctionConfig, guests: &HashMap<&str, &Arc<Guest>>) -> Problem {
+/// None for a function without a `_type`, which is told already, nor for one whose guest may be one that was refused.
+fn unknown_guest(
+    function: &FunctionConfig,
+    guests: &HashMap<&str, &Arc<Guest>>,
+    some_refused: bool,
+) -> Option<Problem> {
+    if function.guest.is_empty() {
+        return None;
+    }
     let mut names: Vec<_> = guests.keys().copied().collect();
     names.sort_unstable();
     let hint = match reader::nearest(&function.guest, names.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
+        None if some_refused => return None,
         None => format!("there are {}; `guests:` adds more", reader::list(names.into_iter())),
     };
-    Problem::new(function.key.with("_type"), format!("there is no guest `{}`", function.guest)).hint(hint)
+    Some(Problem::new(function.key.with("_type"), format!("there is no guest `{}`", function.guest)).hint(hint))
 }
 
 fn unknown_function(config: &Config, key: KeyPath, name: &str) -> Problem {
-    let names = || config.functions.iter().map(|function| function.name.as_str());
+    let names = || config.functions.iter().map(|function| function.name.as_str()).filter(|name| *name != WORKFLOW);
     let hint = match reader::nearest(name, names()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("the functions are {}", reader::list(names())),

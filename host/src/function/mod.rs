@@ -16,5 +16,6 @@ mod references;
 pub(crate) mod schema;
 pub(crate) mod sibling;
 
+pub(crate) use catalog::load_guests;
 pub use catalog::{Catalog, Function};
 pub use guest::{Guest, GuestSource};

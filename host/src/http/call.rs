@@ -3,7 +3,10 @@
 //! On the good path the body is not parsed here: it is checked to be UTF-8, and goes to the guest; the guest's output
 //! goes back as it is.
 
-use super::{error::Error, json};
+use super::{
+    error::{Error, FUEL},
+    json,
+};
 use crate::{
     Host,
     function::Function,
@@ -13,13 +16,10 @@ use crate::{
 };
 use axum::{body::Body, extract::State};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::sync::Arc;
 use tokio::time::timeout;
-
-/// The header with the fuel that a call used.
-const FUEL: HeaderName = HeaderName::from_static("carrel-fuel");
 
 /// A route to a function.
 pub(super) struct Route {
@@ -89,10 +89,11 @@ impl Route {
     }
 
     pub(super) fn respond(&self, answer: Answer, input: &str) -> Result<Response<Body>, Error> {
-        let output =
-            answer.result.map_err(|failure| Error::of_call(failure, &self.function().guest.input_schema, input))?;
+        let fuel = answer.bill.fuel;
+        let schema = &self.function().guest.input_schema;
+        let output = answer.result.map_err(|failure| Error::of_call(failure, schema, input).fuel(fuel))?;
         let mut response = json(StatusCode::OK, output);
-        response.headers_mut().insert(FUEL, HeaderValue::from(answer.bill.fuel));
+        response.headers_mut().insert(FUEL, HeaderValue::from(fuel));
         Ok(response)
     }
 }

@@ -17,6 +17,8 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value};
 use std::time::Duration;
 
+/// The header with the fuel that a call used.
+pub(super) const FUEL: HeaderName = HeaderName::from_static("carrel-fuel");
 /// The header that has an error's code.
 pub(super) const CODE: HeaderName = HeaderName::from_static("carrel-error");
 
@@ -25,8 +27,10 @@ pub(super) const CODE: HeaderName = HeaderName::from_static("carrel-error");
 pub(super) struct Error {
     status: StatusCode,
     code: &'static str,
-    body: Map<String, Value>,
+    /// Boxed, since a `Result` is as large as its error.
+    body: Box<Map<String, Value>>,
     retry_after: Option<Duration>,
+    fuel: Option<u64>,
 }
 
 impl Error {
@@ -34,7 +38,7 @@ impl Error {
         let mut body = Map::new();
         body.insert("detail".into(), detail.into());
         body.insert("code".into(), code.into());
-        Self { status, code, body, retry_after: None }
+        Self { status, code, body: Box::new(body), retry_after: None, fuel: None }
     }
 
     fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
@@ -107,7 +111,7 @@ impl Error {
     /// What does not fit, in NAT's words.
     pub(super) fn invalid_input(schema: &Schema, input: &str, why: &str) -> Self {
         let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_input", Value::Null);
-        error.body = Map::new();
+        error.body = Box::default();
         error.body.insert("detail".into(), invalid_input::detail(schema, input, why).into());
         error
     }
@@ -132,7 +136,12 @@ impl Error {
                     _ => StatusCode::INTERNAL_SERVER_ERROR,
                 };
                 let names: Vec<_> = dropped.iter().map(|name| format!("`{name}`")).collect();
-                let lost = format!("What this user had in {} is gone: the next call starts afresh.", names.join(", "));
+                let lost = match names.is_empty() {
+                    true => "Nothing that this user had is lost.".to_owned(),
+                    false => {
+                        format!("What this user had in {} is gone: the next call starts afresh.", names.join(", "))
+                    }
+                };
                 let detail = format!("the function `{}` {}. {lost}", stop.function, stop.kind);
                 let dropped: Vec<Value> = dropped.iter().map(|name| Value::from(&**name)).collect();
                 let error = Self::new(status, stop.kind.code(), detail)
@@ -147,21 +156,30 @@ impl Error {
         }
     }
 
+    /// With what the call used all the same.
+    pub(super) fn fuel(mut self, fuel: u64) -> Self {
+        self.fuel = Some(fuel);
+        self
+    }
+
     /// As the last event of a stream that has already begun.
     pub(super) fn into_event(self) -> String {
-        Value::Object(self.body).to_string()
+        Value::Object(*self.body).to_string()
     }
 }
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response<Body> {
-        let mut response = json(self.status, Value::Object(self.body).to_string());
+        let mut response = json(self.status, Value::Object(*self.body).to_string());
         let headers = response.headers_mut();
         headers.insert(CODE, HeaderValue::from_static(self.code));
         if let Some(time) = self.retry_after {
             // Whole seconds, and never early.
             let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        if let Some(fuel) = self.fuel {
+            headers.insert(FUEL, HeaderValue::from(fuel));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

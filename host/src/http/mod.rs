@@ -23,7 +23,7 @@ pub use server::{bind, serve};
 
 use crate::{
     Host,
-    config::{Cors, Endpoint, Method},
+    config::{Cors, Endpoint, FORMS, Method},
 };
 use axum::{
     Router,
@@ -90,9 +90,7 @@ async fn health(State(host): State<Arc<Host>>) -> Result<Response<Body>, Error> 
 
 fn known_paths(host: &Host) -> HashSet<String> {
     let own = ["/health", "/openapi.json", "/docs"].map(str::to_owned);
-    let routes = endpoints(host)
-        .into_iter()
-        .flat_map(|it| [format!("{}/stream", it.path), format!("{}/full", it.path), it.path]);
+    let routes = endpoints(host).into_iter().flat_map(|it| FORMS.map(|form| format!("{}{form}", it.path)));
     own.into_iter().chain(routes).collect()
 }
 

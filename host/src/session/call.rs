@@ -96,7 +96,7 @@ impl Handle {
 /// What a function's run gave.
 pub(crate) struct Ran {
     pub(crate) done: Done<Result<String, GuestError>>,
-    /// If it was stopped: the functions whose instances were dropped, itself among them.
+    /// If it was stopped: the functions whose instances were dropped and had been there before it, itself among them.
     pub(crate) dropped: Vec<Arc<str>>,
 }
 
@@ -123,10 +123,8 @@ pub(crate) async fn run(
             left.fuel -= made.fuel;
             match made.result {
                 Ok(instance) => Box::new(instance),
-                Err(stop) => {
-                    let dropped = vec![stop.function.clone()];
-                    return Ran { done: Done { result: Err(stop), fuel: made.fuel }, dropped };
-                }
+                // There was no instance, so none is lost.
+                Err(stop) => return Ran { done: Done { result: Err(stop), fuel: made.fuel }, dropped: Vec::new() },
             }
         }
     };
@@ -139,9 +137,8 @@ pub(crate) async fn run(
             Vec::new()
         }
         Err(stop) => {
-            let mut dropped = vec![stop.function.clone()];
-            dropped.extend(session.drop_touched(before));
-            dropped
+            let own = (!taken.new).then(|| stop.function.clone());
+            own.into_iter().chain(session.drop_touched(before)).collect()
         }
     };
     Ran { done, dropped }

@@ -54,8 +54,8 @@ pub struct Session {
     shared: Arc<Shared>,
     /// One for each function of the catalog.
     slots: Box<[Mutex<Slot>]>,
-    /// The functions whose instances the call that runs has used and put back.
-    touched: Mutex<Vec<usize>>,
+    /// The instances that the call that runs has used and put back.
+    touched: Mutex<Vec<Touched>>,
     queue: Queue,
     permit: Arc<Permit>,
     account: Account,
@@ -72,11 +72,20 @@ pub(crate) enum Slot {
     Running,
 }
 
+/// An instance that a call has used.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Touched {
+    position: usize,
+    /// It was made by this very call: nothing is lost with it.
+    new: bool,
+}
+
 /// An instance's slot, taken for a call. Dropping it leaves the slot empty.
 pub(crate) struct Taken {
     session: Arc<Session>,
     position: usize,
     instance: Option<Box<Instance>>,
+    new: bool,
 }
 
 impl Session {
@@ -120,7 +129,7 @@ impl Session {
             },
         };
         drop(slot);
-        Some(Taken { session: self.clone(), position, instance })
+        Some(Taken { session: self.clone(), position, new: instance.is_none(), instance })
     }
 
     /// Instances that are there now, and the bytes of their memories. Those that run are not counted.
@@ -137,23 +146,25 @@ impl Session {
         self.slots[position].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drops the instances that the call that runs has used since it had used so many. Gives their functions' names.
+    /// Drops the instances that the call that runs has used since it had used so many. Gives the names of the functions
+    /// that had state before the call.
     fn drop_touched(&self, since: usize) -> Vec<Arc<str>> {
-        let mut positions: Vec<_> = self.touched().drain(since..).collect();
-        positions.sort_unstable();
-        positions.dedup();
-        let dropped = positions.into_iter().filter(|position| {
-            let mut slot = self.slot(*position);
+        let mut touched: Vec<_> = self.touched().drain(since..).collect();
+        // Of one that was used several times, the first use counts: the others found what the call itself had made.
+        touched.sort_unstable_by_key(|it| (it.position, !it.new));
+        touched.dedup_by_key(|it| it.position);
+        let dropped = touched.into_iter().filter(|it| {
+            let mut slot = self.slot(it.position);
             let idle = matches!(*slot, Slot::Idle(_));
             if idle {
                 *slot = Slot::Empty;
             }
-            idle
+            idle && !it.new
         });
-        dropped.map(|position| self.catalog().functions()[position].name.clone()).collect()
+        dropped.map(|it| self.catalog().functions()[it.position].name.clone()).collect()
     }
 
-    fn touched(&self) -> MutexGuard<'_, Vec<usize>> {
+    fn touched(&self) -> MutexGuard<'_, Vec<Touched>> {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -163,7 +174,7 @@ impl Taken {
     fn put_back(mut self) {
         if let Some(instance) = self.instance.take() {
             *self.session.slot(self.position) = Slot::Idle(instance);
-            self.session.touched().push(self.position);
+            self.session.touched().push(Touched { position: self.position, new: self.new });
         }
     }
 }
