@@ -26,11 +26,11 @@ function init(args)
    end
    -- Threads begin apart from each other, so that they do not meet at the same users.
    sent = number * math.floor(users / 2)
-   bad = 0
+   wrong = 0
    if check then
       response = function(status, _, text)
          if status ~= 200 or not text:find('"success":true', 1, true) then
-            bad = bad + 1
+            wrong = wrong + 1
          end
       end
    end
@@ -43,10 +43,12 @@ end
 
 function done(summary, latency)
    local errors = summary.errors
-   local bad = errors.connect + errors.read + errors.write + errors.status + errors.timeout
+   local wrong = 0
    for _, thread in ipairs(threads) do
-      bad = bad + thread:get("bad")
+      wrong = wrong + thread:get("wrong")
    end
+   -- An answer with a wrong status is counted by wrk and, with `check`, here too.
+   local bad = errors.connect + errors.read + errors.write + errors.timeout + math.max(errors.status, wrong)
    local p50, p99 = latency:percentile(50), latency:percentile(99)
    io.write(string.format("\nresult %d %d %d %d %d\n", summary.requests, summary.duration, p50, p99, bad))
 end

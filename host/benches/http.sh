@@ -51,7 +51,8 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# In two steps: the packages that only tests and benches need would change how the first one is built.
+# In two steps, so that Carrel is built as it is shipped: examples are built with the features of the tests, too. That
+# gives tokio and hyper parts that the native server does not use.
 say "building"
 cargo build --release --package carrel --bin carrel >&2
 cargo build --release --package carrel --example native_server >&2

@@ -18,13 +18,14 @@ pub fn build_guests(root: &str, packages: &[&str]) -> Result<(), String> {
     for watched in ["guests", "tests/guests", "wit", "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
-    add_target()?;
     let folder = target_folder(&out).join("guests");
+    add_target(&folder)?;
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
     // What the outer cargo set for itself or for this script is not meant for the guests.
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy().into_owned();
-        let meant = ["CARGO_HOME", "CARGO_NET_OFFLINE"].contains(&name.as_str()) || name.starts_with("CARGO_REGISTR");
+        let meant = ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTR", "CARGO_SOURCE_"];
+        let meant = meant.iter().any(|prefix| name.starts_with(prefix));
         let outer = name.starts_with("CARGO") || name.starts_with("RUST") || name == "TARGET" || name == "HOST";
         let toolchain = name == "RUSTUP_TOOLCHAIN" || name == "RUSTUP_HOME";
         if outer && !meant && !toolchain {
@@ -54,12 +55,15 @@ pub fn build_guests(root: &str, packages: &[&str]) -> Result<(), String> {
 }
 
 /// Adds the target to the toolchain, if it is missing.
-fn add_target() -> Result<(), String> {
-    let rustc = env::var_os("RUSTC").unwrap_or("rustc".into());
-    let asked = Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]).output();
-    let folder = asked.map_err(|error| format!("rustc could not be started: {error}"))?.stdout;
-    let folder = String::from_utf8_lossy(&folder).trim().to_owned();
-    if !folder.is_empty() && Path::new(&folder).is_dir() {
+fn add_target(folder: &Path) -> Result<(), String> {
+    if has_target()? {
+        return Ok(());
+    }
+    // Build scripts run side by side, and rustup does not: the second waits, and finds the target there.
+    let lock = fs::create_dir_all(folder).and_then(|()| fs::File::create(folder.join("adding-target.lock")));
+    let lock = lock.map_err(|error| format!("{}: {error}", folder.display()))?;
+    lock.lock().map_err(|error| format!("{}: {error}", folder.display()))?;
+    if has_target()? {
         return Ok(());
     }
     let mut rustup = Command::new("rustup");
@@ -73,6 +77,14 @@ fn add_target() -> Result<(), String> {
         Ok(added) => Err(format!("{help}; rustup said: {}", String::from_utf8_lossy(&added.stderr).trim())),
         Err(error) => Err(format!("{help}, or with your system's packages; there is no rustup here: {error}")),
     }
+}
+
+fn has_target() -> Result<bool, String> {
+    let rustc = env::var_os("RUSTC").unwrap_or("rustc".into());
+    let asked = Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]).output();
+    let folder = asked.map_err(|error| format!("rustc could not be started: {error}"))?.stdout;
+    let folder = String::from_utf8_lossy(&folder).trim().to_owned();
+    Ok(!folder.is_empty() && Path::new(&folder).is_dir())
 }
 
 /// The target folder that the outer cargo builds in: `OUT_DIR` is `{target}/{profile}/build/{package}/out`.

@@ -146,6 +146,16 @@ async fn a_function_that_refuses_its_configuration_fails_the_start_with_its_name
 }
 
 #[tokio::test]
+async fn rules_for_other_origins_that_browsers_do_not_take_are_refused() {
+    let cors = json!({"allow_origins": ["https://a.example"], "allow_credentials": true, "expose_headers": ["*"]});
+    let told = Test::new().set("general.front_end.cors", cors).refused().await;
+    assert!(told.contains("cors.expose_headers: has no `*` with `allow_credentials`"), "{told}");
+    let cors = json!({"allow_origins": ["*"], "allow_credentials": true});
+    let told = Test::new().set("general.front_end.cors", cors).refused().await;
+    assert!(told.contains("cors.allow_credentials: with `allow_origins: [\"*\"]`"), "{told}");
+}
+
+#[tokio::test]
 async fn all_problems_are_told_at_once() {
     let text = WORKFLOW.replace("per_user_notepad", "nope").replace("_type: per_user_preferences", "_type: neither");
     let told = told(&text).await;

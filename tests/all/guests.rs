@@ -127,7 +127,8 @@ async fn a_folder_of_guests_is_loaded_whole() {
 fn logged(input: &str, log_size: &str) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let config = folder.path().join("config.yml");
-    std::fs::write(&config, Test::hostile().set("limits.log_size", log_size).text()).expect("a file");
+    let test = Test::hostile().set("functions.hostile2", json!({"_type": "hostile"}));
+    std::fs::write(&config, test.set("limits.log_size", log_size).text()).expect("a file");
     let done = Command::new(env!("CARGO_BIN_EXE_carrel"))
         .args(["--log-format", "json", "run", "--function", "hostile", "--user", "alice", "--input", input])
         .arg("--config_file")
@@ -158,6 +159,13 @@ fn what_a_guest_prints_becomes_log_lines_of_its_function_and_user() {
 fn a_flood_of_log_lines_is_cut_and_told_once() {
     let log = logged(r#"{"do":"print","text":"0123456789","times":10000}"#, "1000");
     let lines = log.lines().filter(|line| line.contains("0123456789")).count();
-    assert!((80..=92).contains(&lines), "{lines} lines");
+    assert_eq!(lines, 7, "each line costs 11 bytes and the 128 that the host adds");
     assert_eq!(log.matches("limits.log_size").count(), 1, "{log}");
+}
+
+#[test]
+fn the_budget_of_log_lines_is_one_for_all_that_a_call_calls() {
+    let print = r#"{"do":"print","text":"0123456789","times":10}"#;
+    let log = logged(&format!(r#"{{"do":"call","name":"hostile2","input":{print}}}"#), "1000");
+    assert_eq!(log.matches("0123456789").count(), 7, "{log}");
 }

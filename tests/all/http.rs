@@ -51,7 +51,8 @@ async fn a_huge_wrong_body_is_not_sent_back() {
     let server = Test::new().start().await;
     let reply = server.user("alice").call(json!({"param1": "x".repeat(900_000)})).await;
     let error = reply.error(422, "invalid_input");
-    assert_eq!(error["detail"][0]["loc"], json!(["body", "command"]));
+    assert_eq!(error["detail"][0]["loc"], json!(["body"]));
+    assert!(error["detail"][0]["msg"].as_str().is_some_and(|msg| msg.starts_with("missing field `command`")));
     assert!(reply.body.len() < 1000, "{} bytes", reply.body.len());
 }
 

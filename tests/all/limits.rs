@@ -243,3 +243,42 @@ async fn a_hundred_spinning_guests_leave_others_answering() {
     assert!(healthy >= 20 && answered >= 20, "{healthy} and {answered} answers in three seconds");
     listening.stop().await.expect("the server ends");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_is_refused_memory_and_goes_on_is_stopped_for_what_it_does_then() {
+    let server = Test::hostile().set("limits.fuel_per_call", 5_000_000).start().await;
+    attacked(&server, json!({"do": "probe"})).await.error(500, "fuel_exhausted");
+    let waits = Test::hostile().set("limits.deadline", "100ms").set("limits.fuel_per_call", "9000G").start().await;
+    attacked(&waits, json!({"do": "probe"})).await.error(504, "deadline_exceeded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_words_of_an_error_are_output_too() {
+    let server = Test::hostile().set("limits.output_size", 1000).start().await;
+    let alice = server.user("alice").at("/hostile");
+    let why = "\u{fc}".repeat(50_000);
+    let failed = alice.call(json!({"do": "fail", "why": why})).await.error(500, "function_failed");
+    assert_eq!(failed["detail"].as_str().map(str::len), Some(1000));
+    let refused = alice.call(json!({"do": "refuse", "why": why})).await;
+    refused.error(422, "invalid_input");
+    let chunks = alice.call(json!({"do": "emit", "chunks": 10_000, "bytes": 0})).await;
+    chunks.error(500, "output_too_large");
+}
+
+/// On two threads there is one permit for calls that run long. A guest that works for a while and then waits must not
+/// keep it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_waits_does_not_hold_up_those_that_work() {
+    let server = Test::hostile().set("limits.fuel_per_call", "9000G").start().await;
+    let mallory = server.user("mallory").at("/hostile");
+    mallory.call(json!({"do": "count"})).await.ok();
+    let waits =
+        tokio::spawn(async move { mallory.call(json!({"do": "work", "milliseconds": 30, "sleep": 4000})).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let alice = server.user("alice").at("/hostile");
+    for _ in 0..3 {
+        alice.call(json!({"do": "work", "milliseconds": 30})).await.ok();
+    }
+    assert!(!waits.is_finished(), "alice did not wait for mallory");
+    waits.await.expect("no panic").ok();
+}

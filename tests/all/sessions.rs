@@ -138,6 +138,38 @@ async fn a_caller_who_goes_away_leaves_no_call_half_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_goes_away_while_waiting_is_not_called_for() {
+    let server = Test::hostile().start().await;
+    let alice = server.user("alice").at("/hostile");
+    alice.call(json!({"do": "count"})).await.ok();
+    let slow = {
+        let alice = alice.clone();
+        tokio::spawn(async move { alice.call(json!({"do": "sleep", "milliseconds": 300})).await })
+    };
+    while server.host.registry().in_use() == 0 {
+        tokio::task::yield_now().await;
+    }
+    for route in ["/hostile", "/hostile/stream"] {
+        let waiting: Vec<_> = (0..10)
+            .map(|_| {
+                let alice = alice.clone().at(route);
+                tokio::spawn(async move { alice.call(json!({"do": "count"})).await })
+            })
+            .collect();
+        while server.host.registry().in_use() < 11 {
+            tokio::task::yield_now().await;
+        }
+        for call in waiting {
+            call.abort();
+            assert!(call.await.is_err_and(|error| error.is_cancelled()));
+        }
+        assert_eq!(server.host.registry().in_use(), 1);
+    }
+    slow.await.expect("no panic").ok();
+    assert_eq!(alice.call(json!({"do": "count"})).await.ok()["calls"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_is_stopped_lets_calls_end_and_takes_no_more() {
     let server = Test::hostile().start().await;
     let listening = server.listen().await;

@@ -90,3 +90,41 @@ async fn the_bill_of_a_call_is_the_sum_of_what_its_tree_used() {
     assert!(alone > 0 && small > 2 * alone, "{alone} {small}");
     assert!(large > small + 100_000, "{small} {large}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stopped_sibling_held_is_told_whatever_its_caller_makes_of_it() {
+    let server = two().start().await;
+    let alice = server.user("alice").at("/hostile");
+    alice.call(call("h1", json!({"do": "count"}))).await.ok();
+    // The caller goes on, and answers well.
+    let reply = alice.call(call("h1", json!({"do": "panic"}))).await;
+    reply.ok();
+    assert_eq!(reply.header("carrel-dropped"), "h1");
+    // Nothing was there any more, so nothing is lost a second time.
+    let reply = alice.call(call("h1", json!({"do": "panic"}))).await;
+    reply.ok();
+    assert_eq!(reply.header("carrel-dropped"), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_is_passed_on_keeps_its_code_and_setting() {
+    let server = Test::new().set("limits.memory_per_instance", "1 MiB").start().await;
+    let alice = server.user("alice");
+    let add = |text: &str| json!({"command": "note", "action": "add", "param1": text});
+    alice.call(add("milk")).await.ok();
+    let large = "x".repeat(30_000);
+    let mut notes = 1;
+    let error = loop {
+        let reply = alice.call(add(&large)).await;
+        if reply.status != 200 {
+            break reply.error(500, "memory_exhausted");
+        }
+        notes += 1;
+        assert!(notes < 50, "a MiB is spent some day");
+    };
+    assert_eq!((&error["function"], &error["setting"]), (&json!("notepad"), &json!("limits.memory_per_instance")));
+    assert_eq!(error["dropped"], json!(["notepad"]), "the assistant went on");
+    let after = alice.call(json!({"command": "note", "action": "count"})).await.ok();
+    assert_eq!(after["data"]["count"], 0, "as the error said");
+    assert!(after["data"]["commands_executed"].as_u64() > Some(2));
+}

@@ -13,6 +13,8 @@ use wasmtime::{StackCreator, StackMemory};
 const MADV_GUARD_INSTALL: libc::c_int = 102;
 /// The most stacks where each costs two mappings, so that half of the default 65,530 mappings are left.
 const MOST_WITH_MAPPINGS: usize = 16_000;
+/// The most bytes of free stacks that stay resident.
+const RESIDENT: usize = 16 << 20;
 /// The most stacks otherwise: address space for a million instances.
 const MOST: usize = 1 << 20;
 
@@ -64,17 +66,19 @@ impl Stacks {
     }
 
     fn allocate(&self) -> io::Result<Stack> {
-        let taken = self.slots.take();
-        let taken = taken.ok_or_else(|| io::Error::other(format!("{}: no fiber stack", crate::EXHAUSTED)))?;
-        let stack = Stack { slots: self.slots.clone(), index: taken.index };
+        let exhausted = |why: &str| io::Error::other(format!("{}: {why}", crate::EXHAUSTED));
+        let taken = self.slots.take().ok_or_else(|| exhausted("no fiber stack"))?;
         if taken.fresh {
-            let offset = self.slots.offset(taken.index);
-            match self.guard {
-                Guard::Installed => self.slots.region().advise(offset, PAGE, MADV_GUARD_INSTALL)?,
-                Guard::Protected => self.slots.region().protect(offset, PAGE, libc::PROT_NONE)?,
-            }
+            let (region, offset) = (self.slots.region(), self.slots.offset(taken.index));
+            let guarded = match self.guard {
+                Guard::Installed => region.advise(offset, PAGE, MADV_GUARD_INSTALL),
+                Guard::Protected => region.protect(offset, PAGE, libc::PROT_NONE),
+            };
+            // A slot without its guard page is never used: it is not put back, so that nobody takes it for one that
+            // has been used and therefore has one.
+            guarded.map_err(|error| exhausted(&format!("no guard page for a fiber stack: {error}")))?;
         }
-        Ok(stack)
+        Ok(Stack { slots: self.slots.clone(), index: taken.index })
     }
 }
 
@@ -119,10 +123,10 @@ unsafe impl StackMemory for Stack {
 }
 
 impl Drop for Stack {
-    /// Gives all but the top two pages back to the kernel, which also zeroes them, and zeroes the rest: nothing of a
-    /// call is left for the next one.
+    /// Gives the stack back to the kernel, which also zeroes it, but for two pages at its top while not too many are
+    /// kept; those are zeroed by writing. Nothing of a call is left for the next one.
     fn drop(&mut self) {
-        let keep = 2 * PAGE;
+        let keep = if self.slots.resident() < RESIDENT { 2 * PAGE } else { 0 };
         let start = self.slots.offset(self.index) + PAGE;
         let len = self.slots.size() - PAGE - keep;
         let zeroed = self.slots.region().advise(start, len, libc::MADV_DONTNEED).is_ok();

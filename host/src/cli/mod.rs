@@ -73,7 +73,7 @@ impl From<config::Error> for Error {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    observe::log(cli.log_format);
+    let _log = observe::log(cli.log_format);
     let done = match cli.command {
         Command::Serve(arguments) => serve::serve(arguments),
         Command::Run(arguments) => run::run(arguments),

@@ -268,6 +268,10 @@ impl Cors {
                 "with `allow_origins: [\"*\"]` would let every web page act as its visitors: name the origins";
             section.problems().add(&section.path().with("allow_credentials"), message);
         }
+        if cors.allow_credentials && cors.expose_headers.iter().any(|header| header == "*") {
+            let message = "has no `*` with `allow_credentials`: browsers take it for the name of a header";
+            section.problems().add(&section.path().with("expose_headers"), message);
+        }
         section.finish();
         cors
     }

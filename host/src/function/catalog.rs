@@ -262,10 +262,3 @@ fn check_references(
         );
     }
 }
-
-impl Function {
-    /// Whether it answers `/generate`.
-    pub fn is_workflow(&self) -> bool {
-        &*self.name == WORKFLOW
-    }
-}

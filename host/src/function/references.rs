@@ -26,26 +26,27 @@ fn walk(root: &Value, schema: &Value, value: Option<&Value>, key: &KeyPath, dept
     }
     let target = schema.get("$ref").and_then(Value::as_str).and_then(|path| root.pointer(path.strip_prefix('#')?));
     let schema = target.unwrap_or(schema);
-    let value = value.or_else(|| schema.get("default"));
+    // What is not there refers to nothing, nor does anything that could be in it.
+    let Some(value) = value.or_else(|| schema.get("default")) else { return };
     if schema.get("format").is_some_and(|format| format == "carrel-function") {
-        if let Some(Value::String(name)) = value {
+        if let Value::String(name) = value {
             found.push(Reference { key: key.clone(), name: name.clone() });
         }
         return;
     }
     let properties = schema.get("properties").and_then(Value::as_object);
-    for (name, schema) in properties.into_iter().flatten() {
-        walk(root, schema, value.and_then(|value| value.get(name)), &key.with(name), depth + 1, found);
+    for (name, schema) in properties.into_iter().flatten().filter(|_| value.is_object()) {
+        walk(root, schema, value.get(name), &key.with(name), depth + 1, found);
     }
     match value {
-        Some(Value::Array(items)) => {
+        Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
                 if let Some(schema) = schema.get("items") {
                     walk(root, schema, Some(item), &key.with(index.to_string()), depth + 1, found);
                 }
             }
         }
-        Some(Value::Object(entries)) => {
+        Value::Object(entries) => {
             let others = schema.get("additionalProperties").filter(|schema| schema.is_object());
             for (name, item) in entries.iter().filter(|(name, _)| properties.is_none_or(|it| !it.contains_key(*name))) {
                 if let Some(schema) = others {
@@ -56,7 +57,7 @@ fn walk(root: &Value, schema: &Value, value: Option<&Value>, key: &KeyPath, dept
         _ => {}
     }
     for schema in ["anyOf", "oneOf", "allOf"].iter().filter_map(|name| schema.get(name)?.as_array()).flatten() {
-        walk(root, schema, value, key, depth + 1, found);
+        walk(root, schema, Some(value), key, depth + 1, found);
     }
 }
 
@@ -104,11 +105,15 @@ mod tests {
                 "map": {"type": "object", "additionalProperties": name},
                 "maybe": {"anyOf": [name, {"type": "null"}]},
                 "text": {"type": "string"},
+                "absent": {"anyOf": [{"$ref": "#/$defs/default"}, {"type": "null"}]},
             },
-            "$defs": {"inner": {"type": "object", "properties": {"name": name}}},
+            "$defs": {
+                "inner": {"type": "object", "properties": {"name": name}},
+                "default": {"type": "object", "properties": {"name": {"format": "carrel-function", "default": "z"}}},
+            },
         });
         let config = json!({
-            "one": "a", "many": [{"name": "c"}, {}], "map": {"x": "d"}, "maybe": "e", "text": "not one",
+            "one": "a", "many": [{"name": "c"}, {}], "map": {"x": "d"}, "maybe": "e", "text": "not one", "absent": null,
         });
         let found = references(&schema, &config, &KeyPath::parse("functions.f"));
         let told: Vec<_> = found.iter().map(|it| format!("{} {}", it.key, it.name)).collect();

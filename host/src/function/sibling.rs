@@ -6,7 +6,7 @@
 
 use crate::{
     instance::{CallError, Context, GuestError, Json, Phase},
-    session::{self, Ran},
+    session,
 };
 use std::time::Instant;
 use wasmtime::{AsContextMut, StoreContextMut};
@@ -42,7 +42,7 @@ pub(crate) async fn call(mut cx: StoreContextMut<'_, Context>, name: &str, input
     left.fuel = cx.as_context_mut().get_fuel().unwrap_or(0);
     let allowance = left.for_sibling(Instant::now());
     let Some(emitter) = running.emitter else { return Err(CallError::Stopped("not_in_a_call".into())) };
-    let Ran { done, .. } = session::run(taken, input, allowance, running.depth + 1, emitter).await;
+    let done = session::run(taken, input, allowance, running.depth + 1, emitter).await;
     // Fuel is on for every store of the engine.
     let _ = cx.as_context_mut().set_fuel(left.fuel.saturating_sub(done.fuel));
     match done.result {

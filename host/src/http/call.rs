@@ -4,7 +4,8 @@
 //! goes back as it is.
 
 use super::{
-    error::{Error, FUEL},
+    error::{DROPPED, Error, FUEL, dropped_header},
+    invalid_input::LARGE,
     json,
 };
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     function::Function,
     identity,
     instance::Emitter,
-    session::{Answer, Handle},
+    session::{Answer, Failure, Handle},
 };
 use axum::{body::Body, extract::State};
 use bytes::Bytes;
@@ -81,20 +82,26 @@ impl Route {
     /// As with NAT, what is wrong with the body is told first.
     fn no_user(&self, error: &identity::Error, input: &str) -> Error {
         let schema = &self.function().guest.input_schema;
-        let fits = serde_json::from_str(input).is_ok_and(|value| schema.misfits(&value, 1).is_empty());
-        if self.has_body && !fits {
+        let fits = || serde_json::from_str(input).is_ok_and(|value| schema.misfits(&value, 1).is_empty());
+        if self.has_body && input.len() <= LARGE && !fits() {
             return Error::invalid_input(schema, input, "the input does not fit");
         }
         Error::no_user(error)
     }
 
     pub(super) fn respond(&self, answer: Answer, input: &str) -> Result<Response<Body>, Error> {
-        let fuel = answer.bill.fuel;
-        let schema = &self.function().guest.input_schema;
-        let output = answer.result.map_err(|failure| Error::of_call(failure, schema, input).fuel(fuel))?;
+        let Answer { result, dropped, bill } = answer;
+        let output = result.map_err(|failure| self.error(failure, &dropped, input).fuel(bill.fuel))?;
         let mut response = json(StatusCode::OK, output);
-        response.headers_mut().insert(FUEL, HeaderValue::from(fuel));
+        response.headers_mut().insert(FUEL, HeaderValue::from(bill.fuel));
+        if let Some(dropped) = dropped_header(&dropped) {
+            response.headers_mut().insert(DROPPED, dropped);
+        }
         Ok(response)
+    }
+
+    pub(super) fn error(&self, failure: Failure, dropped: &[Arc<str>], input: &str) -> Error {
+        Error::of_call(failure, &self.function().guest.input_schema, input).dropped(dropped)
     }
 }
 

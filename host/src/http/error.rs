@@ -15,12 +15,20 @@ use crate::{
 use axum::{body::Body, response::IntoResponse};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// The header with the fuel that a call used.
 pub(super) const FUEL: HeaderName = HeaderName::from_static("carrel-fuel");
+/// The header with the functions that lost what they held for the user.
+pub(super) const DROPPED: HeaderName = HeaderName::from_static("carrel-dropped");
 /// The header that has an error's code.
 pub(super) const CODE: HeaderName = HeaderName::from_static("carrel-error");
+
+/// What [`DROPPED`] says; nothing if nothing was lost.
+pub(super) fn dropped_header(dropped: &[Arc<str>]) -> Option<HeaderValue> {
+    let names = dropped.join(", ");
+    if names.is_empty() { None } else { HeaderValue::from_bytes(names.as_bytes()).ok() }
+}
 
 /// An error, ready to be sent.
 #[derive(Debug)]
@@ -31,6 +39,7 @@ pub(super) struct Error {
     body: Box<Map<String, Value>>,
     retry_after: Option<Duration>,
     fuel: Option<u64>,
+    dropped: Option<HeaderValue>,
 }
 
 impl Error {
@@ -38,7 +47,7 @@ impl Error {
         let mut body = Map::new();
         body.insert("detail".into(), detail.into());
         body.insert("code".into(), code.into());
-        Self { status, code, body: Box::new(body), retry_after: None, fuel: None }
+        Self { status, code, body: Box::new(body), retry_after: None, fuel: None, dropped: None }
     }
 
     fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
@@ -64,6 +73,12 @@ impl Error {
 
     pub(super) fn method_not_allowed() -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method Not Allowed")
+    }
+
+    /// The host's own mistake.
+    pub(super) fn internal() -> Self {
+        let detail = "the host made a mistake; its log says more";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }
 
     pub(super) fn draining() -> Self {
@@ -129,31 +144,43 @@ impl Error {
             }
             Failure::InvalidInput(why) => Self::invalid_input(schema, input, &why),
             Failure::Failed(why) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "function_failed", why),
-            Failure::Stopped { stop, dropped } => {
+            Failure::Stopped(stop) => {
                 let status = match stop.kind.code() {
                     "deadline_exceeded" => StatusCode::GATEWAY_TIMEOUT,
                     "host_full" => StatusCode::SERVICE_UNAVAILABLE,
                     _ => StatusCode::INTERNAL_SERVER_ERROR,
                 };
-                let names: Vec<_> = dropped.iter().map(|name| format!("`{name}`")).collect();
-                let lost = match names.is_empty() {
-                    true => "Nothing that this user had is lost.".to_owned(),
-                    false => {
-                        format!("What this user had in {} is gone: the next call starts afresh.", names.join(", "))
-                    }
-                };
-                let detail = format!("the function `{}` {}. {lost}", stop.function, stop.kind);
-                let dropped: Vec<Value> = dropped.iter().map(|name| Value::from(&**name)).collect();
+                let detail = format!("the function `{}` {}", stop.function, stop.kind);
                 let error = Self::new(status, stop.kind.code(), detail)
                     .setting(stop.kind.setting())
-                    .with("function", &*stop.function)
-                    .with("dropped", dropped);
+                    .with("function", &*stop.function);
                 if status == StatusCode::SERVICE_UNAVAILABLE {
                     return error.retry_after(Duration::from_secs(5));
                 }
                 error
             }
         }
+    }
+
+    /// With what the call lost.
+    pub(super) fn dropped(mut self, dropped: &[Arc<str>]) -> Self {
+        let names: Vec<_> = dropped.iter().map(|name| format!("`{name}`")).collect();
+        let lost = match names.is_empty() {
+            true => "Nothing that this user had is lost.".to_owned(),
+            false => format!("What this user had in {} is gone: the next call starts afresh.", names.join(", ")),
+        };
+        // Other errors are the function's own words, or say that nothing was run.
+        if self.body.contains_key("function")
+            && let Some(Value::String(detail)) = self.body.get_mut("detail")
+        {
+            *detail = format!("{detail}. {lost}");
+        }
+        if self.body.contains_key("function") || (!dropped.is_empty() && self.body.contains_key("code")) {
+            let names: Vec<Value> = dropped.iter().map(|name| Value::from(&**name)).collect();
+            self.body.insert("dropped".into(), names.into());
+        }
+        self.dropped = dropped_header(dropped);
+        self
     }
 
     /// With what the call used all the same.
@@ -180,6 +207,9 @@ impl IntoResponse for Error {
         }
         if let Some(fuel) = self.fuel {
             headers.insert(FUEL, HeaderValue::from(fuel));
+        }
+        if let Some(dropped) = self.dropped {
+            headers.insert(DROPPED, dropped);
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 /// Wrong fields that are told.
 const MOST: usize = 20;
-/// Bytes of an input up to which its wrong parts are sent back.
-const ECHO: usize = 64 << 10;
+/// Bytes of an input from which on only the guest's own words are told: to look for each wrong field takes a thread's
+/// time, and to send it back a caller's.
+pub(super) const LARGE: usize = 64 << 10;
 
 /// The list.
 pub(super) fn detail(schema: &Schema, input: &str, why: &str) -> Vec<Value> {
@@ -23,17 +24,19 @@ pub(super) fn detail(schema: &Schema, input: &str, why: &str) -> Vec<Value> {
         item["ctx"] = json!({"error": broken.how});
         return vec![item];
     }
+    if input.len() > LARGE {
+        return vec![item("value_error", &[], why, Value::Null)];
+    }
     // What is JSON and cannot be read all the same has a number that no machine has room for.
     let value = serde_json::from_str::<Value>(input).unwrap_or(Value::Null);
-    let echo = |value: Value| if input.len() <= ECHO { value } else { Value::Null };
     let misfits = schema.misfits(&value, MOST);
     if misfits.is_empty() {
-        return vec![item("value_error", &[], why, echo(value))];
+        return vec![item("value_error", &[], why, value)];
     }
-    misfits.into_iter().map(|misfit| told(misfit, echo)).collect()
+    misfits.into_iter().map(told).collect()
 }
 
-fn told(misfit: Misfit, echo: impl Fn(Value) -> Value) -> Value {
+fn told(misfit: Misfit) -> Value {
     let Misfit { path, kind, value } = misfit;
     let (ty, msg) = match kind {
         MisfitKind::Missing => ("missing", "Field required".to_owned()),
@@ -44,7 +47,7 @@ fn told(misfit: Misfit, echo: impl Fn(Value) -> Value) -> Value {
         }
         MisfitKind::Other(why) => ("value_error", why),
     };
-    item(ty, &path, &msg, echo(value))
+    item(ty, &path, &msg, value)
 }
 
 fn wrong_type(types: &[&'static str], whole: bool) -> (&'static str, &'static str) {

@@ -3,7 +3,7 @@
 use super::{endpoints, json};
 use crate::{
     Host,
-    config::{Endpoint, Method, WORKFLOW},
+    config::{Endpoint, WORKFLOW},
     function::Function,
 };
 use axum::{body::Body, extract::State};
@@ -102,7 +102,7 @@ fn operation(endpoint: &Endpoint, function: &Function, stream: bool, schemas: &m
         "operationId": id.replace(['/', ' ', '-', '.', '~'], "_"),
         "responses": responses,
     });
-    if endpoint.method != Method::Get && endpoint.method.has_body() {
+    if endpoint.method.has_body() {
         operation["requestBody"] = json!({"required": true, "content": {"application/json": {"schema": input}}});
     }
     operation
@@ -113,25 +113,42 @@ fn title(function: &Function) -> &str {
 }
 
 /// Puts a function's schema among the components, under its title, and gives a reference to it. Its own definitions
-/// move there as well.
+/// move there as well. Another schema of the same title is told apart by its guest's name.
 fn named(function: &Function, side: &str, schema: &Value, schemas: &mut Map<String, Value>) -> Value {
     let title = schema.get("title").and_then(Value::as_str).unwrap_or(side);
-    let free = |name: &String| schemas.get(name).is_none_or(|other| other.get("title") == schema.get("title"));
+    let title = title.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
     let qualified = format!("{}_{title}", function.guest.name);
-    let name =
-        Some(title.replace(|c: char| !c.is_ascii_alphanumeric(), "_")).filter(|name| free(name)).unwrap_or(qualified);
-    let mut schema = schema.clone();
-    if let Some(map) = schema.as_object_mut() {
-        map.shift_remove("$schema");
-        for (inner, definition) in map.shift_remove("$defs").as_ref().and_then(Value::as_object).into_iter().flatten() {
-            let mut definition = definition.clone();
-            redirect(&mut definition, &name);
-            schemas.insert(format!("{name}_{inner}"), definition);
-        }
-    }
-    redirect(&mut schema, &name);
+    // A guest's name is its own, so that one of the two is free, or already has this very schema.
+    let names = [title, qualified.clone(), format!("{qualified}_{side}")];
+    let free = |name: &&String| {
+        let same = || schemas.get(*name) == Some(&moved(schema, name).0);
+        !OWN.contains(&name.as_str()) && (!schemas.contains_key(*name) || same())
+    };
+    let name = names.iter().find(free).unwrap_or(&qualified).clone();
+    let (schema, definitions) = moved(schema, &name);
+    schemas.extend(definitions);
     schemas.insert(name.clone(), schema);
     json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+/// Names of the host's own schemas.
+const OWN: [&str; 2] = ["Error", "InvalidInput"];
+
+/// A schema as a component of this name, and its definitions as components beside it.
+fn moved(schema: &Value, name: &str) -> (Value, Map<String, Value>) {
+    let mut schema = schema.clone();
+    let mut beside = Map::new();
+    if let Some(map) = schema.as_object_mut() {
+        map.shift_remove("$schema");
+        let definitions = map.shift_remove("$defs");
+        for (inner, definition) in definitions.as_ref().and_then(Value::as_object).into_iter().flatten() {
+            let mut definition = definition.clone();
+            redirect(&mut definition, name);
+            beside.insert(format!("{name}_{inner}"), definition);
+        }
+    }
+    redirect(&mut schema, name);
+    (schema, beside)
 }
 
 /// References to a schema's own definitions lead to where they were moved.

@@ -11,10 +11,7 @@ use super::{
     call::{Admitted, Route},
     error::Error,
 };
-use crate::{
-    instance::Emitter,
-    session::{Answer, Handle},
-};
+use crate::{instance::Emitter, session::Answer};
 use axum::{
     body::Body,
     extract::State,
@@ -38,10 +35,15 @@ pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Bod
     let Admitted { handle, input } = route.admit(request).await?;
     let (sender, mut chunks) = mpsc::channel(WAITING);
     let emitter = Emitter::new(Some(sender), route.host.limits().output_size);
-    let call = tokio::spawn(call(route.clone(), handle, input.clone(), emitter));
+    // Whoever goes away while the call waits is not called for; once it runs, it is a task of its own.
+    let ready = match handle.turn().await {
+        Ok(ready) => ready,
+        Err(refused) => return route.respond(refused, &input),
+    };
+    let call = tokio::spawn(ready.run(route.position, input.clone(), emitter));
     // The call's end drops the sender, so that the first of both is seen here.
     let Some(first) = chunks.recv().await else {
-        let answer = call.await.map_err(|_| Error::draining())?;
+        let answer = call.await.map_err(|_| Error::internal())?;
         let last = match answer.result {
             Ok(output) => value(&output),
             Err(_) => return route.respond(answer, &input),
@@ -51,11 +53,6 @@ pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Bod
     let state = Streaming { first: Some(first), chunks, call: Some(call), route, input };
     let events = stream::unfold(state, |mut state| async { Some((Ok::<_, Infallible>(state.next().await?), state)) });
     Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
-}
-
-/// The call, in a task of its own: it goes on if the caller goes away.
-async fn call(route: Arc<Route>, handle: Handle, input: Arc<String>, emitter: Arc<Emitter>) -> Answer {
-    handle.call(route.position, input, emitter).await
 }
 
 /// A stream that has begun.
@@ -79,11 +76,10 @@ impl Streaming {
         let answer = self.call.take()?.await;
         let failure = match answer {
             Ok(Answer { result: Ok(output), .. }) => return Some(value(&output)),
-            Ok(Answer { result: Err(failure), .. }) => failure,
-            Err(_) => return Some(error(Error::draining())),
+            Ok(Answer { result: Err(failure), dropped, .. }) => self.route.error(failure, &dropped, &self.input),
+            Err(_) => Error::internal(),
         };
-        let schema = &self.route.function().guest.input_schema;
-        Some(error(Error::of_call(failure, schema, &self.input)))
+        Some(error(failure))
     }
 }
 

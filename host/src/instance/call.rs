@@ -9,7 +9,11 @@ use crate::{
     limits::{Allowance, Limits, Permit, SHORT},
     session::Session,
 };
-use std::{future::Future, sync::Arc, time::Instant};
+use std::{
+    future::Future,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Instant,
+};
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 
 /// One function of one session: a store, and the guest in it.
@@ -34,8 +38,10 @@ impl Instance {
         depth: usize,
     ) -> Done<Self> {
         let engine = function.guest.engine();
-        let context = Context::new(function.name.clone(), session.user().to_string(), limits.memory_per_instance);
-        let mut store = new_store(engine, context);
+        let user = session.user().to_string();
+        let budget = session.log_budget().clone();
+        let context = Context::new(function.name.clone(), user, limits.memory_per_instance, budget);
+        let mut store = new_store(engine, context, limits);
         let running = Running {
             session: Some(session.clone()),
             permit: session.permit().clone(),
@@ -50,7 +56,10 @@ impl Instance {
             let configured = guest.carrel_function_function().call_configure(&mut *store, &function.config).await?;
             match configured {
                 Ok(()) => Ok(guest),
-                Err(why) => Err(store.data().stop(StopKind::Unconfigurable(why)).into()),
+                Err(mut why) => {
+                    cut(&mut why, limits.output_size);
+                    Err(store.data().stop(StopKind::Unconfigurable(why)).into())
+                }
             }
         })
         .await;
@@ -81,11 +90,14 @@ impl Instance {
             guest.carrel_function_function().call_call(store, input).await
         })
         .await;
-        if let Ok(Ok(output)) = &done.result {
-            let (size, limit) = (output.len(), limits.output_size);
-            if size > limit {
+        match &mut done.result {
+            Ok(Ok(output)) if output.len() > limits.output_size => {
+                let (size, limit) = (output.len(), limits.output_size);
                 done.result = Err(self.store.data().stop(StopKind::OutputTooLarge { size, limit }));
             }
+            // An error's text is output as well, and still says enough when it is cut.
+            Ok(Err(GuestError::InvalidInput(why) | GuestError::Failed(why))) => cut(why, limits.output_size),
+            _ => {}
         }
         done
     }
@@ -103,8 +115,9 @@ pub(crate) async fn describe(
     limits: &Limits,
     permit: Arc<Permit>,
 ) -> Result<Description, Stop> {
-    let context = Context::new(name, String::new(), limits.memory_per_instance);
-    let mut store = new_store(guest.engine(), context);
+    let budget = Arc::new(AtomicUsize::new(limits.log_size));
+    let context = Context::new(name, String::new(), limits.memory_per_instance, budget);
+    let mut store = new_store(guest.engine(), context, limits);
     let allowance = Allowance { fuel: limits.fuel_per_call, deadline: Instant::now() + limits.deadline };
     let running = Running {
         session: None,
@@ -122,8 +135,11 @@ pub(crate) async fn describe(
     done.await.result
 }
 
-fn new_store(engine: &wasmtime::Engine, context: Context) -> Store<Context> {
+fn new_store(engine: &wasmtime::Engine, context: Context, limits: &Limits) -> Store<Context> {
     let mut store = Store::new(engine, context);
+    // Bytes that one call across the boundary may copy: what is allowed, and as much again, so that what is a little too
+    // large is told as such.
+    store.set_hostcall_fuel(2 * limits.output_size.max(limits.body_size) + (1 << 20));
     store.limiter(|context| &mut context.memory);
     store.epoch_deadline_callback(tick);
     store
@@ -161,8 +177,7 @@ async fn run<T>(
     }
     store.set_epoch_deadline(1);
     let context = store.data_mut();
-    context.memory.refused = None;
-    context.log.allow(limits.log_size);
+    context.memory.begin();
     context.running = Some(running);
     let ended = within(time_left, what(store)).await;
     let fuel = allowance.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
@@ -174,6 +189,13 @@ async fn run<T>(
         None => Err(StopKind::DeadlineExceeded),
     };
     Done { result: result.map_err(|kind| store.data().stop(kind)), fuel }
+}
+
+/// Cuts a text to so many bytes, between characters.
+fn cut(text: &mut String, most: usize) {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+    }
 }
 
 async fn within<T>(time: std::time::Duration, what: impl Future<Output = T>) -> Option<T> {

@@ -1,9 +1,12 @@
 //! A guest's stdout and stderr: lines of the host's log, with function and user, and a budget for each call.
 //!
-//! What a guest writes never blocks it and never fails: what is beyond the budget, or too long for a line, is dropped,
-//! and the log says so once. Control characters are escaped, so that no guest can forge another line.
+//! What a guest writes never fails: what is beyond the budget is dropped, and the log says so once. Control characters
+//! are escaped, so that no guest can forge another line. The budget is one for a whole call, whatever it calls.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
 use wasmtime_wasi::{
     async_trait,
     cli::{IsTerminal, StdoutStream},
@@ -12,18 +15,21 @@ use wasmtime_wasi::{
 
 /// Bytes of a line; what is longer is cut in several.
 const LINE: usize = 4096;
+/// Bytes that the host's own part of a line takes.
+const LINE_HEAD: usize = 128;
 
 /// Whose lines they are, and how many may still come.
 #[derive(Debug)]
 pub(super) struct Log {
     function: Arc<str>,
     user: String,
+    /// Bytes that the call that runs may still write, in all of its instances.
+    budget: Arc<AtomicUsize>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    left: usize,
     dropped: bool,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
@@ -36,24 +42,18 @@ pub(super) enum Stream {
 }
 
 impl Log {
-    pub(super) fn new(function: Arc<str>, user: String) -> Arc<Self> {
-        Arc::new(Self { function, user, state: Mutex::default() })
+    pub(super) fn new(function: Arc<str>, user: String, budget: Arc<AtomicUsize>) -> Arc<Self> {
+        Arc::new(Self { function, user, budget, state: Mutex::default() })
     }
 
     pub(super) fn stream(self: &Arc<Self>, stream: Stream) -> Writer {
         Writer { log: self.clone(), stream }
     }
 
-    /// A call begins: it may write so many bytes.
-    pub(super) fn allow(&self, bytes: usize) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.left = bytes;
-        state.dropped = false;
-    }
-
-    /// A call ended: lines without an end are lines too.
+    /// A call of this instance ended: lines without an end are lines too.
     pub(super) fn flush(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.dropped = false;
         for stream in [Stream::Stdout, Stream::Stderr] {
             let rest = std::mem::take(state.buffer(stream));
             if !rest.is_empty() {
@@ -64,22 +64,29 @@ impl Log {
 
     fn write(&self, stream: Stream, bytes: &[u8]) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = bytes.len().min(state.left);
-        state.left -= kept;
-        for piece in bytes[..kept].split_inclusive(|byte| *byte == b'\n') {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n').flat_map(|piece| piece.chunks(LINE)) {
+            // What begins a line pays for the host's part of it.
+            let head = if state.buffer(stream).is_empty() { LINE_HEAD } else { 0 };
+            let pay = |left: usize| left.checked_sub(head + piece.len());
+            if self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay).is_err() {
+                self.say_dropped(&mut state);
+                return;
+            }
             let buffer = state.buffer(stream);
-            for part in piece.chunks(LINE) {
-                buffer.extend_from_slice(part);
-                if buffer.ends_with(b"\n") || buffer.len() >= LINE {
-                    self.line(stream, buffer.strip_suffix(b"\n").unwrap_or(buffer));
-                    buffer.clear();
-                }
+            buffer.extend_from_slice(piece);
+            if buffer.ends_with(b"\n") || buffer.len() >= LINE {
+                self.line(stream, buffer.strip_suffix(b"\n").unwrap_or(buffer));
+                buffer.clear();
             }
         }
-        if kept < bytes.len() && !state.dropped {
-            state.dropped = true;
+    }
+
+    fn say_dropped(&self, state: &mut State) {
+        // Nothing more of this call fits, not even shorter lines: a reader should not have to guess what is missing.
+        self.budget.store(0, Ordering::Relaxed);
+        if !std::mem::replace(&mut state.dropped, true) {
             let (function, user) = (&*self.function, self.user.as_str());
-            tracing::warn!(target: "guest", function, user, "the rest of this call's output is dropped: limits.log_size");
+            tracing::warn!(target: "guest", function, user, "the rest of this call's lines is dropped: limits.log_size");
         }
     }
 

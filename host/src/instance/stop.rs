@@ -85,24 +85,26 @@ impl StopKind {
         if let Some(stop) = error.downcast_ref::<Stop>() {
             return stop.kind.clone();
         }
-        if Engine::is_full(error) {
+        let memory = &store.data().memory;
+        if Engine::is_full(error) || memory.host_full {
             return Self::HostFull;
-        }
-        // A guest that is refused memory mostly aborts, which looks like any other abort.
-        if let Some(needed) = store.data().memory.refused {
-            return Self::MemoryExhausted { needed, limit: store.data().memory.limit };
         }
         if let Some(I32Exit(status)) = error.downcast_ref() {
             return Self::Crashed(format!("it exited with status {status}"));
         }
+        // A guest that is refused memory mostly aborts, which looks like any other abort; so does an instance that
+        // starts too large, which is no trap at all.
+        let refused = memory.refused.map(|needed| Self::MemoryExhausted { needed, limit: memory.limit });
         match error.downcast_ref() {
             Some(Trap::OutOfFuel) => Self::FuelExhausted { limit: limits.fuel_per_call },
             Some(Trap::Interrupt) => Self::DeadlineExceeded,
-            Some(Trap::UnreachableCodeReached) => Self::Crashed("it panicked or aborted".into()),
+            Some(Trap::UnreachableCodeReached) => {
+                refused.unwrap_or_else(|| Self::Crashed("it panicked or aborted".into()))
+            }
             Some(Trap::StackOverflow) => Self::Crashed("its call stack overflowed".into()),
             Some(trap) => Self::Crashed(trap.to_string()),
             // What is left are the guest's breaches of the component model, such as text that is not UTF-8.
-            None => Self::Crashed(error.root_cause().to_string()),
+            None => refused.unwrap_or_else(|| Self::Crashed(error.root_cause().to_string())),
         }
     }
 }

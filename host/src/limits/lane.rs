@@ -6,6 +6,9 @@
 //! next, first come first served. There is a permit less than there are threads: one thread is always free for calls
 //! that are short.
 //!
+//! A call that waits, on a clock or for a slow reader, holds no permit: it gives it back and goes on without one until
+//! its next tick.
+//!
 //! A permit belongs to a session's call, not to one of its stores: a caller that held one while its sibling waited for
 //! one would wait for ever.
 

@@ -4,6 +4,7 @@
 
 use clap::ValueEnum;
 use std::io::IsTerminal;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, fmt};
 
 /// How a log line looks.
@@ -16,13 +17,22 @@ pub enum LogFormat {
     Json,
 }
 
+/// What writes the log. When it is dropped, what is left is written.
+#[must_use]
+pub struct Log(#[allow(dead_code)] WorkerGuard);
+
 /// Sets the log up. A second call changes nothing.
-pub fn log(format: LogFormat) {
+///
+/// Lines are written by a thread of their own. If they come faster than stderr takes them, some are dropped: nothing
+/// that logs ever waits, whatever stderr is.
+pub fn log(format: LogFormat) -> Log {
+    let (writer, guard) = NonBlockingBuilder::default().thread_name("carrel-log").finish(std::io::stderr());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("carrel=info,guest=info"));
-    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let log = fmt().with_env_filter(filter).with_writer(writer).with_ansi(std::io::stderr().is_terminal());
     // It fails only where a log is set up already.
     let _ = match format {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().try_init(),
     };
+    Log(guard)
 }

@@ -1,17 +1,24 @@
 //! One call from outside, and one of a function.
 
-use super::{Bill, Handle, Refusal, Taken, to_the_end};
+use super::{Bill, Handle, Refusal, Session, Taken, Turn, to_the_end};
 use crate::{
     instance::{Done, Emitter, GuestError, Instance, Json, Stop},
-    limits::Allowance,
+    limits::{Allowance, Permit},
 };
-use std::{sync::Arc, time::Instant};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    time::Instant,
+};
 
 /// What a call from outside gives.
 #[derive(Debug)]
 pub struct Answer {
     /// The output, as JSON text, or why there is none.
     pub result: Result<String, Failure>,
+    /// The functions that lost what they held for this user: they were stopped, or were used by one that was.
+    pub dropped: Vec<Arc<str>>,
     /// What it used.
     pub bill: Bill,
 }
@@ -25,13 +32,15 @@ pub enum Failure {
     InvalidInput(String),
     /// The function says that it could not do it. Its state is its own.
     Failed(String),
-    /// The function was stopped.
-    Stopped {
-        /// Which, and why.
-        stop: Stop,
-        /// The functions whose instances the call had used, all of which were dropped.
-        dropped: Vec<Arc<str>>,
-    },
+    /// The function was stopped, or one that it called, and it passed that on.
+    Stopped(Stop),
+}
+
+/// A call whose turn it is.
+pub(crate) struct Ready {
+    handle: Handle,
+    turn: Turn,
+    arrived: Instant,
 }
 
 impl Handle {
@@ -40,64 +49,105 @@ impl Handle {
     /// The call waits for its turn for as long as the returned future is polled. Once it runs, it runs to its end, even
     /// if that future is dropped: a caller who goes away in the middle leaves no instance half-way.
     pub(crate) async fn call(self, position: usize, input: Arc<Json>, emitter: Arc<Emitter>) -> Answer {
+        match self.turn().await {
+            Ok(ready) => ready.run(position, input, emitter).await,
+            Err(refused) => refused,
+        }
+    }
+
+    /// Waits for the turn.
+    pub(crate) async fn turn(self) -> Result<Ready, Answer> {
         let arrived = Instant::now();
-        let session = self.session().clone();
-        let active = session.account().arrive();
-        let turn = match session.turn(session.limits()).await {
-            Ok(turn) => turn,
+        let session = self.session();
+        let waiting = session.account().arrive();
+        let turn = session.turn(session.limits()).await;
+        drop(waiting);
+        match turn {
+            Ok(turn) => Ok(Ready { handle: self, turn, arrived }),
             Err(refusal) => {
                 let bill = Bill { waited: arrived.elapsed(), ..Bill::default() };
                 session.account().add(bill, true);
-                return Answer { result: Err(Failure::Refused(refusal)), bill };
+                Err(Answer { result: Err(Failure::Refused(refusal)), dropped: Vec::new(), bill })
             }
-        };
-        drop(active);
-        to_the_end(async move {
-            let _turn = turn;
-            let session = self.session();
-            let _active = session.account().arrive();
-            let started = Instant::now();
-            let (result, fuel) = self.run(position, &input, emitter, started).await;
-            let bill = Bill { fuel, waited: started - arrived, ran: started.elapsed() };
-            session.account().add(bill, result.is_err());
-            Answer { result, bill }
-        })
-        .await
-    }
-
-    async fn run(
-        &self,
-        position: usize,
-        input: &Json,
-        emitter: Arc<Emitter>,
-        now: Instant,
-    ) -> (Result<String, Failure>, u64) {
-        let session = self.session();
-        let limits = session.limits();
-        let allowance = Allowance { fuel: limits.fuel_per_call, deadline: now + limits.deadline };
-        session.touched().clear();
-        // It is this call's turn, so no other one has the slot.
-        let Some(taken) = session.take(position) else {
-            let why = "the host lost track of this function's instance".to_owned();
-            return (Err(Failure::Failed(why)), 0);
-        };
-        let Ran { done, dropped } = run(taken, input, allowance, 1, emitter).await;
-        session.permit().give_back();
-        let result = match done.result {
-            Ok(Ok(output)) => Ok(output),
-            Ok(Err(GuestError::InvalidInput(why))) => Err(Failure::InvalidInput(why)),
-            Ok(Err(GuestError::Failed(why))) => Err(Failure::Failed(why)),
-            Err(stop) => Err(Failure::Stopped { stop, dropped }),
-        };
-        (result, done.fuel)
+        }
     }
 }
 
-/// What a function's run gave.
-pub(crate) struct Ran {
-    pub(crate) done: Done<Result<String, GuestError>>,
-    /// If it was stopped: the functions whose instances were dropped and had been there before it, itself among them.
-    pub(crate) dropped: Vec<Arc<str>>,
+impl Ready {
+    /// Runs the call, to its end even if what this gives is dropped before.
+    pub(crate) fn run(
+        self,
+        position: usize,
+        input: Arc<Json>,
+        emitter: Arc<Emitter>,
+    ) -> impl Future<Output = Answer> + Send {
+        to_the_end(async move {
+            let Self { handle, turn: _turn, arrived } = self;
+            let session = handle.session();
+            let _running = session.account().arrive();
+            let started = Instant::now();
+            session.begin();
+            let done = permitted(session.permit(), outer(session, position, &input, emitter, started)).await;
+            let (dropped, last_stop) = session.end();
+            let bill = Bill { fuel: done.fuel, waited: started - arrived, ran: started.elapsed() };
+            let result = match done.result {
+                Ok(Ok(output)) => Ok(output),
+                Ok(Err(GuestError::InvalidInput(why))) => Err(Failure::InvalidInput(why)),
+                Ok(Err(GuestError::Failed(why))) => Err(failed(why, last_stop)),
+                Err(stop) => Err(Failure::Stopped(stop)),
+            };
+            session.account().add(bill, result.is_err());
+            Answer { result, dropped, bill }
+        })
+    }
+}
+
+/// A function that fails with the very words of a stop passes on what happened to one that it called.
+fn failed(why: String, last_stop: Option<Stop>) -> Failure {
+    match last_stop {
+        Some(stop) if why.contains(&stop.to_string()) => Failure::Stopped(stop),
+        _ => Failure::Failed(why),
+    }
+}
+
+/// The function that is called from outside.
+async fn outer(
+    session: &Arc<Session>,
+    position: usize,
+    input: &Json,
+    emitter: Arc<Emitter>,
+    now: Instant,
+) -> Done<Result<String, GuestError>> {
+    let limits = session.limits();
+    let allowance = Allowance { fuel: limits.fuel_per_call, deadline: now + limits.deadline };
+    match session.take(position) {
+        Some(taken) => run(taken, input, allowance, 1, emitter).await,
+        // It is this call's turn, so no other one has the slot.
+        None => Done { result: Ok(Err(GuestError::Failed("the instance is in use".into()))), fuel: 0 },
+    }
+}
+
+/// Runs a call that may hold a permit of the slow lane. It holds none while it waits for anything, else a guest that
+/// sleeps would keep all others that run long from running; nor after its end, whichever that is.
+async fn permitted<T>(permit: &Permit, call: impl Future<Output = T>) -> T {
+    struct GiveBack<'a>(&'a Permit);
+
+    impl Drop for GiveBack<'_> {
+        fn drop(&mut self) {
+            self.0.give_back();
+        }
+    }
+
+    let held = GiveBack(permit);
+    let mut call = pin!(call);
+    poll_fn(|cx| {
+        let polled = call.as_mut().poll(cx);
+        if polled.is_pending() {
+            held.0.give_back();
+        }
+        polled
+    })
+    .await
 }
 
 /// Runs a function, whether it was called from outside or by another one: in its instance, or in a new one.
@@ -110,10 +160,10 @@ pub(crate) async fn run(
     allowance: Allowance,
     depth: usize,
     emitter: Arc<Emitter>,
-) -> Ran {
+) -> Done<Result<String, GuestError>> {
     let session = taken.session.clone();
     let limits = session.limits();
-    let before = session.touched().len();
+    let before = session.current().touched.len();
     let mut left = allowance;
     let mut instance = match taken.instance.take() {
         Some(instance) => instance,
@@ -122,24 +172,25 @@ pub(crate) async fn run(
             let made = Instance::create(function, &session, limits, allowance, depth).await;
             left.fuel -= made.fuel;
             match made.result {
-                Ok(instance) => Box::new(instance),
-                // There was no instance, so none is lost.
-                Err(stop) => return Ran { done: Done { result: Err(stop), fuel: made.fuel }, dropped: Vec::new() },
+                Ok(instance) => {
+                    session.current().made.push(taken.position);
+                    Box::new(instance)
+                }
+                Err(stop) => {
+                    session.current().stop = Some(stop.clone());
+                    return Done { result: Err(stop), fuel: made.fuel };
+                }
             }
         }
     };
     let mut done = instance.call(input, &session, limits, left, depth, emitter).await;
     done.fuel += allowance.fuel - left.fuel;
-    let dropped = match &done.result {
-        Ok(_) => {
-            taken.instance = Some(instance);
-            taken.put_back();
-            Vec::new()
-        }
+    match &done.result {
+        Ok(_) => taken.put_back(instance, before),
         Err(stop) => {
-            let own = (!taken.new).then(|| stop.function.clone());
-            own.into_iter().chain(session.drop_touched(before)).collect()
+            drop(instance);
+            session.lose(taken.position, before, stop);
         }
-    };
-    Ran { done, dropped }
+    }
+    done
 }

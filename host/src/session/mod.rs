@@ -4,7 +4,7 @@
 //!
 //! * A user's calls run one after the other, in the order in which they came; a sibling call runs inside its caller's.
 //! * An instance is taken out of its slot while it runs, and put back only if it ended well. Whatever happens in
-//!   between, a crash, a limit, a caller who went away, leaves the slot empty, and the next call makes a new instance.
+//!   between, a crash or a limit, leaves the slot empty, and the next call makes a new instance.
 //! * A session is dropped only when nobody uses it, and that is looked at under the lock of the registry's shard.
 //! * Nothing outside of this folder knows which sessions exist.
 //!
@@ -22,20 +22,24 @@ mod to_the_end;
 mod turn;
 
 pub use account::{Account, Bill};
+pub(crate) use call::run;
 pub use call::{Answer, Failure};
-pub(crate) use call::{Ran, run};
 pub use registry::{Handle, Registry, Seen, TooManySessions};
 pub(crate) use sweep::sweep;
 pub(crate) use to_the_end::to_the_end;
 pub use turn::Refusal;
+use turn::Turn;
 
 use crate::{
     function::Catalog,
     identity::User,
-    instance::Instance,
+    instance::{Instance, Stop},
     limits::{Lane, Limits, Permit},
 };
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
 use turn::Queue;
 
 /// What all sessions share.
@@ -54,8 +58,10 @@ pub struct Session {
     shared: Arc<Shared>,
     /// One for each function of the catalog.
     slots: Box<[Mutex<Slot>]>,
-    /// The instances that the call that runs has used and put back.
-    touched: Mutex<Vec<Touched>>,
+    /// The call that runs, or the last one.
+    current: Mutex<Current>,
+    /// Bytes that the call that runs may still log.
+    log_budget: Arc<AtomicUsize>,
     queue: Queue,
     permit: Arc<Permit>,
     account: Account,
@@ -72,12 +78,17 @@ pub(crate) enum Slot {
     Running,
 }
 
-/// An instance that a call has used.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Touched {
-    position: usize,
-    /// It was made by this very call: nothing is lost with it.
-    new: bool,
+/// What a call does with its session's instances, by their functions' positions.
+#[derive(Default)]
+struct Current {
+    /// Those that it has used and put back.
+    touched: Vec<usize>,
+    /// Those that are there because it has made them: nothing is lost with one of these.
+    made: Vec<usize>,
+    /// Those that were there before it, and are gone.
+    lost: Vec<usize>,
+    /// The last stop of a function in it.
+    stop: Option<Stop>,
 }
 
 /// An instance's slot, taken for a call. Dropping it leaves the slot empty.
@@ -85,15 +96,16 @@ pub(crate) struct Taken {
     session: Arc<Session>,
     position: usize,
     instance: Option<Box<Instance>>,
-    new: bool,
+    put_back: bool,
 }
 
 impl Session {
     pub(crate) fn new(user: User, shared: Arc<Shared>) -> Arc<Self> {
         let slots = shared.catalog.functions().iter().map(|_| Mutex::default()).collect();
         let permit = Arc::new(Permit::new(shared.lane.clone()));
-        let (touched, queue, account) = (Mutex::default(), Queue::new(), Account::new());
-        Arc::new(Self { user, shared, slots, touched, queue, permit, account })
+        let (queue, account) = (Queue::new(), Account::new());
+        let (current, log_budget) = (Mutex::default(), Arc::new(AtomicUsize::new(shared.limits.log_size)));
+        Arc::new(Self { user, shared, slots, current, log_budget, queue, permit, account })
     }
 
     /// Whose it is.
@@ -129,7 +141,7 @@ impl Session {
             },
         };
         drop(slot);
-        Some(Taken { session: self.clone(), position, new: instance.is_none(), instance })
+        Some(Taken { session: self.clone(), position, instance, put_back: false })
     }
 
     /// Instances that are there now, and the bytes of their memories. Those that run are not counted.
@@ -146,44 +158,83 @@ impl Session {
         self.slots[position].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drops the instances that the call that runs has used since it had used so many. Gives the names of the functions
-    /// that had state before the call.
-    fn drop_touched(&self, since: usize) -> Vec<Arc<str>> {
-        let mut touched: Vec<_> = self.touched().drain(since..).collect();
-        // Of one that was used several times, the first use counts: the others found what the call itself had made.
-        touched.sort_unstable_by_key(|it| (it.position, !it.new));
-        touched.dedup_by_key(|it| it.position);
-        let dropped = touched.into_iter().filter(|it| {
-            let mut slot = self.slot(it.position);
-            let idle = matches!(*slot, Slot::Idle(_));
-            if idle {
-                *slot = Slot::Empty;
-            }
-            idle && !it.new
-        });
-        dropped.map(|it| self.catalog().functions()[it.position].name.clone()).collect()
+    pub(crate) fn log_budget(&self) -> &Arc<AtomicUsize> {
+        &self.log_budget
     }
 
-    fn touched(&self) -> MutexGuard<'_, Vec<Touched>> {
-        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A call from outside begins.
+    fn begin(&self) {
+        let mut current = self.current();
+        current.touched.clear();
+        current.made.clear();
+        current.lost.clear();
+        current.stop = None;
+        self.log_budget.store(self.limits().log_size, Ordering::Relaxed);
+    }
+
+    /// A call from outside has ended: the functions that lost what they had before it, and the last stop in it.
+    fn end(&self) -> (Vec<Arc<str>>, Option<Stop>) {
+        let mut current = self.current();
+        let stop = current.stop.take();
+        let name = |position: &usize| self.catalog().functions()[*position].name.clone();
+        (current.lost.iter().map(name).collect(), stop)
+    }
+
+    /// A function was stopped: its instance is gone, and so are those that it has used since the call had used so many.
+    fn lose(&self, position: usize, since: usize, stop: &Stop) {
+        let mut touched = {
+            let mut current = self.current();
+            current.stop = Some(stop.clone());
+            current.touched.split_off(since)
+        };
+        touched.retain(|touched| {
+            // Dropped outside of the slot's lock.
+            let mut slot = self.slot(*touched);
+            let idle = matches!(*slot, Slot::Idle(_)).then(|| std::mem::take(&mut *slot));
+            drop(slot);
+            idle.is_some()
+        });
+        touched.insert(0, position);
+        let mut current = self.current();
+        for gone in touched {
+            match current.made.iter().position(|made| *made == gone) {
+                Some(index) => drop(current.made.swap_remove(index)),
+                None if !current.lost.contains(&gone) => current.lost.push(gone),
+                None => {}
+            }
+        }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Taken {
-    /// Puts the instance back: it ended well.
-    fn put_back(mut self) {
-        if let Some(instance) = self.instance.take() {
-            *self.session.slot(self.position) = Slot::Idle(instance);
-            self.session.touched().push(Touched { position: self.position, new: self.new });
+    /// Puts the instance back: it ended well. The call had used so many before it.
+    fn put_back(mut self, instance: Box<Instance>, since: usize) {
+        self.put_back = true;
+        *self.session.slot(self.position) = Slot::Idle(instance);
+        let mut current = self.session.current();
+        current.touched.push(self.position);
+        // One that calls the same sibling again and again has used it once.
+        let own = &mut current.touched[since..];
+        own.sort_unstable();
+        let mut kept = since;
+        for at in since..current.touched.len() {
+            if at == since || current.touched[at] != current.touched[kept - 1] {
+                current.touched[kept] = current.touched[at];
+                kept += 1;
+            }
         }
+        current.touched.truncate(kept);
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        let mut slot = self.session.slot(self.position);
-        if matches!(*slot, Slot::Running) {
-            *slot = Slot::Empty;
+        if !self.put_back {
+            *self.session.slot(self.position) = Slot::Empty;
         }
     }
 }

@@ -39,10 +39,11 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         self.begun = true;
-        let Some(what) = &mut self.what else { return Poll::Pending };
+        // Taken out meanwhile: should it panic, it must not be polled again.
+        let Some(mut what) = self.what.take() else { return Poll::Pending };
         let polled = what.as_mut().poll(cx);
-        if polled.is_ready() {
-            self.what = None;
+        if polled.is_pending() {
+            self.what = Some(what);
         }
         polled
     }

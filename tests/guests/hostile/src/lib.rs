@@ -8,7 +8,11 @@
 use carrel_guest::{Context, Error, Function, FunctionName, serde_json::Value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{hint::black_box, thread::sleep, time::Duration};
+use std::{
+    hint::black_box,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 /// What it is set up to do.
 #[derive(Deserialize, JsonSchema)]
@@ -33,6 +37,16 @@ pub enum Input {
     Count,
     /// Computes for ever.
     Spin,
+    /// Computes for a while, and then waits on a clock.
+    Work {
+        /// How long it computes.
+        milliseconds: u64,
+        /// How long it waits.
+        #[serde(default)]
+        sleep: u64,
+    },
+    /// Asks for more memory than there is, takes no for an answer, and then spins.
+    Probe,
     /// Waits on a clock.
     Sleep {
         /// How long.
@@ -161,6 +175,18 @@ impl Hostile {
         Ok(match input {
             Input::Count => Value::Null,
             Input::Spin => spin(),
+            Input::Work { milliseconds, sleep: wait } => {
+                let began = Instant::now();
+                while began.elapsed() < Duration::from_millis(milliseconds) {
+                    black_box(began);
+                }
+                sleep(Duration::from_millis(wait));
+                Value::Null
+            }
+            Input::Probe => {
+                assert!(!grow(60_000), "there is so much memory");
+                spin()
+            }
             Input::Sleep { milliseconds } => {
                 sleep(Duration::from_millis(milliseconds));
                 Value::Null
@@ -206,6 +232,17 @@ impl Hostile {
             Input::Escape => escape(),
         })
     }
+}
+
+/// Whether the instance's memory could be grown by so many pages.
+#[cfg(target_family = "wasm")]
+fn grow(pages: usize) -> bool {
+    core::arch::wasm32::memory_grow(0, pages) != usize::MAX
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn grow(_: usize) -> bool {
+    false
 }
 
 fn spin() -> ! {
