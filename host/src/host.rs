@@ -34,9 +34,9 @@ impl Host {
     ///
     /// All that is wrong with the configuration and its guests.
     pub async fn start(config: Config, threads: usize) -> Result<Arc<Self>, config::Error> {
-        let engine = Engine::new(config.limits.memory_per_instance);
-        let engine = engine.map_err(|why| config.source.error(vec![Problem::new(Default::default(), why)]))?;
         let lane = Lane::new(threads);
+        let engine = Engine::new(config.limits.memory_per_instance, &lane);
+        let engine = engine.map_err(|why| config.source.error(vec![Problem::new(Default::default(), why)]))?;
         let catalog = Catalog::load(&config, &engine, &lane).await?;
         let shared = Arc::new(Shared { catalog, limits: config.limits.clone(), lane });
         try_out(&shared).await.map_err(|problems| config.source.error(problems))?;

@@ -149,6 +149,7 @@ fn new_store(engine: &wasmtime::Engine, context: Context, limits: &Limits) -> St
 /// for long.
 fn tick(cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline> {
     let Some(running) = &cx.data().running else { return Ok(UpdateDeadline::Interrupt) };
+    running.permit.lane().meet();
     let now = Instant::now();
     if now >= running.allowance.deadline {
         return Ok(UpdateDeadline::Interrupt);

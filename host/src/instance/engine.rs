@@ -1,6 +1,6 @@
 //! How wasmtime is set up, and the clock that stops guests.
 
-use crate::limits::TICK;
+use crate::limits::{Lane, SLOW_TICK, TICK, TICKS_UNTIL_SLOW};
 use carrel_arena::{Memories, MemoriesUse, Stacks, StacksUse};
 use std::{sync::Arc, thread};
 use wasmtime::Config;
@@ -22,12 +22,12 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine for instances of up to `memory_per_instance` bytes.
+    /// An engine for instances of up to `memory_per_instance` bytes, whose calls run in this lane.
     ///
     /// # Errors
     ///
     /// The system gives the process too few addresses, or no thread for the clock.
-    pub fn new(memory_per_instance: usize) -> Result<Self, String> {
+    pub(crate) fn new(memory_per_instance: usize, lane: &Lane) -> Result<Self, String> {
         let too_few = |error| {
             format!("cannot reserve addresses for the instances' memory: {error}; is `ulimit -v` set? It must not be")
         };
@@ -51,12 +51,14 @@ impl Engine {
             // One call at a time in a store is what a session promises anyway.
             .concurrency_support(false);
         let wasmtime = wasmtime::Engine::new(&config).map_err(|error| format!("cannot set up wasmtime: {error:#}"))?;
-        let ticking = wasmtime.weak();
+        let (ticking, lane) = (wasmtime.weak(), lane.clone());
         let tick = move || {
+            let mut alone = 0;
             while let Some(engine) = ticking.upgrade() {
                 engine.increment_epoch();
                 drop(engine);
-                thread::sleep(TICK);
+                alone = if lane.was_met() { 0 } else { TICKS_UNTIL_SLOW.min(alone + 1) };
+                thread::sleep(if alone == TICKS_UNTIL_SLOW { SLOW_TICK } else { TICK });
             }
         };
         let ticker = thread::Builder::new().name("carrel-ticker".into()).spawn(tick);

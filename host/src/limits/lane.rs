@@ -24,12 +24,29 @@ use tokio::sync::Semaphore;
 
 /// The permits.
 #[derive(Debug, Clone)]
-pub(crate) struct Lane(Arc<Semaphore>);
+pub(crate) struct Lane(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    permits: Semaphore,
+    met: AtomicBool,
+}
 
 impl Lane {
     /// For calls that run on so many threads.
     pub(crate) fn new(threads: usize) -> Self {
-        Self(Arc::new(Semaphore::new(threads.saturating_sub(1).max(1))))
+        let permits = Semaphore::new(threads.saturating_sub(1).max(1));
+        Self(Arc::new(Inner { permits, met: AtomicBool::new(false) }))
+    }
+
+    /// A guest was running when the clock ticked.
+    pub(crate) fn meet(&self) {
+        self.0.met.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one was since this was last asked.
+    pub(crate) fn was_met(&self) -> bool {
+        self.0.met.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -45,10 +62,15 @@ impl Permit {
         Self { lane, held: AtomicBool::new(false) }
     }
 
+    /// The lane that the permit is of.
+    pub(crate) fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
     /// Gives the permit back, if one is held: the call ended, or its tick did.
     pub(crate) fn give_back(&self) {
         if self.held.swap(false, Ordering::AcqRel) {
-            self.lane.0.add_permits(1);
+            self.lane.0.permits.add_permits(1);
         }
     }
 
@@ -58,7 +80,7 @@ impl Permit {
         Box::pin(async move {
             tokio::task::yield_now().await;
             // The semaphore is never closed, so that there is always a permit in the end.
-            if let Ok(permit) = self.lane.0.acquire().await {
+            if let Ok(permit) = self.lane.0.permits.acquire().await {
                 // No await between these two: a call that is dropped while it waits holds nothing.
                 permit.forget();
                 self.held.store(true, Ordering::Release);
@@ -83,7 +105,7 @@ mod tests {
         let lane = Lane::new(2);
         let (first, second) = (Arc::new(Permit::new(lane.clone())), Arc::new(Permit::new(lane.clone())));
         first.clone().next_turn().await;
-        assert_eq!(lane.0.available_permits(), 0);
+        assert_eq!(lane.0.permits.available_permits(), 0);
         // Waiting, and dropped while it waits.
         let waiting = tokio::spawn(second.clone().next_turn());
         tokio::task::yield_now().await;
@@ -91,10 +113,10 @@ mod tests {
         assert!(waiting.await.is_err());
         first.clone().next_turn().await;
         drop(first);
-        assert_eq!(lane.0.available_permits(), 1);
+        assert_eq!(lane.0.permits.available_permits(), 1);
         second.clone().next_turn().await;
         second.give_back();
         second.give_back();
-        assert_eq!(lane.0.available_permits(), 1);
+        assert_eq!(lane.0.permits.available_permits(), 1);
     }
 }
