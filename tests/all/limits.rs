@@ -57,7 +57,7 @@ async fn a_guest_that_takes_too_much_memory_is_stopped_at_once_or_bit_by_bit() {
         assert!(error["detail"].as_str().expect("text").contains("allows 4194304"), "{error}");
     }
     server.user("alice").at("/hostile").call(json!({"do": "take", "bytes": 3 << 20})).await.ok();
-    assert_eq!(server.host.engine().memories().memories, 2, "those that were stopped have given theirs back");
+    assert_eq!(server.host.engine().memories().in_use(), 2, "those that were stopped have given theirs back");
 }
 
 #[tokio::test(flavor = "multi_thread")]

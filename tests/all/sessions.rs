@@ -66,14 +66,14 @@ async fn an_idle_session_is_dropped_for_real() {
     let server = test.start().await;
     let listening = server.listen().await;
     server.user("alice").call(json!({"command": "note", "action": "add", "param1": "milk"})).await.ok();
-    assert_eq!(server.host.engine().memories().memories, 2);
+    assert_eq!(server.host.engine().memories().in_use(), 2);
     let dropped = async {
-        while server.host.registry().live() > 0 || server.host.engine().memories().memories > 0 {
+        while server.host.registry().live() > 0 || server.host.engine().memories().in_use() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(10), dropped).await.expect("the session and its memories are gone");
-    assert_eq!(server.host.engine().stacks().stacks, 0);
+    assert_eq!(server.host.engine().stacks().in_use(), 0);
     listening.stop().await.expect("the server ends");
 }
 
@@ -249,10 +249,10 @@ async fn ten_thousand_users_with_a_note_each() {
         worker.await.expect("all answers were right");
     }
     assert_eq!(server.host.registry().live(), USERS);
-    assert_eq!(server.host.engine().memories().memories, 2 * USERS);
+    assert_eq!(server.host.engine().memories().in_use(), 2 * USERS);
     let mappings = std::fs::read_to_string("/proc/self/maps").expect("the mappings").lines().count();
     println!("{} KiB for each of {USERS} users, {mappings} mappings in the process", (resident() - before) / USERS);
-    assert!(server.host.engine().stacks().guards_are_mappings || mappings < 1000, "{mappings} mappings");
+    assert!(server.host.engine().stacks().guards_are_mappings() || mappings < 1000, "{mappings} mappings");
 }
 
 /// KiB of this process that are in memory.

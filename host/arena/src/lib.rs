@@ -32,8 +32,8 @@ mod region;
 mod slots;
 mod stacks;
 
-pub use memories::{EXHAUSTED, Memories, MemoriesUse};
-pub use stacks::{Stacks, StacksUse};
+pub use memories::{EXHAUSTED, Memories};
+pub use stacks::Stacks;
 
 /// The size of a page that this crate assumes: that of Linux on x86-64 and, by default, on AArch64.
 pub(crate) const PAGE: usize = 4096;

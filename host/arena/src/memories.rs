@@ -30,15 +30,6 @@ pub struct Memories {
     sizes: Arc<[Arc<Slots>]>,
 }
 
-/// How much of [`Memories`] is in use.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct MemoriesUse {
-    /// Memories that exist.
-    pub memories: usize,
-    /// Memories of the smallest size that can exist at once.
-    pub capacity: usize,
-}
-
 impl Memories {
     /// Reserves addresses for memories of up to `largest` bytes each.
     ///
@@ -57,12 +48,9 @@ impl Memories {
         }
     }
 
-    /// How much is in use.
-    pub fn in_use(&self) -> MemoriesUse {
-        MemoriesUse {
-            memories: self.sizes.iter().map(|slots| slots.used()).sum(),
-            capacity: self.sizes.first().map_or(0, |slots| slots.count()),
-        }
+    /// Memories that exist.
+    pub fn in_use(&self) -> usize {
+        self.sizes.iter().map(|slots| slots.used()).sum()
     }
 
     fn allocate(&self, size: usize) -> Result<Slot, String> {
@@ -182,7 +170,7 @@ mod tests {
                 slice(&slot).fill(0xa5);
             }
         }
-        assert_eq!(memories.in_use().memories, 0);
+        assert_eq!(memories.in_use(), 0);
     }
 
     #[test]
@@ -198,7 +186,7 @@ mod tests {
             assert!(before == size || slice(&memory.slot)[before - 1] == 7 || before == 65536);
         }
         assert!(memory.grow_to((4 << 20) + 65536).is_err());
-        assert_eq!(memories.in_use().memories, 1);
+        assert_eq!(memories.in_use(), 1);
     }
 
     #[test]
@@ -220,7 +208,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(memories.in_use().memories, 0);
+        assert_eq!(memories.in_use(), 0);
     }
 
     #[test]

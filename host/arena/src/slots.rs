@@ -58,10 +58,6 @@ impl Slots {
         self.size
     }
 
-    pub(crate) fn count(&self) -> usize {
-        self.count
-    }
-
     pub(crate) fn region(&self) -> &Region {
         &self.region
     }

@@ -31,17 +31,6 @@ enum Guard {
     Protected,
 }
 
-/// How much of [`Stacks`] is in use.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct StacksUse {
-    /// Stacks that exist.
-    pub stacks: usize,
-    /// Stacks that can exist at once.
-    pub capacity: usize,
-    /// Whether guard pages cost a mapping each, because the kernel is older than 6.13.
-    pub guards_are_mappings: bool,
-}
-
 impl Stacks {
     /// Reserves addresses for stacks of `size` bytes each, the guard page not counted. `size` must be what
     /// [`wasmtime::Config::async_stack_size`] is given.
@@ -56,13 +45,14 @@ impl Stacks {
         Ok(Self { slots: Arc::new(Slots::reserve(size, most)?), guard })
     }
 
-    /// How much is in use.
-    pub fn in_use(&self) -> StacksUse {
-        StacksUse {
-            stacks: self.slots.used(),
-            capacity: self.slots.count(),
-            guards_are_mappings: self.guard == Guard::Protected,
-        }
+    /// Stacks that exist.
+    pub fn in_use(&self) -> usize {
+        self.slots.used()
+    }
+
+    /// Whether guard pages cost a mapping each, because the kernel is older than 6.13.
+    pub fn guards_are_mappings(&self) -> bool {
+        self.guard == Guard::Protected
     }
 
     fn allocate(&self) -> io::Result<Stack> {
@@ -158,7 +148,7 @@ mod tests {
             assert!(bytes.iter().all(|byte| *byte == 0));
             bytes.fill(0xee);
         }
-        assert_eq!(stacks.in_use().stacks, 0);
+        assert_eq!(stacks.in_use(), 0);
     }
 
     #[test]

@@ -46,6 +46,15 @@ async fn listen(host: Arc<Host>, threads: usize) -> Result<ExitCode, Error> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        // Whoever asks a second time does not want to wait.
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            say("error: stopped a second time: calls that were running are lost");
+            std::process::exit(1);
+        });
     };
     let left = http::serve(listener, host.clone(), http::app(host.clone()), shutdown).await;
     if left > 0 {
@@ -77,7 +86,7 @@ fn announce(host: &Host, address: &str, threads: usize) {
     for key in &config.ignored {
         say(&format!("note: `{key}` is a key of NAT's that has no effect here"));
     }
-    if host.engine().stacks().guards_are_mappings {
+    if host.engine().stacks().guards_are_mappings() {
         say("note: this kernel is older than 6.13: guard pages cost mappings, so that some 16,000 instances fit");
     }
     say("warning: nobody is verified: whoever sends a user's cookie, key or token is that user. Let only callers in \
@@ -89,19 +98,21 @@ fn limits(config: &Config, threads: usize) -> String {
     let size = |bytes: usize| bytesize::ByteSize::b(bytes as u64).to_string();
     let time = humantime::format_duration;
     format!(
-        "  a call       {} units of fuel, {}, {} of output, {} of body, {} deep\n  \
+        "  a call       {} units of fuel, {}, {} of output, {} of body, {} of log lines, {} deep\n  \
            an instance  {} of memory\n  \
            a session    {} waiting calls, dropped after {} idle (looked for every {})\n  \
-           the host     {} sessions, {threads} threads",
+           the host     {} sessions, {threads} threads; {} for running calls when it is stopped",
         limits.fuel_per_call,
         time(limits.deadline),
         size(limits.output_size),
         size(limits.body_size),
+        size(limits.log_size),
         limits.call_depth,
         size(limits.memory_per_instance),
         limits.queue_per_session,
         time(config.general.per_user_workflow_timeout),
         time(config.general.per_user_workflow_cleanup_interval),
         limits.max_sessions,
+        time(config.general.drain_timeout),
     )
 }

@@ -20,7 +20,9 @@ pub(super) fn substitute(text: &str, get: impl Fn(&str) -> Option<String>, probl
         };
         let set = get(name).filter(|value| !value.is_empty());
         let line = out.rsplit('\n').next().unwrap_or_default();
-        let comment = line.trim_start().starts_with('#') || line.contains(" #");
+        let quotes = |before: &str| before.matches(['"', '\'']).count();
+        let behind = line.match_indices(" #").any(|(at, _)| quotes(&line[..at]) % 2 == 0);
+        let comment = line.trim_start().starts_with('#') || behind;
         match set.or(default.map(str::to_owned)) {
             Some(value) if !value.contains('\n') => out.push_str(&value),
             _ if comment => out.push_str(&from[..from.len() - after.len()]),
@@ -65,7 +67,7 @@ mod tests {
 
     #[test]
     fn one_that_is_not_set_is_told_with_its_line() {
-        let (_, problems) = with("a: 1 # ${BEHIND}\n# ${IN_A_COMMENT}\nb: ${NOPE}\nc: ${LINES}\n");
+        let (_, problems) = with("a: 1 # ${BEHIND}\n# ${IN_A_COMMENT}\nb: \"x # ${NOPE}\"\nc: ${LINES}\n");
         let told: Vec<_> = problems.iter().map(|problem| (problem.line, problem.message.as_str())).collect();
         assert_eq!(
             told,

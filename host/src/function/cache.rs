@@ -24,7 +24,7 @@ use std::{
 use wasmtime::{Engine, component::Component};
 
 /// What a file begins with; the hash of the rest follows.
-const MAGIC: &[u8] = b"carrel compiled guest 1\n";
+const MAGIC: &[u8] = b"carrel compiled guest 2\n";
 const HASH: usize = blake3::OUT_LEN;
 /// A file that no start has used for so long is deleted.
 const UNUSED: Duration = Duration::from_secs(60 * 24 * 3600);
@@ -63,12 +63,13 @@ impl Cache {
     /// wasmtime's, of a guest that is no valid component.
     pub(super) fn compile(&self, engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Component> {
         let Some(folder) = &self.0 else { return Component::new(engine, wasm) };
-        let file = folder.join(format!("{}.cwasm", key(engine, wasm)));
-        if let Some(component) = load(engine, &file) {
+        let key = key(engine, wasm);
+        let file = folder.join(format!("{key}.cwasm"));
+        if let Some(component) = load(engine, &file, &key) {
             return Ok(component);
         }
         let component = Component::new(engine, wasm)?;
-        if let Err(error) = component.serialize().map_err(io::Error::other).and_then(|code| store(&file, &code)) {
+        if let Err(error) = component.serialize().map_err(io::Error::other).and_then(|code| store(&file, &key, &code)) {
             tracing::warn!("a compiled guest could not be kept in {}: {error}", file.display());
         }
         delete_unused(folder);
@@ -110,14 +111,15 @@ fn key(engine: &Engine, wasm: &[u8]) -> String {
     }
 
     let mut hasher = blake3::Hasher::new();
-    hasher.update(wasm);
+    // Files of another form have other names.
+    hasher.update(MAGIC).update(wasm);
     engine.precompile_compatibility_hash().hash(&mut Into(&mut hasher));
     hasher.finalize().to_hex().to_string()
 }
 
-fn load(engine: &Engine, file: &Path) -> Option<Component> {
+fn load(engine: &Engine, file: &Path, key: &str) -> Option<Component> {
     let bytes = fs::read(file).ok()?;
-    let code = verified(&bytes);
+    let code = verified(&bytes, key);
     let Some(code) = code else {
         tracing::warn!("{} is damaged, and is made anew", file.display());
         return None;
@@ -130,17 +132,23 @@ fn load(engine: &Engine, file: &Path) -> Option<Component> {
     Some(component)
 }
 
-fn verified(bytes: &[u8]) -> Option<&[u8]> {
+fn verified<'a>(bytes: &'a [u8], key: &str) -> Option<&'a [u8]> {
     let (hash, code) = bytes.strip_prefix(MAGIC)?.split_at_checked(HASH)?;
-    (blake3::hash(code).as_bytes() == hash).then_some(code)
+    (seal(key, code).as_bytes() == hash).then_some(code)
+}
+
+/// The hash that a file has before its code. The key is part of it, so that a file that was renamed is not taken for
+/// another guest's.
+fn seal(key: &str, code: &[u8]) -> blake3::Hash {
+    blake3::Hasher::new().update(key.as_bytes()).update(code).finalize()
 }
 
 /// Writes a file as a whole or not at all.
-fn store(file: &Path, code: &[u8]) -> io::Result<()> {
+fn store(file: &Path, key: &str, code: &[u8]) -> io::Result<()> {
     let unfinished = file.with_extension(format!("{}.tmp", std::process::id()));
     let written = fs::File::create(&unfinished).and_then(|mut out| {
         out.write_all(MAGIC)?;
-        out.write_all(blake3::hash(code).as_bytes())?;
+        out.write_all(seal(key, code).as_bytes())?;
         out.write_all(code)
     });
     let renamed = written.and_then(|()| fs::rename(&unfinished, file));

@@ -113,7 +113,7 @@ pub(crate) async fn load_guests(
     let loader = Loader { engine, linker, cache: Cache::open(&config.guest_cache), limits: &config.limits, lane };
     let mut guests: Vec<Arc<Guest>> = Vec::new();
     for (name, wasm) in BUILTIN {
-        match loader.load(GuestSource::BuiltIn(name), wasm).await {
+        match loader.load(GuestSource::BuiltIn, wasm).await {
             Ok(guest) => guests.push(Arc::new(guest)),
             Err(refused) => problems.push(refusal(&KeyPath::root(), &format!("the built-in guest {name}"), refused)),
         }

@@ -5,7 +5,7 @@ use super::{
     schema::{self, Schema},
 };
 use crate::{
-    instance::{self, Context, Engine, GuestPre, StopKind},
+    instance::{self, Context, Engine, GuestPre},
     limits::{Lane, Limits, Permit},
 };
 use serde_json::Value;
@@ -41,7 +41,7 @@ impl fmt::Debug for Guest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuestSource {
     /// It comes with Carrel.
-    BuiltIn(&'static str),
+    BuiltIn,
     /// A file that the configuration names, or that is in a folder that it names.
     File(PathBuf),
 }
@@ -49,7 +49,7 @@ pub enum GuestSource {
 impl fmt::Display for GuestSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::BuiltIn(_) => f.write_str("built in"),
+            Self::BuiltIn => f.write_str("built in"),
             Self::File(path) => write!(f, "{}", path.display()),
         }
     }
@@ -85,7 +85,7 @@ impl Loader<'_> {
         let permit = Arc::new(Permit::new(self.lane.clone()));
         let described = instance::describe(&pre, label, self.limits, permit).await;
         let described = described.map_err(|stop| {
-            let why = format!("was stopped when it was asked to describe itself: {}", Self::why(&stop.kind));
+            let why = format!("was stopped when it was asked to describe itself: it {}", stop.kind);
             match stop.kind.setting() {
                 Some(setting) => Refused::new(why, format!("`describe` runs within the limits, too: {setting}")),
                 None => Refused::new(why, "`describe` should only give its record; run the guest's own tests"),
@@ -118,10 +118,6 @@ impl Loader<'_> {
             return Err(Refused::new("gives a config-schema that is not of an object", "see `describe` in wit/"));
         }
         Ok(guest)
-    }
-
-    fn why(kind: &StopKind) -> String {
-        format!("it {kind}")
     }
 
     fn link(&self, wasm: &[u8]) -> Result<GuestPre<Context>, Refused> {
@@ -158,14 +154,14 @@ impl Loader<'_> {
     fn check_imports(&self, component: &Component) -> Result<(), Refused> {
         let engine = self.engine.wasmtime();
         let ty = component.component_type();
-        let imports: Vec<_> = ty.imports(engine).collect();
-        let refused: Vec<_> =
-            imports.iter().filter_map(|(name, _)| Some((name, instance::offered(name).err()?))).collect();
-        let Some((_, offered)) = refused.first() else { return Ok(()) };
-        let names: Vec<_> = refused.iter().map(|(name, _)| format!("`{name}`")).collect();
+        let names = ty.imports(engine).map(|(name, _)| name).filter(|name| !instance::is_offered(name));
+        let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
         Err(Refused::new(
             format!("imports {}, which the host does not give", names.join(", ")),
-            format!("it gives, with carrel: at version 0.1 and wasi: at 0.2: {}", offered.join(", ")),
+            format!("it gives, with carrel: at version 0.1 and wasi: at 0.2: {}", instance::OFFERED.join(", ")),
         ))
     }
 }

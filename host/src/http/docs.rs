@@ -8,11 +8,10 @@ use crate::Host;
 use axum::{
     Router,
     body::Body,
-    extract::Path,
     response::{Html, IntoResponse},
     routing::get,
 };
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use std::sync::Arc;
 use swagger_ui_dist::{ApiDefinition, OpenApiSource};
 use tower::ServiceExt;
@@ -36,9 +35,10 @@ const PAGE: &str = r##"<!DOCTYPE html>
 pub(super) fn routes() -> Router<Arc<Host>> {
     let source = ApiDefinition { uri_prefix: "/assets", api_definition: OpenApiSource::Uri(""), title: None };
     let assets = swagger_ui_dist::generate_routes(source);
-    Router::new()
-        .route("/docs", get(async || Html(PAGE)))
-        .route("/docs/{asset}", get(async move |Path(asset): Path<String>| asset_of(assets, &asset).await))
+    Router::new().route("/docs", get(async || Html(PAGE))).route(
+        "/docs/{asset}",
+        get(async move |uri: Uri| asset_of(assets, uri.path().trim_start_matches("/docs/")).await),
+    )
 }
 
 async fn asset_of(assets: Router, name: &str) -> Result<Response<Body>, Error> {

@@ -89,9 +89,10 @@ async fn health(State(host): State<Arc<Host>>) -> Result<Response<Body>, Error> 
 }
 
 fn known_paths(host: &Host) -> HashSet<String> {
-    let own = ["/health", "/openapi.json", "/docs"].map(str::to_owned);
+    let monitor = host.config().general.enable_per_user_monitoring.then_some("/monitor/users");
+    let own = ["/health", "/openapi.json", "/docs"].into_iter().chain(monitor).map(str::to_owned);
     let routes = endpoints(host).into_iter().flat_map(|it| FORMS.map(|form| format!("{}{form}", it.path)));
-    own.into_iter().chain(routes).collect()
+    own.chain(routes).collect()
 }
 
 /// A path with a `/` too many is sent on to the one without, as NAT does; any other is not there.

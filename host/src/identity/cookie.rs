@@ -15,8 +15,9 @@ pub(super) fn find(headers: &HeaderMap, name: &str) -> Option<String> {
         for pair in header.as_bytes().split(|byte| *byte == b';') {
             let equals = pair.iter().position(|byte| *byte == b'=');
             let (key, value) = equals.map_or((&[][..], pair), |at| (&pair[..at], &pair[at + 1..]));
-            // A name that is not ASCII is not ours, so only a value needs its characters.
-            if key.trim_ascii() == name.as_bytes() || latin1(key).trim_matches(is_space) == name {
+            // Beyond ASCII there are two more spaces.
+            let named = || key.trim_ascii() == name.as_bytes();
+            if named() || (!key.is_ascii() && latin1(key).trim_matches(is_space) == name) {
                 found = Some(value);
             }
         }

@@ -1,7 +1,7 @@
 //! How wasmtime is set up, and the clock that stops guests.
 
 use crate::limits::{Lane, SLOW_TICK, TICK, TICKS_UNTIL_SLOW};
-use carrel_arena::{Memories, MemoriesUse, Stacks, StacksUse};
+use carrel_arena::{Memories, Stacks};
 use std::{sync::Arc, thread};
 use wasmtime::Config;
 
@@ -70,14 +70,14 @@ impl Engine {
         &self.wasmtime
     }
 
-    /// Linear memories in use.
-    pub fn memories(&self) -> MemoriesUse {
-        self.memories.in_use()
+    /// Linear memories, of all instances.
+    pub fn memories(&self) -> &Memories {
+        &self.memories
     }
 
-    /// Fiber stacks in use.
-    pub fn stacks(&self) -> StacksUse {
-        self.stacks.in_use()
+    /// Fiber stacks, of all instances.
+    pub fn stacks(&self) -> &Stacks {
+        &self.stacks
     }
 
     /// Whether an error says that the host has no room for another instance.

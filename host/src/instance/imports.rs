@@ -49,7 +49,7 @@ fn session_of<'a>(cx: &'a StoreContextMut<'_, Context>) -> Option<&'a Session> {
 }
 
 /// The interfaces that [`linker`] gives, without versions: for the message to an author who imports another.
-const OFFERED: [&str; 28] = [
+pub(crate) const OFFERED: [&str; 31] = [
     "carrel:function/functions",
     "carrel:function/output",
     "carrel:function/session",
@@ -78,16 +78,17 @@ const OFFERED: [&str; 28] = [
     "wasi:sockets/ip-name-lookup",
     "wasi:sockets/network",
     "wasi:sockets/tcp",
+    "wasi:sockets/tcp-create-socket",
+    "wasi:sockets/udp",
+    "wasi:sockets/udp-create-socket",
 ];
 
-/// Whether an import is among those that the host gives, as far as its name and version tell. The second part of the
-/// answer is what it gives instead.
-pub(crate) fn offered(name: &str) -> Result<(), &'static [&'static str]> {
+/// Whether an import is among those that the host gives, as far as its name and version tell.
+pub(crate) fn is_offered(name: &str) -> bool {
     let (interface, version) = name.split_once('@').unwrap_or((name, ""));
-    let sockets = interface.starts_with("wasi:sockets/");
     let right_version = match interface.split_once(':') {
         Some(("carrel", _)) => version.starts_with("0.1."),
         _ => version.starts_with("0.2."),
     };
-    if right_version && (sockets || OFFERED.contains(&interface)) { Ok(()) } else { Err(&OFFERED) }
+    right_version && OFFERED.contains(&interface)
 }

@@ -33,5 +33,5 @@ pub(crate) use contract::{
     carrel::function::types::{Description, Json},
 };
 pub use engine::Engine;
-pub(crate) use imports::{linker, offered};
+pub(crate) use imports::{OFFERED, is_offered, linker};
 pub use stop::{Stop, StopKind};
