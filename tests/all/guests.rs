@@ -168,4 +168,5 @@ fn the_budget_of_log_lines_is_one_for_all_that_a_call_calls() {
     let print = r#"{"do":"print","text":"0123456789","times":10}"#;
     let log = logged(&format!(r#"{{"do":"call","name":"hostile2","input":{print}}}"#), "1000");
     assert_eq!(log.matches("0123456789").count(), 7, "{log}");
+    assert_eq!(log.matches("limits.log_size").count(), 1, "{log}");
 }

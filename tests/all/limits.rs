@@ -122,12 +122,7 @@ async fn no_more_calls_of_a_user_wait_than_may() {
     let server = Test::hostile().set("limits.queue_per_session", 2).start().await;
     let mallory = server.user("mallory").at("/hostile");
     let slow = json!({"do": "sleep", "milliseconds": 300});
-    let calls: Vec<_> = (0..8)
-        .map(|_| {
-            let (mallory, slow) = (mallory.clone(), slow.clone());
-            tokio::spawn(async move { mallory.call(slow).await })
-        })
-        .collect();
+    let calls: Vec<_> = (0..8).map(|_| mallory.spawn(slow.clone())).collect();
     tokio::task::yield_now().await;
     server.user("alice").at("/hostile").call(json!({"do": "count"})).await.ok();
     let (mut served, mut refused) = (0, 0);
@@ -150,12 +145,7 @@ async fn a_call_waits_for_its_turn_no_longer_than_the_deadline() {
     let server = Test::hostile().set("limits.deadline", "200ms").start().await;
     let mallory = server.user("mallory").at("/hostile");
     let slow = json!({"do": "sleep", "milliseconds": 60_000});
-    let calls: Vec<_> = (0..3)
-        .map(|_| {
-            let (mallory, slow) = (mallory.clone(), slow.clone());
-            tokio::spawn(async move { mallory.call(slow).await })
-        })
-        .collect();
+    let calls: Vec<_> = (0..3).map(|_| mallory.spawn(slow.clone())).collect();
     let mut details = Vec::new();
     for call in calls {
         let error = call.await.expect("no panic").error(504, "deadline_exceeded");

@@ -120,17 +120,9 @@ async fn a_caller_who_goes_away_leaves_no_call_half_way() {
     let server = Test::hostile().start().await;
     let alice = server.user("alice").at("/hostile");
     alice.call(json!({"do": "count"})).await.ok();
-    let gone = {
-        let alice = alice.clone();
-        tokio::spawn(async move { alice.call(json!({"do": "sleep", "milliseconds": 100})).await })
-    };
-    let running = async {
-        while server.host.registry().in_use() == 0 {
-            tokio::task::yield_now().await;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
-    running.await;
+    let gone = alice.spawn(json!({"do": "sleep", "milliseconds": 100}));
+    server.until_in_use(1).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
     gone.abort();
     assert!(gone.await.is_err_and(|error| error.is_cancelled()));
     // The next call waits for the abandoned one, and finds the state that it left.
@@ -142,23 +134,11 @@ async fn a_caller_who_goes_away_while_waiting_is_not_called_for() {
     let server = Test::hostile().start().await;
     let alice = server.user("alice").at("/hostile");
     alice.call(json!({"do": "count"})).await.ok();
-    let slow = {
-        let alice = alice.clone();
-        tokio::spawn(async move { alice.call(json!({"do": "sleep", "milliseconds": 300})).await })
-    };
-    while server.host.registry().in_use() == 0 {
-        tokio::task::yield_now().await;
-    }
+    let slow = alice.spawn(json!({"do": "sleep", "milliseconds": 300}));
+    server.until_in_use(1).await;
     for route in ["/hostile", "/hostile/stream"] {
-        let waiting: Vec<_> = (0..10)
-            .map(|_| {
-                let alice = alice.clone().at(route);
-                tokio::spawn(async move { alice.call(json!({"do": "count"})).await })
-            })
-            .collect();
-        while server.host.registry().in_use() < 11 {
-            tokio::task::yield_now().await;
-        }
+        let waiting: Vec<_> = (0..10).map(|_| alice.clone().at(route).spawn(json!({"do": "count"}))).collect();
+        server.until_in_use(11).await;
         for call in waiting {
             call.abort();
             assert!(call.await.is_err_and(|error| error.is_cancelled()));
@@ -174,13 +154,8 @@ async fn a_host_that_is_stopped_lets_calls_end_and_takes_no_more() {
     let server = Test::hostile().start().await;
     let listening = server.listen().await;
     let address = listening.address;
-    let slow = {
-        let alice = server.user("alice").at("/hostile");
-        tokio::spawn(async move { alice.call(json!({"do": "sleep", "milliseconds": 300})).await })
-    };
-    while server.host.registry().in_use() == 0 {
-        tokio::task::yield_now().await;
-    }
+    let slow = server.user("alice").at("/hostile").spawn(json!({"do": "sleep", "milliseconds": 300}));
+    server.until_in_use(1).await;
     let stopped = listening.stop();
     let done = Arc::new(AtomicBool::new(false));
     let refused = {
@@ -210,13 +185,8 @@ async fn a_host_does_not_wait_for_calls_for_ever() {
     let test = Test::hostile().set("general.drain_timeout", "50ms").set("limits.deadline", "2s");
     let server = test.start().await;
     let listening = server.listen().await;
-    let slow = {
-        let alice = server.user("alice").at("/hostile");
-        tokio::spawn(async move { alice.call(json!({"do": "sleep", "milliseconds": 60_000})).await })
-    };
-    while server.host.registry().in_use() == 0 {
-        tokio::task::yield_now().await;
-    }
+    let slow = server.user("alice").at("/hostile").spawn(json!({"do": "sleep", "milliseconds": 60_000}));
+    server.until_in_use(1).await;
     assert_eq!(listening.stop().await.expect("the server ends"), 1, "one call was left");
     slow.await.expect("no panic").error(504, "deadline_exceeded");
 }

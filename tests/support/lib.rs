@@ -143,6 +143,13 @@ impl Server {
         self.send(Request::get(path).body(Body::empty()).expect("a request")).await
     }
 
+    /// Waits until so many calls wait or run.
+    pub async fn until_in_use(&self, calls: usize) {
+        while self.host.registry().in_use() < calls {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Serves on a port of the system's choice, until [`Listening::stop`].
     pub async fn listen(&self) -> Listening {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -203,6 +210,12 @@ impl Caller {
     /// A call with a JSON body.
     pub async fn call(&self, input: Value) -> Reply {
         self.body(input.to_string()).await
+    }
+
+    /// A call in a task of its own.
+    pub fn spawn(&self, input: Value) -> JoinHandle<Reply> {
+        let caller = self.clone();
+        tokio::spawn(async move { caller.call(input).await })
     }
 
     /// A call with any body, declared as JSON.

@@ -17,6 +17,8 @@ use wasmtime_wasi::{
 const LINE: usize = 4096;
 /// Bytes that the host's own part of a line takes.
 const LINE_HEAD: usize = 128;
+/// A budget that is passed, and of which that was told.
+const SPENT: usize = usize::MAX;
 
 /// Whose lines they are, and how many may still come.
 #[derive(Debug)]
@@ -30,7 +32,6 @@ pub(super) struct Log {
 
 #[derive(Debug, Default)]
 struct State {
-    dropped: bool,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
 }
@@ -53,7 +54,6 @@ impl Log {
     /// A call of this instance ended: lines without an end are lines too.
     pub(super) fn flush(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.dropped = false;
         for stream in [Stream::Stdout, Stream::Stderr] {
             let rest = std::mem::take(state.buffer(stream));
             if !rest.is_empty() {
@@ -67,9 +67,9 @@ impl Log {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n').flat_map(|piece| piece.chunks(LINE)) {
             // What begins a line pays for the host's part of it.
             let head = if state.buffer(stream).is_empty() { LINE_HEAD } else { 0 };
-            let pay = |left: usize| left.checked_sub(head + piece.len());
+            let pay = |left: usize| left.checked_sub(head + piece.len()).filter(|_| left != SPENT);
             if self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay).is_err() {
-                self.say_dropped(&mut state);
+                self.say_dropped();
                 return;
             }
             let buffer = state.buffer(stream);
@@ -81,10 +81,10 @@ impl Log {
         }
     }
 
-    fn say_dropped(&self, state: &mut State) {
+    /// Once for a call, whichever of its functions passes the budget first.
+    fn say_dropped(&self) {
         // Nothing more of this call fits, not even shorter lines: a reader should not have to guess what is missing.
-        self.budget.store(0, Ordering::Relaxed);
-        if !std::mem::replace(&mut state.dropped, true) {
+        if self.budget.swap(SPENT, Ordering::Relaxed) != SPENT {
             let (function, user) = (&*self.function, self.user.as_str());
             tracing::warn!(target: "guest", function, user, "the rest of this call's lines is dropped: limits.log_size");
         }

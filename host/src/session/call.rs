@@ -163,7 +163,7 @@ pub(crate) async fn run(
 ) -> Done<Result<String, GuestError>> {
     let session = taken.session.clone();
     let limits = session.limits();
-    let before = session.current().touched.len();
+    let before = session.current().ticks;
     let mut left = allowance;
     let mut instance = match taken.instance.take() {
         Some(instance) => instance,
@@ -186,7 +186,7 @@ pub(crate) async fn run(
     let mut done = instance.call(input, &session, limits, left, depth, emitter).await;
     done.fuel += allowance.fuel - left.fuel;
     match &done.result {
-        Ok(_) => taken.put_back(instance, before),
+        Ok(_) => taken.put_back(instance),
         Err(stop) => {
             drop(instance);
             session.lose(taken.position, before, stop);

@@ -81,8 +81,11 @@ pub(crate) enum Slot {
 /// What a call does with its session's instances, by their functions' positions.
 #[derive(Default)]
 struct Current {
-    /// Those that it has used and put back.
-    touched: Vec<usize>,
+    /// Those that it has used and put back, each with the tick at which it last did: no more than there are functions,
+    /// however often they are called.
+    touched: Vec<(usize, u64)>,
+    /// Counts what was put back.
+    ticks: u64,
     /// Those that are there because it has made them: nothing is lost with one of these.
     made: Vec<usize>,
     /// Those that were there before it, and are gone.
@@ -180,12 +183,12 @@ impl Session {
         (current.lost.iter().map(name).collect(), stop)
     }
 
-    /// A function was stopped: its instance is gone, and so are those that it has used since the call had used so many.
-    fn lose(&self, position: usize, since: usize, stop: &Stop) {
-        let mut touched = {
+    /// A function was stopped: its instance is gone, and so are those that it has used, which is since this tick.
+    fn lose(&self, position: usize, since: u64, stop: &Stop) {
+        let mut touched: Vec<usize> = {
             let mut current = self.current();
             current.stop = Some(stop.clone());
-            current.touched.split_off(since)
+            current.touched.extract_if(.., |(_, at)| *at > since).map(|(touched, _)| touched).collect()
         };
         touched.retain(|touched| {
             // Dropped outside of the slot's lock.
@@ -211,23 +214,17 @@ impl Session {
 }
 
 impl Taken {
-    /// Puts the instance back: it ended well. The call had used so many before it.
-    fn put_back(mut self, instance: Box<Instance>, since: usize) {
+    /// Puts the instance back: it ended well.
+    fn put_back(mut self, instance: Box<Instance>) {
         self.put_back = true;
         *self.session.slot(self.position) = Slot::Idle(instance);
         let mut current = self.session.current();
-        current.touched.push(self.position);
-        // One that calls the same sibling again and again has used it once.
-        let own = &mut current.touched[since..];
-        own.sort_unstable();
-        let mut kept = since;
-        for at in since..current.touched.len() {
-            if at == since || current.touched[at] != current.touched[kept - 1] {
-                current.touched[kept] = current.touched[at];
-                kept += 1;
-            }
+        current.ticks += 1;
+        let now = current.ticks;
+        match current.touched.iter_mut().find(|(touched, _)| *touched == self.position) {
+            Some((_, at)) => *at = now,
+            None => current.touched.push((self.position, now)),
         }
-        current.touched.truncate(kept);
     }
 }
 
