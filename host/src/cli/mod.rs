@@ -11,7 +11,7 @@ mod validate;
 use crate::{
     Host,
     config::{self, Config, Problem},
-    observe::{self, LogFormat},
+    observe::{self, LogFormat, Pace},
 };
 use clap::{Args, Parser, Subcommand};
 use std::{
@@ -73,7 +73,8 @@ impl From<config::Error> for Error {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let _log = observe::log(cli.log_format);
+    let pace = if matches!(cli.command, Command::Serve(_)) { Pace::Drop } else { Pace::Wait };
+    let _log = observe::log(cli.log_format, pace);
     let done = match cli.command {
         Command::Serve(arguments) => serve::serve(arguments),
         Command::Run(arguments) => run::run(arguments),
