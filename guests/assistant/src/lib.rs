@@ -1,6 +1,10 @@
 //! `per_user_assistant`: one entrance to a user's notepad and preferences. It counts the commands that it was given.
+#![cfg_attr(target_family = "wasm", no_std)]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
+use alloc::{format, string::String, vec::Vec};
 use carrel_guest::{Context, Error, Function, FunctionName, IndexMap};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -144,7 +148,7 @@ impl Function for Assistant {
         // Every command counts, a failed one too.
         self.commands_executed += 1;
         let commands_executed = self.commands_executed;
-        let command = input.command.to_lowercase();
+        let command = carrel_guest::to_lowercase(&input.command);
         let say = |success, message: String| UserAssistantOutput {
             success,
             message,

@@ -1,6 +1,10 @@
 //! `per_user_notepad`: one user's notes, in the order in which they were added.
+#![cfg_attr(target_family = "wasm", no_std)]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
+use alloc::{format, string::String, vec::Vec};
 use carrel_guest::{Context, Error, Function};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -87,7 +91,7 @@ impl Function for Notepad {
     }
 
     fn call(&mut self, input: NoteInput, _: &Context) -> Result<NoteOutput, Error> {
-        let action = input.action.to_lowercase();
+        let action = carrel_guest::to_lowercase(&input.action);
         Ok(match action.as_str() {
             "add" => self.add(input.content),
             "list" => self.list(),

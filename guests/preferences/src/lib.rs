@@ -1,6 +1,10 @@
 //! `per_user_preferences`: one user's settings, in the order in which they were first set.
+#![cfg_attr(target_family = "wasm", no_std)]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
+use alloc::{format, string::String};
 use carrel_guest::{Context, Error, Function, IndexMap};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,7 +19,7 @@ pub struct PreferencesConfig {
 }
 
 fn light_english() -> IndexMap<String, String> {
-    [("theme", "light"), ("language", "en")].map(|(key, value)| (key.into(), value.into())).into()
+    [("theme", "light"), ("language", "en")].into_iter().map(|(key, value)| (key.into(), value.into())).collect()
 }
 
 /// Input for preference operations.
@@ -50,7 +54,7 @@ pub struct Preferences {
 }
 
 fn answer(success: bool, message: impl Into<String>) -> PreferenceOutput {
-    PreferenceOutput { success, message: message.into(), value: String::new(), preferences: IndexMap::new() }
+    PreferenceOutput { success, message: message.into(), value: String::new(), preferences: IndexMap::default() }
 }
 
 impl Preferences {
@@ -93,7 +97,7 @@ impl Function for Preferences {
     }
 
     fn call(&mut self, input: PreferenceInput, _: &Context) -> Result<PreferenceOutput, Error> {
-        let action = input.action.to_lowercase();
+        let action = carrel_guest::to_lowercase(&input.action);
         Ok(match action.as_str() {
             "set" => self.set(input.key, input.value),
             "get" => self.get(&input.key),

@@ -4,8 +4,15 @@
 //! test gives it, so that a function that calls siblings can be tested without WebAssembly.
 
 use crate::CallError;
+use alloc::{
+    boxed::Box,
+    collections::BTreeMap,
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+use core::cell::RefCell;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{cell::RefCell, collections::BTreeMap};
 
 /// What a stand-in for a sibling is: input to output, both JSON text.
 pub type Sibling = Box<dyn Fn(&str) -> Result<String, CallError>>;

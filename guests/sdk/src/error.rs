@@ -1,6 +1,7 @@
 //! What calls fail with.
 
-use std::fmt;
+use alloc::string::{String, ToString};
+use core::fmt;
 
 /// Why a call has no output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +36,7 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl core::error::Error for Error {}
 
 /// A failed sibling call that is not handled makes the caller fail too.
 impl From<CallError> for Error {
@@ -73,4 +74,4 @@ impl fmt::Display for CallError {
     }
 }
 
-impl std::error::Error for CallError {}
+impl core::error::Error for CallError {}

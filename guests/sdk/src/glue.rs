@@ -3,9 +3,13 @@
 //! Plain functions rather than code in the macro, so that they are compiled, linted and tested here.
 
 use crate::{Context, Error, Function};
-use schemars::generate::SchemaSettings;
+use alloc::{
+    format,
+    string::{String, ToString},
+};
+use core::cell::RefCell;
+use schemars::{Schema, generate::SchemaSettings};
 use serde::de::DeserializeOwned;
-use std::cell::RefCell;
 
 /// The instance's state: nothing until it is configured.
 pub struct Slot<F>(RefCell<Option<F>>);
@@ -16,6 +20,11 @@ impl<F> Slot<F> {
         Self(RefCell::new(None))
     }
 }
+
+// SAFETY: a component's instance has one thread, so that nothing is shared. Where there are more, this is not compiled.
+#[cfg(all(target_family = "wasm", not(target_feature = "atomics")))]
+#[allow(unsafe_code)]
+unsafe impl<F> Sync for Slot<F> {}
 
 /// What `describe` answers, before it becomes the contract's record.
 pub struct Description {
@@ -33,26 +42,19 @@ pub struct Description {
 
 /// Describes a function by its types.
 pub fn describe<F: Function>() -> Description {
+    let settings = SchemaSettings::draft2020_12;
     Description {
         name: F::NAME,
         summary: F::SUMMARY,
-        config_schema: SchemaSettings::draft2020_12()
-            .into_generator()
-            .into_root_schema_for::<F::Config>()
-            .as_value()
-            .to_string(),
-        input_schema: SchemaSettings::draft2020_12()
-            .into_generator()
-            .into_root_schema_for::<F::Input>()
-            .as_value()
-            .to_string(),
-        output_schema: SchemaSettings::draft2020_12()
-            .for_serialize()
-            .into_generator()
-            .into_root_schema_for::<F::Output>()
-            .as_value()
-            .to_string(),
+        config_schema: text(settings().into_generator().into_root_schema_for::<F::Config>()),
+        input_schema: text(settings().into_generator().into_root_schema_for::<F::Input>()),
+        output_schema: text(settings().for_serialize().into_generator().into_root_schema_for::<F::Output>()),
     }
+}
+
+/// Schemas are written by what writes outputs: `Display` would be another one, in each guest.
+fn text(schema: Schema) -> String {
+    serde_json::to_string(schema.as_value()).unwrap_or_default()
 }
 
 /// Makes the state from the configuration.

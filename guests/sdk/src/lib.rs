@@ -66,10 +66,22 @@
 //! * [`Context`]: the same user's other functions, the user's id, partial results.
 //! * [`Error`], [`CallError`]: what a call and a sibling call can fail with.
 //! * [`FunctionName`]: a configuration's reference to another function.
+//! * [`to_lowercase`]: for smaller guests.
+//!
+//! # Without the standard library
+//!
+//! With `default-features = false` a guest can be `no_std`: it then has `core` and `alloc`, and an allocator and a panic
+//! handler from here. It cannot print, a panic leaves no text in the log, and it is a good deal smaller.
+#![cfg_attr(all(target_family = "wasm", not(feature = "std")), no_std)]
 
+extern crate alloc;
+
+#[cfg(all(target_family = "wasm", not(feature = "std")))]
+mod bare;
 mod context;
 mod error;
 mod function;
+mod lowercase;
 mod name;
 
 #[cfg(target_family = "wasm")]
@@ -81,9 +93,21 @@ pub mod glue;
 pub use context::{Context, Sibling};
 pub use error::{CallError, Error};
 pub use function::Function;
+pub use lowercase::to_lowercase;
 pub use name::FunctionName;
 
-pub use indexmap::{self, IndexMap};
+#[doc(hidden)]
+pub use alloc::string::String;
+#[cfg(feature = "std")]
+pub use indexmap::IndexMap;
+/// A map that keeps its order. Make an empty one with `default()`, and one of pairs with `collect()`.
+///
+/// Without the standard library there are no random seeds for its hashes.
+#[cfg(not(feature = "std"))]
+#[allow(deprecated)] // in favour of the standard library's
+pub type IndexMap<K, V, S = core::hash::BuildHasherDefault<core::hash::SipHasher>> = indexmap::IndexMap<K, V, S>;
+
+pub use indexmap;
 pub use schemars;
 pub use serde;
 pub use serde_json;
@@ -100,23 +124,19 @@ macro_rules! export {
 
             struct Component;
 
-            ::std::thread_local! {
-                static INSTANCE: $crate::glue::Slot<$function> = const { $crate::glue::Slot::empty() };
-            }
+            static INSTANCE: $crate::glue::Slot<$function> = $crate::glue::Slot::empty();
 
             impl $crate::bindings::Guest for Component {
                 fn describe() -> $crate::bindings::Description {
                     $crate::glue::describe::<$function>().into()
                 }
 
-                fn configure(config: ::std::string::String) -> ::std::result::Result<(), ::std::string::String> {
-                    INSTANCE.with(|slot| $crate::glue::configure(slot, &config))
+                fn configure(config: $crate::String) -> ::core::result::Result<(), $crate::String> {
+                    $crate::glue::configure(&INSTANCE, &config)
                 }
 
-                fn call(
-                    input: ::std::string::String,
-                ) -> ::std::result::Result<::std::string::String, $crate::bindings::Error> {
-                    INSTANCE.with(|slot| $crate::glue::call(slot, &input)).map_err(::std::convert::Into::into)
+                fn call(input: $crate::String) -> ::core::result::Result<$crate::String, $crate::bindings::Error> {
+                    $crate::glue::call(&INSTANCE, &input).map_err(::core::convert::Into::into)
                 }
             }
 

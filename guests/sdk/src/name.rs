@@ -1,8 +1,9 @@
 //! A configuration's reference to another function.
 
+use alloc::{borrow::Cow, string::String};
+use core::{fmt, ops::Deref};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
-use std::{borrow::Cow, fmt, ops::Deref};
 
 /// The name of another function, as a field of [`Function::Config`](crate::Function::Config).
 ///
