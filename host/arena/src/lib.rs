@@ -9,6 +9,8 @@
 //!
 //! * [`Memories`]: linear memories, in slots of a few sizes, for [`wasmtime::Config::with_host_memory`].
 //! * [`Stacks`]: fiber stacks with guard pages, for [`wasmtime::Config::with_host_stack`].
+//! * [`Tracked`]: a store whose memories the host can read and write while nothing runs in it.
+//! * `watch`: which pages of a memory were written to, as the kernel tells.
 //! * `region`: one reserved range of addresses, opened from its start as slots are needed.
 //! * `slots`: which slots of a region are in use.
 //!
@@ -21,6 +23,18 @@
 //!   (`memory_reservation(0)`, `memory_guard_size(0)`), and [`Memories`] refuses to make a memory otherwise.
 //!
 //! This is the only crate of the project that manages memory by hand; each unsafe block argues its safety.
+//!
+//! # Checking
+//!
+//! The unit tests hold slots against a plain model; those in `tests/arena` have real guests look for each other's bytes,
+//! and access memory at and beyond every edge. `cargo bench -p carrel-arena` measures what a slot costs that is used
+//! again. Valgrind is to find nothing in the unit tests, apart from those that reserve a terabyte or touch guard pages;
+//! it cannot follow fibers:
+//!
+//! ```console
+//! $ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='valgrind -q --error-exitcode=9'
+//! $ cargo test -p carrel-arena --lib -- --test-threads 1 memories_are memories_of stacks_are a_slot_ a_stack_that
+//! ```
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!(
@@ -31,9 +45,12 @@ mod memories;
 mod region;
 mod slots;
 mod stacks;
+mod tracked;
+mod watch;
 
 pub use memories::{EXHAUSTED, Memories};
 pub use stacks::Stacks;
+pub use tracked::Tracked;
 
-/// The size of a page that this crate assumes: that of Linux on x86-64 and, by default, on AArch64.
-pub(crate) const PAGE: usize = 4096;
+/// Bytes of a page, as this crate assumes it: that of Linux on x86-64 and, by default, on AArch64.
+pub const PAGE: usize = 4096;

@@ -4,8 +4,16 @@
 //! four times the one before, so that a memory that grows page by page is copied a third of its size in all. Small
 //! slots matter twice: a slot of 2 MiB or more costs a page of page tables for itself.
 
-use crate::slots::Slots;
-use std::{ptr::NonNull, sync::Arc};
+use crate::{
+    slots::{Keep, Slots},
+    tracked,
+    watch::Watch,
+};
+use std::{
+    ops::Range,
+    ptr::NonNull,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
 /// What the error of a memory that finds no slot begins with.
@@ -28,6 +36,8 @@ const RESIDENT: usize = 64 << 20;
 #[derive(Debug, Clone)]
 pub struct Memories {
     sizes: Arc<[Arc<Slots>]>,
+    /// What notes writes; none, where the kernel cannot.
+    watch: Option<Arc<Watch>>,
 }
 
 impl Memories {
@@ -37,15 +47,46 @@ impl Memories {
     ///
     /// The kernel gives the process too few addresses (`ulimit -v`).
     pub fn new(largest: usize) -> std::io::Result<Self> {
+        Self::with_slots(largest, MOST_SLOTS)
+    }
+
+    /// The same, with at most `slots` slots of each size: so few that tests can use them up. A memory that finds none
+    /// of its size is put in a larger one, so `slots` times the number of sizes is the most memories there can be.
+    ///
+    /// # Errors
+    ///
+    /// The kernel gives the process too few addresses (`ulimit -v`).
+    pub fn with_slots(largest: usize, slots: usize) -> std::io::Result<Self> {
+        Self::reserve(largest, slots, Keep { of_each: KEEP, of_all: RESIDENT })
+    }
+
+    /// The same as [`Memories::new`], with other figures for what free slots keep: for measuring which are good.
+    #[doc(hidden)]
+    pub fn with_keep(largest: usize, of_each: usize, of_all: usize) -> std::io::Result<Self> {
+        Self::reserve(largest, MOST_SLOTS, Keep { of_each, of_all })
+    }
+
+    fn reserve(largest: usize, slots: usize, keep: Keep) -> std::io::Result<Self> {
         let mut sizes = Vec::new();
         let mut size = SMALLEST;
         loop {
-            sizes.push(Arc::new(Slots::reserve(size, (ADDRESSES / size).min(MOST_SLOTS))?));
+            sizes.push(Arc::new(Slots::reserve(size, (ADDRESSES / size).min(slots), keep)?));
             if size >= largest {
-                return Ok(Self { sizes: sizes.into() });
+                let watch = Watch::new().filter(|watch| sizes.iter().all(|slots| slots.watch_by(watch)));
+                return Ok(Self { sizes: sizes.into(), watch: watch.map(Arc::new) });
             }
             size *= 4;
         }
+    }
+
+    /// What notes writes, where the kernel can.
+    pub(crate) fn watch(&self) -> Option<&Arc<Watch>> {
+        self.watch.as_ref()
+    }
+
+    /// Whether the kernel tells which pages of a memory were written to.
+    pub fn writes_are_noted(&self) -> bool {
+        self.watch.is_some()
     }
 
     /// Memories that exist.
@@ -59,7 +100,7 @@ impl Memories {
         // A slot of the next size serves as well, if all of this one are in use.
         let taken = self.sizes[fitting..].iter().find_map(|slots| Some((slots, slots.take()?)));
         let (slots, taken) = taken.ok_or_else(|| format!("{EXHAUSTED}: no slot for a memory of {size} bytes"))?;
-        Ok(Slot { slots: slots.clone(), index: taken.index, size })
+        Ok(Slot { slots: slots.clone(), index: taken.index, size, resident: taken.resident, watched: None })
     }
 }
 
@@ -68,60 +109,121 @@ impl Memories {
 unsafe impl MemoryCreator for Memories {
     fn new_memory(
         &self,
-        _: MemoryType,
+        memory: MemoryType,
         minimum: usize,
-        _: Option<usize>,
+        maximum: Option<usize>,
         reserved_size_in_bytes: Option<usize>,
         guard_size_in_bytes: usize,
     ) -> Result<Box<dyn LinearMemory>, String> {
         if reserved_size_in_bytes.unwrap_or(0) != 0 || guard_size_in_bytes != 0 {
             return Err("carrel-arena needs memory_reservation(0) and memory_guard_size(0)".into());
         }
-        Ok(Box::new(Memory { memories: self.clone(), slot: self.allocate(minimum)? }))
+        if memory.is_shared() {
+            return Err("carrel-arena makes no memories that several threads share".into());
+        }
+        let size = tracked::size_of_next().map_or(minimum, |wanted| wanted.max(minimum));
+        let page = usize::try_from(memory.page_size()).map_err(|error| error.to_string())?;
+        if !size.is_multiple_of(page) || size > maximum.unwrap_or(usize::MAX) {
+            return Err(format!("a memory of {minimum} bytes at least cannot have {size} bytes"));
+        }
+        let slot = Arc::new(Shared::new(self.allocate(size)?));
+        tracked::made(&slot, self.watch());
+        Ok(Box::new(Memory { memories: self.clone(), slot }))
     }
 }
 
 /// One linear memory.
 struct Memory {
     memories: Memories,
-    slot: Slot,
+    slot: Arc<Shared>,
+}
+
+/// The slot that a memory is in now, for the memory itself and for the [`Tracked`](crate::Tracked) store that it is of.
+#[derive(Debug)]
+pub(crate) struct Shared(Mutex<Slot>);
+
+impl Shared {
+    fn new(slot: Slot) -> Self {
+        Self(Mutex::new(slot))
+    }
+
+    /// Where the memory begins, and its size in bytes.
+    pub(crate) fn place(&self) -> (NonNull<u8>, usize) {
+        let slot = self.slot();
+        (slot.base(), slot.size)
+    }
+
+    /// From now on, writes to the memory are noted, but for its first `skip` bytes. Gives whether the kernel does so.
+    pub(crate) fn watch(&self, watch: &Arc<Watch>, skip: usize) -> bool {
+        let mut slot = self.slot();
+        let start = slot.base().as_ptr() as usize;
+        let addresses = start + skip.min(slot.size)..start + slot.size;
+        let watched = addresses.is_empty() || watch.protect(addresses.clone()).is_ok();
+        slot.watched = Some((watch.clone(), addresses));
+        watched
+    }
+
+    /// Tells the bytes of the memory that were written to, in whole pages, since it was last watched. Gives whether that
+    /// is known: a memory that has grown since then has to be watched anew.
+    pub(crate) fn written(&self, mut found: impl FnMut(Range<usize>)) -> bool {
+        let slot = self.slot();
+        let Some((watch, addresses)) = &slot.watched else { return false };
+        let start = slot.base().as_ptr() as usize;
+        if addresses.end != start + slot.size {
+            return false;
+        }
+        let told = |pages: Range<usize>| found(pages.start - start..pages.end - start);
+        addresses.is_empty() || watch.written(addresses.clone(), told).is_ok()
+    }
+
+    /// Nothing panics while it is held, and a slot is whole at any time.
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 // SAFETY: the range from `as_ptr` of `byte_size` bytes is a slot that is this memory's own until it is dropped, open
 // for reading and writing, and page-aligned. The base moves only in `grow_to` beyond `byte_capacity`.
 unsafe impl LinearMemory for Memory {
     fn byte_size(&self) -> usize {
-        self.slot.size
+        self.slot.slot().size
     }
 
     fn byte_capacity(&self) -> usize {
-        self.slot.slots.size()
+        self.slot.slot().slots.size()
     }
 
     fn grow_to(&mut self, new_size: usize) -> wasmtime::Result<()> {
-        if new_size > self.byte_capacity() {
+        let mut slot = self.slot.slot();
+        if new_size > slot.slots.size() {
             let larger = self.memories.allocate(new_size).map_err(wasmtime::Error::msg)?;
-            // SAFETY: both are slots of their own with at least `self.slot.size` open bytes, and wasmtime, which
-            // holds the memory exclusively while it grows, has no reference into the old one.
+            // SAFETY: both are slots of their own with at least `slot.size` open bytes. Nothing refers to the old one:
+            // wasmtime holds the memory exclusively while it grows, and reads its base anew afterwards; the host has a
+            // slice of it only while nothing runs in the store.
             unsafe {
-                std::ptr::copy_nonoverlapping(self.slot.base().as_ptr(), larger.base().as_ptr(), self.slot.size);
+                std::ptr::copy_nonoverlapping(slot.base().as_ptr(), larger.base().as_ptr(), slot.size);
             }
-            self.slot = larger;
+            *slot = larger;
         }
-        self.slot.size = new_size;
+        slot.size = new_size;
         Ok(())
     }
 
     fn as_ptr(&self) -> *mut u8 {
-        self.slot.base().as_ptr()
+        self.slot.slot().base().as_ptr()
     }
 }
 
 /// A slot in use: the first `size` bytes of it.
+#[derive(Debug)]
 struct Slot {
     slots: Arc<Slots>,
     index: usize,
     size: usize,
+    /// Bytes that its last user left resident, as zeroes; perhaps beyond `size`.
+    resident: usize,
+    /// The addresses in it that are watched, and by what.
+    watched: Option<(Arc<Watch>, Range<usize>)>,
 }
 
 impl Slot {
@@ -134,90 +236,23 @@ impl Drop for Slot {
     /// Zeroes what may have been written, which is the first `size` bytes: a memory never shrinks, and its code is
     /// bounds-checked.
     fn drop(&mut self) {
+        if let Some((watch, addresses)) = self.watched.take() {
+            // If it fails, the writes below cost more, and that is all.
+            let _ = watch.release(addresses);
+        }
         let offset = self.slots.offset(self.index);
         let written = self.size.next_multiple_of(crate::PAGE);
-        let mut keep = written.min(KEEP);
-        if self.slots.resident() + keep > RESIDENT {
-            keep = 0;
-        }
-        if written > keep && self.slots.region().advise(offset + keep, written - keep, libc::MADV_DONTNEED).is_err() {
-            // The kernel gives nothing back (locked memory, say): zero by writing.
-            keep = written;
-        }
-        // SAFETY: the slot is still this one's own, and open; nothing refers to it, since its memory is being dropped.
-        unsafe { std::ptr::write_bytes(self.base().as_ptr(), 0, keep) };
-        self.slots.put(self.index, keep);
+        let resident = written.max(self.resident);
+        let kept = self.slots.keep(resident);
+        let given_back = self.slots.region().advise(offset + kept, resident - kept, libc::MADV_DONTNEED);
+        // The kernel takes nothing back of locked memory, say: then all of it is zeroed by writing.
+        let left = if given_back.is_ok() { kept } else { resident };
+        // SAFETY: the slot is still this one's own, and open. Nothing refers to it: its memory has moved to another slot,
+        // or was dropped, and so was the `Tracked` that knew of it.
+        unsafe { std::ptr::write_bytes(self.base().as_ptr(), 0, written.min(left)) };
+        self.slots.put(self.index, kept, left);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[allow(clippy::mut_from_ref)]
-    fn slice(slot: &Slot) -> &mut [u8] {
-        // SAFETY: the slot is the test's own, and the test keeps one slice of it at a time.
-        unsafe { std::slice::from_raw_parts_mut(slot.base().as_ptr(), slot.size) }
-    }
-
-    #[test]
-    fn a_slot_reads_as_zeroes_whoever_had_it_before() {
-        let memories = Memories::new(4 << 20).unwrap();
-        for size in [65536, KEEP, KEEP + 65536, 256 << 10, 1 << 20, 3 << 20] {
-            for _ in 0..3 {
-                let slot = memories.allocate(size).unwrap();
-                assert!(slice(&slot).iter().all(|byte| *byte == 0), "{size} bytes");
-                slice(&slot).fill(0xa5);
-            }
-        }
-        assert_eq!(memories.in_use(), 0);
-    }
-
-    #[test]
-    fn a_growing_memory_keeps_its_bytes_and_gains_zeroes() {
-        let memories = Memories::new(4 << 20).unwrap();
-        drop(memories.allocate(4 << 20).map(|slot| slice(&slot).fill(0xff)));
-        let mut memory = Memory { memories: memories.clone(), slot: memories.allocate(65536).unwrap() };
-        for size in [65536, 256 << 10, 320 << 10, 1 << 20, (1 << 20) + 65536, 4 << 20] {
-            let before = memory.byte_size();
-            memory.grow_to(size).unwrap();
-            assert!(slice(&memory.slot)[before.min(size)..].iter().all(|byte| *byte == 0), "{size} bytes");
-            slice(&memory.slot)[size - 1] = 7;
-            assert!(before == size || slice(&memory.slot)[before - 1] == 7 || before == 65536);
-        }
-        assert!(memory.grow_to((4 << 20) + 65536).is_err());
-        assert_eq!(memories.in_use(), 1);
-    }
-
-    #[test]
-    fn slots_are_never_shared() {
-        let memories = Memories::new(1 << 20).unwrap();
-        std::thread::scope(|scope| {
-            for thread in 1..=4u8 {
-                let memories = &memories;
-                scope.spawn(move || {
-                    for round in 0..200 {
-                        let slots: Vec<_> = (0..8).map(|_| memories.allocate(65536 + round * 1024).unwrap()).collect();
-                        for slot in &slots {
-                            slice(slot).fill(thread);
-                        }
-                        for slot in &slots {
-                            assert!(slice(slot).iter().all(|byte| *byte == thread));
-                        }
-                    }
-                });
-            }
-        });
-        assert_eq!(memories.in_use(), 0);
-    }
-
-    #[test]
-    fn a_full_arena_is_an_error_and_then_serves_again() {
-        let memories = Memories { sizes: [Arc::new(Slots::reserve(SMALLEST, 2).unwrap())].into() };
-        let first = memories.allocate(1).unwrap();
-        let _second = memories.allocate(1).unwrap();
-        assert!(memories.allocate(1).err().unwrap().starts_with(EXHAUSTED));
-        drop(first);
-        assert!(memories.allocate(1).is_ok());
-    }
-}
+mod tests;

@@ -78,12 +78,36 @@ impl Region {
 
     pub(crate) fn advise(&self, offset: usize, len: usize, advice: libc::c_int) -> io::Result<()> {
         self.check(offset, len);
-        // SAFETY: the range is within the mapping that `reserve` made. The advice that changes contents
-        // (`MADV_DONTNEED`) is given only by the owner of the slot that the range belongs to, or by its drop.
+        if len == 0 {
+            return Ok(());
+        }
+        // SAFETY: the range is within the mapping that `reserve` made. The advice that changes contents or access
+        // (`MADV_DONTNEED`, `MADV_GUARD_INSTALL`) is given only by the owner of the slot that the range belongs to, while
+        // nothing refers to what is there: before its first use, or when it is dropped.
         match unsafe { libc::madvise(self.at(offset).as_ptr().cast(), len, advice) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+
+    /// The bytes of a range that take memory.
+    #[cfg(test)]
+    pub(crate) fn resident(&self, offset: usize, len: usize) -> usize {
+        self.check(offset, len);
+        let mut pages = vec![0u8; len.div_ceil(crate::PAGE)];
+        // SAFETY: the range is within the mapping that `reserve` made, and `pages` has a byte for each of its pages.
+        assert_eq!(unsafe { libc::mincore(self.at(offset).as_ptr().cast(), len, pages.as_mut_ptr()) }, 0);
+        pages.iter().filter(|page| **page & 1 == 1).count() * crate::PAGE
+    }
+
+    /// Has the kernel refuse to take memory back, as it does in a process whose memory is locked. Gives whether the
+    /// process may lock so much.
+    #[cfg(test)]
+    pub(crate) fn lock(&self, offset: usize, len: usize, locked: bool) -> bool {
+        self.check(offset, len);
+        let (start, call) = (self.at(offset).as_ptr(), if locked { libc::mlock } else { libc::munlock });
+        // SAFETY: locking changes neither contents nor access, and the range is within the mapping.
+        unsafe { call(start.cast(), len) == 0 }
     }
 
     fn check(&self, offset: usize, len: usize) {
@@ -96,5 +120,76 @@ impl Drop for Region {
         // SAFETY: `base` and `len` are those of the mapping that `reserve` made. Each memory and stack holds an
         // `Arc` of what owns the region, so none is left that could use it.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PAGE;
+
+    /// What `/proc/self/maps` says of the mappings that a region has: their lengths and their access.
+    fn mappings(region: &Region) -> Vec<(usize, String)> {
+        let (start, end) = (region.base.as_ptr() as usize, region.base.as_ptr() as usize + region.len);
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let ranges = maps.lines().filter_map(|line| {
+            let (range, rest) = line.split_once(' ')?;
+            let (from, to) = range.split_once('-')?;
+            let parse = |it| usize::from_str_radix(it, 16).ok();
+            let (from, to) = (parse(from)?.max(start), parse(to)?.min(end));
+            (from < to).then(|| (to - from, rest[..3].to_owned()))
+        });
+        ranges.collect()
+    }
+
+    #[test]
+    fn a_region_is_two_mappings_however_far_it_is_open() {
+        let region = Region::reserve(1 << 40).unwrap();
+        assert_eq!(mappings(&region), [(1 << 40, "---".to_owned())]);
+        let mut open = 0;
+        for chunks in 1..=20 {
+            let end = chunks * CHUNK - PAGE;
+            open = region.open(open, end).unwrap();
+            assert_eq!(open, chunks * CHUNK);
+            // It is open to its last byte.
+            // SAFETY: the region is the test's own.
+            unsafe { region.at(open - 1).write(1) };
+            assert_eq!(mappings(&region), [(open, "rw-".to_owned()), ((1 << 40) - open, "---".to_owned())]);
+        }
+        assert_eq!(region.open(open, 1).unwrap(), open);
+        assert_eq!(region.resident(0, open), 20 * PAGE);
+    }
+
+    #[test]
+    fn a_region_opens_to_its_end_and_no_further() {
+        let region = Region::reserve(CHUNK + 3 * PAGE).unwrap();
+        assert_eq!(region.open(0, CHUNK + 1).unwrap(), region.len);
+        // SAFETY: the region is the test's own, and open.
+        unsafe { region.at(region.len - 1).write(1) };
+        assert_eq!(mappings(&region), [(region.len, "rw-".to_owned())]);
+    }
+
+    #[test]
+    fn what_is_outside_is_refused() {
+        let region = Region::reserve(4 * PAGE).unwrap();
+        fn panics<R>(what: impl FnOnce() -> R) -> bool {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(what)).is_err()
+        }
+        assert!(panics(|| region.at(4 * PAGE + 1)));
+        assert!(!panics(|| region.at(4 * PAGE)));
+        assert!(panics(|| region.advise(PAGE, 4 * PAGE, libc::MADV_DONTNEED)));
+        assert!(panics(|| region.advise(PAGE, usize::MAX, libc::MADV_DONTNEED)));
+        assert!(panics(|| region.protect(5 * PAGE, 0, libc::PROT_NONE)));
+    }
+
+    #[test]
+    fn a_dropped_region_is_unmapped() {
+        let region = Region::reserve(1 << 30).unwrap();
+        let same = Region { base: region.base, len: region.len };
+        drop(region);
+        let left = mappings(&same);
+        std::mem::forget(same);
+        // Another thread may have mapped something there since, but not the same.
+        assert!(left.iter().map(|(len, _)| len).sum::<usize>() < 1 << 30);
     }
 }

@@ -5,7 +5,10 @@
 //! Linux 6.13); elsewhere it costs two mappings a stack, and [`Stacks::new`] allows only as many as the kernel's
 //! default limit of mappings leaves room for.
 
-use crate::{PAGE, slots::Slots};
+use crate::{
+    PAGE,
+    slots::{Keep, Slots},
+};
 use std::{io, ops::Range, sync::Arc};
 use wasmtime::{StackCreator, StackMemory};
 
@@ -13,6 +16,8 @@ use wasmtime::{StackCreator, StackMemory};
 const MADV_GUARD_INSTALL: libc::c_int = 102;
 /// The most stacks where each costs two mappings, so that half of the default 65,530 mappings are left.
 const MOST_WITH_MAPPINGS: usize = 16_000;
+/// Bytes at the top of a stack that are zeroed by writing when it is freed, rather than given back to the kernel.
+const KEEP: usize = 2 * PAGE;
 /// The most bytes of free stacks that stay resident.
 const RESIDENT: usize = 16 << 20;
 /// The most stacks otherwise: address space for a million instances.
@@ -39,10 +44,24 @@ impl Stacks {
     ///
     /// The kernel gives the process too few addresses (`ulimit -v`).
     pub fn new(size: usize) -> io::Result<Self> {
-        let size = size.next_multiple_of(PAGE) + PAGE;
+        Self::with_slots(size, MOST)
+    }
+
+    /// The same, with at most `slots` stacks: so few that tests can use them up.
+    ///
+    /// # Errors
+    ///
+    /// The kernel gives the process too few addresses (`ulimit -v`).
+    pub fn with_slots(size: usize, slots: usize) -> io::Result<Self> {
         let guard = if guards_can_be_installed()? { Guard::Installed } else { Guard::Protected };
+        Self::reserve(size, slots, guard)
+    }
+
+    fn reserve(size: usize, slots: usize, guard: Guard) -> io::Result<Self> {
+        let size = size.next_multiple_of(PAGE) + PAGE;
         let most = if guard == Guard::Installed { MOST } else { MOST_WITH_MAPPINGS };
-        Ok(Self { slots: Arc::new(Slots::reserve(size, most)?), guard })
+        let keep = Keep { of_each: KEEP.min(size - PAGE), of_all: RESIDENT };
+        Ok(Self { slots: Arc::new(Slots::reserve(size, slots.min(most), keep)?), guard })
     }
 
     /// Stacks that exist.
@@ -64,9 +83,11 @@ impl Stacks {
                 Guard::Installed => region.advise(offset, PAGE, MADV_GUARD_INSTALL),
                 Guard::Protected => region.protect(offset, PAGE, libc::PROT_NONE),
             };
-            // A slot without its guard page is never used: it is not put back, so that nobody takes it for one that
-            // has been used and therefore has one.
-            guarded.map_err(|error| exhausted(&format!("no guard page for a fiber stack: {error}")))?;
+            if let Err(error) = guarded {
+                // It stays fresh, so that whoever takes it next tries again: no stack is without its guard page.
+                self.slots.put_unused(taken.index);
+                return Err(exhausted(&format!("no guard page for a fiber stack: {error}")));
+            }
         }
         Ok(Stack { slots: self.slots.clone(), index: taken.index })
     }
@@ -116,66 +137,20 @@ impl Drop for Stack {
     /// Gives the stack back to the kernel, which also zeroes it, but for two pages at its top while not too many are
     /// kept; those are zeroed by writing. Nothing of a call is left for the next one.
     fn drop(&mut self) {
-        let keep = if self.slots.resident() < RESIDENT { 2 * PAGE } else { 0 };
+        let size = self.slots.size() - PAGE;
+        let kept = self.slots.keep(size);
         let start = self.slots.offset(self.index) + PAGE;
-        let len = self.slots.size() - PAGE - keep;
-        let zeroed = self.slots.region().advise(start, len, libc::MADV_DONTNEED).is_ok();
-        let kept = if zeroed { keep } else { keep + len };
-        let bottom = self.slots.region().at(self.slots.offset(self.index) + self.slots.size() - kept);
+        let zeroed = match self.slots.region().advise(start, size - kept, libc::MADV_DONTNEED) {
+            Ok(()) => kept,
+            Err(_) => size,
+        };
+        let bottom = self.slots.region().at(start + size - zeroed);
         // SAFETY: the range is within the slot, above its guard page, and the slot is still this stack's own; nothing
         // runs on it, since wasmtime drops a stack only when its fiber is done.
-        unsafe { std::ptr::write_bytes(bottom.as_ptr(), 0, kept) };
-        self.slots.put(self.index, keep);
+        unsafe { std::ptr::write_bytes(bottom.as_ptr(), 0, zeroed) };
+        self.slots.put(self.index, kept, zeroed);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SIZE: usize = 128 << 10;
-
-    #[test]
-    fn a_stack_is_writable_to_its_edges_and_reused_zeroed() {
-        let stacks = Stacks::new(SIZE).unwrap();
-        for _ in 0..3 {
-            let stack = stacks.allocate().unwrap();
-            let range = stack.range();
-            assert_eq!(range.len(), SIZE);
-            assert_eq!(range.end, stack.top() as usize);
-            // SAFETY: the stack is the test's own.
-            let bytes = unsafe { std::slice::from_raw_parts_mut(stack.guard_range().end, SIZE) };
-            assert!(bytes.iter().all(|byte| *byte == 0));
-            bytes.fill(0xee);
-        }
-        assert_eq!(stacks.in_use(), 0);
-    }
-
-    #[test]
-    fn touching_a_guard_page_is_a_fault_on_first_use_and_after_reuse() {
-        let stacks = Stacks::new(SIZE).unwrap();
-        drop(stacks.allocate().unwrap());
-        let stack = stacks.allocate().unwrap();
-        let guard = stack.guard_range().start;
-        // SAFETY: `fork` in a test with threads: the child only writes one byte and exits, it calls nothing that
-        // could take a lock that another thread held.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            // SAFETY: on purpose an invalid write, in a process of its own; `_exit` runs no destructors.
-            unsafe {
-                libc::signal(libc::SIGSEGV, libc::SIG_DFL);
-                guard.write_volatile(1);
-                libc::_exit(0);
-            }
-        }
-        let mut status = 0;
-        // SAFETY: `child` is the process that was just made, and `status` is a valid place for its end.
-        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-        assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV, "the guard page was writable");
-    }
-
-    #[test]
-    fn a_stack_of_another_size_is_refused() {
-        assert!(Stacks::new(SIZE).unwrap().new_stack(SIZE * 2, false).is_err());
-    }
-}
+mod tests;

@@ -1,0 +1,138 @@
+//! What the arena promises, with real guests: core modules in wasmtime stores, set up as the host sets them up.
+
+mod bounds;
+mod exhaustion;
+mod isolation;
+mod tracked;
+mod watch;
+
+use carrel_arena::{Memories, Stacks, Tracked};
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{Arc, Once},
+    task::{Context, Poll, Waker},
+};
+use wasmtime::{Config, Engine, Instance, Linker, Module, Store, TypedFunc, WasmParams, WasmResults};
+
+/// The size of a page of a guest's memory.
+const WASM_PAGE: usize = 65536;
+/// What a fiber stack holds.
+const STACK: usize = 256 << 10;
+/// Enough for anything.
+const FUEL: u64 = u64::MAX;
+
+/// An error takes a backtrace, if it is to, and that takes milliseconds; there are hundreds of thousands of errors here.
+static NO_BACKTRACES: Once = Once::new();
+
+/// An engine, and where its guests' memories and stacks are.
+struct Host {
+    engine: Engine,
+    memories: Memories,
+    stacks: Stacks,
+}
+
+impl Host {
+    /// For memories of up to `largest` bytes, of which there are `memories` of each size of slot, and for `stacks`
+    /// stores that run something.
+    fn new(largest: usize, memories: usize, stacks: usize) -> Self {
+        // SAFETY: nothing in this process reads the environment but by `std`, which does so under a lock.
+        NO_BACKTRACES.call_once(|| unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") });
+        let memories = Memories::with_slots(largest, memories).unwrap();
+        let stacks = Stacks::with_slots(STACK, stacks).unwrap();
+        let engine = Engine::new(&config(&memories, &stacks)).unwrap();
+        Self { engine, memories, stacks }
+    }
+
+    fn module(&self, wat: &str) -> Module {
+        Module::new(&self.engine, wat::parse_str(wat).unwrap()).unwrap()
+    }
+
+    fn store<T: Send + 'static>(&self, data: T) -> Tracked<T> {
+        let mut store = Store::new(&self.engine, data);
+        store.set_fuel(FUEL).unwrap();
+        store.set_epoch_deadline(1 << 40);
+        Tracked::new(store)
+    }
+
+    /// An instance that imports nothing, in a store of its own.
+    fn instance(&self, module: &Module, sizes: &[usize]) -> wasmtime::Result<Guest> {
+        let pre = Linker::new(&self.engine).instantiate_pre(module)?;
+        let mut store = self.store(());
+        let instance = block_on(store.instantiate(sizes, async |cx| pre.instantiate_async(cx).await))?;
+        Ok(Guest { store, instance })
+    }
+}
+
+/// As the host's own, in `host/src/instance/engine.rs`.
+fn config(memories: &Memories, stacks: &Stacks) -> Config {
+    let mut config = Config::new();
+    config
+        .consume_fuel(true)
+        .epoch_interruption(true)
+        .with_host_memory(Arc::new(memories.clone()))
+        .memory_reservation(0)
+        .memory_reservation_for_growth(0)
+        .memory_guard_size(0)
+        .memory_init_cow(false)
+        .with_host_stack(Arc::new(stacks.clone()))
+        .async_stack_size(STACK)
+        .max_wasm_stack(STACK / 2)
+        .concurrency_support(false);
+    config
+}
+
+/// An instance in a store of its own.
+struct Guest {
+    store: Tracked<()>,
+    instance: Instance,
+}
+
+impl Guest {
+    fn function<P: WasmParams, R: WasmResults>(&mut self, name: &str) -> TypedFunc<P, R> {
+        self.instance.get_typed_func(self.store.context(), name).unwrap()
+    }
+
+    fn call<P: WasmParams + Sync, R: WasmResults + Sync>(&mut self, name: &str, params: P) -> wasmtime::Result<R> {
+        let function = self.function::<P, R>(name);
+        self.run(&function, params)
+    }
+
+    fn run<P: WasmParams + Sync, R: WasmResults + Sync>(
+        &mut self,
+        function: &TypedFunc<P, R>,
+        params: P,
+    ) -> wasmtime::Result<R> {
+        block_on(function.call_async(self.store.context(), params))
+    }
+
+    fn refuel(&mut self) {
+        self.store.context().set_fuel(FUEL).unwrap();
+    }
+
+    /// Its n-th memory.
+    fn memory(&mut self, index: usize) -> &mut [u8] {
+        self.store.memories().nth(index).unwrap()
+    }
+}
+
+/// Polls until it is ready. Nothing here waits for anything but itself.
+fn block_on<R>(future: impl Future<Output = R>) -> R {
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return done;
+        }
+    }
+}
+
+/// Whether a cause of this error is that the arena is full.
+fn is_exhausted(error: &wasmtime::Error) -> bool {
+    error.chain().any(|cause| cause.to_string().starts_with(carrel_arena::EXHAUSTED))
+}
+
+/// Whether all bytes are zero, by `memcmp`: these tests read gigabytes, and run without optimisation.
+fn is_zero(bytes: &[u8]) -> bool {
+    const ZEROES: &[u8] = &[0; WASM_PAGE];
+    bytes.chunks(ZEROES.len()).all(|chunk| *chunk == ZEROES[..chunk.len()])
+}
