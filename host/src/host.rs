@@ -5,16 +5,17 @@ use crate::{
     function::Catalog,
     http::openapi_of,
     identity::User,
-    instance::{Engine, Instance, StopKind},
-    limits::{Allowance, Lane, Limits},
-    session::{Registry, Session, Shared},
+    instance::{Engine, Making, StopKind},
+    limits::{Allowance, Lane, Limits, memory::HostMemory},
+    observe::Metrics,
+    session::{Pressure, Registry, Session, Shared},
 };
 use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// A host that has checked its configuration, loaded its guests, and tried each function once.
@@ -25,6 +26,7 @@ pub struct Host {
     registry: Arc<Registry>,
     draining: AtomicBool,
     openapi: String,
+    metrics: Metrics,
 }
 
 impl Host {
@@ -37,12 +39,24 @@ impl Host {
         let lane = Lane::new(threads);
         let engine = Engine::new(config.limits.memory_per_instance, &lane);
         let engine = engine.map_err(|why| config.source.error(vec![Problem::new(Default::default(), why)]))?;
+        Self::with_engine(config, engine, lane).await
+    }
+
+    async fn with_engine(config: Config, engine: Engine, lane: Lane) -> Result<Arc<Self>, config::Error> {
         let catalog = Catalog::load(&config, &engine, &lane).await?;
-        let shared = Arc::new(Shared { catalog, limits: config.limits.clone(), lane });
+        let shared = Arc::new(Shared {
+            catalog,
+            limits: config.limits.clone(),
+            policy: config.sessions.clone(),
+            lane,
+            memory: HostMemory::new(config.limits.memory),
+            pressure: Pressure::default(),
+        });
         try_out(&shared).await.map_err(|problems| config.source.error(problems))?;
-        let registry = Arc::new(Registry::new(shared.clone()));
-        let mut host =
-            Self { config, engine, shared, registry, draining: AtomicBool::new(false), openapi: String::new() };
+        let registry = Registry::new(shared.clone());
+        let metrics = Metrics::new(registry.clone(), engine.clone());
+        let (draining, openapi) = (AtomicBool::new(false), String::new());
+        let mut host = Self { config, engine, shared, registry, draining, openapi, metrics };
         host.openapi = openapi_of(&host);
         Ok(Arc::new(host))
     }
@@ -81,8 +95,9 @@ impl Host {
         self.draining.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn sweep_interval(&self) -> Duration {
-        self.config.general.per_user_workflow_cleanup_interval
+    /// The figures, in Prometheus' text format.
+    pub fn metrics(&self) -> String {
+        self.metrics.text()
     }
 
     pub(crate) fn openapi(&self) -> String {
@@ -90,16 +105,24 @@ impl Host {
     }
 }
 
-/// Makes and configures one instance of each function, in a session of its own that is dropped after it.
+/// Makes and configures each function, in a session of its own that is dropped after it, and keeps what its instances
+/// begin with.
 async fn try_out(shared: &Arc<Shared>) -> Result<(), Vec<Problem>> {
     let session = Session::new(User::from_credential("carrel: trying out"), shared.clone());
     let mut problems = Vec::new();
     for function in shared.catalog.functions() {
         let limits = &shared.limits;
         let allowance = Allowance { fuel: limits.fuel_per_call, deadline: Instant::now() + limits.deadline };
-        let made = Instance::create(function, &session, limits, allowance, 1).await;
+        let made = Making { function, session: &session, limits, allowance, depth: 1 }.image().await;
         session.permit().give_back();
-        if let Err(stop) = made.result {
+        let stop = match made.result {
+            Ok(image) => {
+                function.set_image(image);
+                continue;
+            }
+            Err(stop) => stop,
+        };
+        {
             let (why, hint) = match &stop.kind {
                 StopKind::Unconfigurable(why) => (
                     format!("the guest `{}` does not take this configuration: {why}", function.guest.name),
@@ -115,4 +138,72 @@ async fn try_out(shared: &Arc<Shared>) -> Result<(), Vec<Problem>> {
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::{
+        instance::Emitter,
+        session::{self, Answer, Failure},
+    };
+    use std::{path::Path, time::Duration};
+
+    const NOTEPAD: &str = "{workflow: {_type: per_user_notepad}}";
+
+    async fn host(memories: usize, stacks: usize) -> Arc<Host> {
+        let config = Config::parse(Path::new("test.yml"), NOTEPAD).unwrap();
+        let lane = Lane::new(2);
+        Host::with_engine(config, Engine::with_slots(memories, stacks, &lane), lane).await.unwrap()
+    }
+
+    async fn call(host: &Host, user: &str, input: &str) -> Answer {
+        let handle = host.registry().session(User::from_credential(user)).unwrap();
+        handle.call(0, Arc::new(input.to_owned()), Emitter::new(None, 1 << 20)).await
+    }
+
+    async fn add(host: &Host, user: &str) -> Answer {
+        call(host, user, r#"{"action":"add","content":"milk"}"#).await
+    }
+
+    #[track_caller]
+    fn is_full(answer: &Answer) {
+        let Err(Failure::Stopped { stop, undone: true }) = &answer.result else { panic!("{answer:?}") };
+        assert_eq!(stop.kind, StopKind::HostFull);
+    }
+
+    #[tokio::test]
+    async fn when_no_memory_or_no_stack_is_left_a_call_is_refused_and_served_when_others_leave() {
+        for (memories, stacks) in [(3, 100), (100, 3)] {
+            let host = host(memories, stacks).await;
+            for user in ["a", "b", "c"] {
+                assert!(add(&host, user).await.result.is_ok());
+            }
+            for _ in 0..3 {
+                is_full(&add(&host, "d").await);
+            }
+            assert!(add(&host, "a").await.result.is_ok(), "who is there is served");
+            assert_eq!(host.registry().park_idle(Duration::ZERO).await, 4);
+            assert!(add(&host, "d").await.result.is_ok());
+            let list = call(&host, "a", r#"{"action":"list"}"#).await;
+            assert!(list.result.unwrap().contains(r#""count":2"#), "and so is who was parked for it");
+        }
+    }
+
+    #[tokio::test]
+    async fn when_no_memory_is_left_idle_sessions_are_parked_before_anybody_is_refused() {
+        let host = host(3, 100).await;
+        let parking = tokio::spawn(session::park(host.registry().clone(), Duration::from_secs(60)));
+        tokio::task::yield_now().await;
+        for round in 1..=3 {
+            for user in 0..20 {
+                let answer = add(&host, &format!("user {user}")).await;
+                assert!(answer.result.unwrap().contains("added"), "user {user} in round {round}");
+            }
+        }
+        let list = call(&host, "user 7", r#"{"action":"list"}"#).await;
+        assert!(list.result.unwrap().contains(r#""count":3"#));
+        parking.abort();
+    }
 }

@@ -13,16 +13,17 @@
 //! 5. [`function`]: the guest calls `functions.call("notepad", ..)`, and the session runs alice's notepad, another
 //!    store, on what is left of the same allowance.
 //! 6. The answer goes back as it is; what it cost goes to the session's account and into a header.
-//! 7. If anything fails, a trap or a limit, the caller gets an error with a stable code that names the limit's key, and
-//!    the instances that the call had used are dropped: the next call starts with new ones.
+//! 7. If anything fails, a trap, a limit, a caller who goes away, the call never happened: every instance that it
+//!    touched is as it was before, and the caller gets an error with a stable code that names the limit's key.
 //!
-//! Meanwhile a sweep drops sessions that are idle, and can never race with a request; on SIGTERM the host takes no more
-//! requests, lets calls end, and leaves.
+//! Meanwhile sessions that are idle are parked: snapshots of their instances stay, and the next request wakes them.
+//! Later a sweep drops them, and can never race with a request. On SIGTERM the host takes no more requests, lets calls
+//! end, and leaves.
 //!
 //! # Layout
 //!
 //! The modules in the order of a request, as above. [`config`] is the file, [`Host`] what it makes, `cli` the commands,
-//! [`observe`] the log.
+//! [`observe`] the log and the figures.
 
 pub mod cli;
 pub mod config;

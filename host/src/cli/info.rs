@@ -47,6 +47,7 @@ fn as_json(functions: &[FunctionConfig], guests: &[Arc<Guest>]) -> String {
             "summary": guest.summary,
             "source": guest.source.to_string(),
             "bytes": guest.size,
+            "state": { "kept": guest.state.is_ok(), "obstacles": guest.state.as_ref().err() },
             "schemas": guest.schemas(),
         })
     });
@@ -69,6 +70,10 @@ fn as_text(functions: &[FunctionConfig], guests: &[Arc<Guest>]) -> String {
     let _ = write!(out, "{}Guests", if functions.is_empty() { "" } else { "\n" });
     for guest in guests {
         let _ = write!(out, "\n  {}: {}\n    {}, {} bytes", guest.name, guest.summary, guest.source, guest.size);
+        let _ = match &guest.state {
+            Ok(_) => write!(out, "\n    state: all in its linear memories, so that it can be parked and rolled back"),
+            Err(why) => write!(out, "\n    state: cannot be parked nor rolled back: {}", why.join("; ")),
+        };
         for (side, schema) in
             [("config", &guest.config_schema), ("input", &guest.input_schema), ("output", &guest.output_schema)]
         {

@@ -54,7 +54,7 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode, Error> {
                 Failure::Refused(refusal) => format!("error: {refusal}"),
                 Failure::InvalidInput(why) => format!("error: invalid_input: {why}"),
                 Failure::Failed(why) => format!("error: function_failed: {why}"),
-                Failure::Stopped(stop) => format!("error: {stop}"),
+                Failure::Stopped { stop, .. } => format!("error: {stop}"),
             });
             Ok(ExitCode::FAILURE)
         }

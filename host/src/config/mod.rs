@@ -7,7 +7,7 @@
 //!
 //! # Layout
 //!
-//! * [`Config`] and [`General`], here; [`FrontEnd`]; [`crate::limits::Limits`] reads its own section.
+//! * [`Config`] and [`General`], here; [`FrontEnd`]; [`Limits`] and [`Policy`] read their own sections.
 //! * `reader`: sections, key by key. `yaml`: the parser. [`Problem`], [`Error`]: what is wrong, and where.
 
 mod front_end;
@@ -20,7 +20,7 @@ pub(crate) use front_end::FORMS;
 pub use front_end::{Cors, Endpoint, FrontEnd, Method};
 pub use problem::{Error, KeyPath, Problem};
 
-use crate::limits::Limits;
+use crate::{limits::Limits, session::Policy};
 use reader::{Problems, Section, boolean, duration, text};
 use serde_json::{Map, Value};
 use std::{
@@ -44,6 +44,8 @@ pub struct Config {
     pub guest_cache: GuestCache,
     /// `limits`.
     pub limits: Limits,
+    /// `sessions`.
+    pub sessions: Policy,
     /// `functions`, in the file's order, and the workflow at the end.
     pub functions: Vec<FunctionConfig>,
     /// NAT keys that are given and mean nothing here, for a note at start.
@@ -201,12 +203,13 @@ impl Config {
             other => Err(format!("must be a folder or `off`, and is {}", reader::describe(other))),
         });
         let limits = Limits::read(top.section("limits"));
+        let sessions = Policy::read(top.section("sessions"));
         let functions = read_functions(&mut top);
         for key in NAT_ONLY {
             ignored.extend(top.ignore(key));
         }
         top.finish();
-        Self { source, general, guests, guest_cache, limits, functions, ignored }
+        Self { source, general, guests, guest_cache, limits, sessions, functions, ignored }
     }
 }
 

@@ -9,11 +9,15 @@ use super::{
 };
 use crate::{
     config::{self, Config, FunctionConfig, GuestPath, KeyPath, Problem, WORKFLOW, reader},
-    instance::{self, Engine},
+    instance::{self, Engine, Image},
     limits::Lane,
 };
 use serde_json::Value;
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 /// The functions of a configuration. All of them exist, fit their schemas, and refer to each other in no circle.
 #[derive(Debug)]
@@ -34,6 +38,21 @@ pub struct Function {
     pub config: String,
     /// The key, for messages.
     pub key: KeyPath,
+    /// What its instances begin with; `None` inside, if they cannot be made again from their memories.
+    image: OnceLock<Option<Image>>,
+}
+
+impl Function {
+    /// What its instances begin with, if they can be made again.
+    pub(crate) fn image(&self) -> Option<&Image> {
+        self.image.get()?.as_ref()
+    }
+
+    /// Tried out: this is what its instances begin with.
+    pub(crate) fn set_image(&self, image: Option<Image>) {
+        // Once, before the host serves.
+        let _ = self.image.set(image);
+    }
 }
 
 impl Catalog {
@@ -62,6 +81,7 @@ impl Catalog {
                 guest: Arc::clone(guest),
                 config: value.to_string(),
                 key: function.key.clone(),
+                image: OnceLock::new(),
             });
         }
         check_references(config, &functions, &checked, &mut problems);

@@ -3,6 +3,7 @@
 use super::{
     cache::Cache,
     schema::{self, Schema},
+    state::{self, State},
 };
 use crate::{
     instance::{self, Context, Engine, GuestPre},
@@ -28,6 +29,8 @@ pub struct Guest {
     pub output_schema: Schema,
     /// The size of its WebAssembly, in bytes.
     pub size: usize,
+    /// Where its state is, or why its instances cannot be made again from their memories.
+    pub(crate) state: Result<State, Vec<String>>,
     pre: GuestPre<Context>,
 }
 
@@ -80,7 +83,8 @@ pub(super) struct Loader<'a> {
 impl Loader<'_> {
     /// Compiles a component, checks that it is a guest, and asks what it is.
     pub(super) async fn load(&self, source: GuestSource, wasm: &[u8]) -> Result<Guest, Refused> {
-        let pre = self.link(wasm)?;
+        let examined = state::examine(wasm);
+        let pre = self.link(&examined.wasm)?;
         let label: Arc<str> = source.to_string().into();
         let permit = Arc::new(Permit::new(self.lane.clone()));
         let described = instance::describe(&pre, label, self.limits, permit).await;
@@ -112,6 +116,7 @@ impl Loader<'_> {
             summary: described.summary,
             source,
             size: wasm.len(),
+            state: examined.state,
             pre,
         };
         if !schema::describes_an_object(guest.config_schema.value()) {

@@ -6,6 +6,7 @@
 //!   with Carrel. `cache`: compiled guests on disk.
 //! * [`Catalog`]: the functions of a configuration, checked: each exists, takes its configuration, and refers only to
 //!   others that exist, in no circle. `references` finds what a configuration refers to.
+//! * `state`: where a guest keeps its state, found out by looking at its code.
 //! * `schema`: JSON Schemas. `sibling`: a function calls another one of the same user.
 
 mod builtin;
@@ -15,6 +16,7 @@ mod guest;
 mod references;
 pub(crate) mod schema;
 pub(crate) mod sibling;
+mod state;
 
 pub(crate) use catalog::load_guests;
 pub use catalog::{Catalog, Function};

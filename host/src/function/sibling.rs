@@ -35,7 +35,7 @@ pub(crate) async fn call(mut cx: StoreContextMut<'_, Context>, name: &str, input
             limits.body_size
         )));
     }
-    let Some(taken) = session.take(position) else {
+    let Some(taken) = session.take(position, running.undo) else {
         return Err(CallError::Cycle(format!("`{name}` is already running in this call")));
     };
     let mut left = running.allowance;

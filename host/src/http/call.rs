@@ -13,14 +13,14 @@ use crate::{
     function::Function,
     identity,
     instance::Emitter,
+    limits::within,
     session::{Answer, Failure, Handle},
 };
 use axum::{body::Body, extract::State};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use std::sync::Arc;
-use tokio::time::timeout;
+use std::{sync::Arc, time::Instant};
 
 /// A route to a function.
 pub(super) struct Route {
@@ -58,19 +58,19 @@ impl Route {
         let user = identity::user(&parts.headers);
         let input = if self.has_body { self.input(&parts.headers, body).await? } else { "null".to_owned() };
         let user = user.map_err(|error| self.no_user(&error, &input))?;
-        let handle = self.host.registry().session(user);
-        let handle = handle.map_err(|error| Error::too_many_sessions(error, self.host.sweep_interval()))?;
+        let handle = self.host.registry().session(user).map_err(Error::too_many_sessions)?;
         Ok(Admitted { handle, input: input.into() })
     }
 
     async fn input(&self, headers: &HeaderMap, body: Body) -> Result<String, Error> {
         let limits = self.host.limits();
-        let read = timeout(limits.deadline, Limited::new(body, limits.body_size).collect()).await;
+        let until = || Instant::now() + limits.deadline;
+        let read = within(until, Limited::new(body, limits.body_size).collect()).await;
         let body = match read {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Error::body_too_large(limits.body_size)),
-            Ok(Err(_)) => return Err(Error::body_broken_off()),
-            Err(_) => return Err(Error::body_too_slow()),
+            Some(Ok(body)) => body.to_bytes(),
+            Some(Err(error)) if error.is::<LengthLimitError>() => return Err(Error::body_too_large(limits.body_size)),
+            Some(Err(_)) => return Err(Error::body_broken_off()),
+            None => return Err(Error::body_too_slow()),
         };
         if !body.is_empty() && !is_json(headers) {
             return Err(Error::not_json());

@@ -40,6 +40,8 @@ pub(super) struct Error {
     retry_after: Option<Duration>,
     fuel: Option<u64>,
     dropped: Option<HeaderValue>,
+    /// All is as it was before the call.
+    undone: bool,
 }
 
 impl Error {
@@ -47,7 +49,7 @@ impl Error {
         let mut body = Map::new();
         body.insert("detail".into(), detail.into());
         body.insert("code".into(), code.into());
-        Self { status, code, body: Box::new(body), retry_after: None, fuel: None, dropped: None }
+        Self { status, code, body: Box::new(body), retry_after: None, fuel: None, dropped: None, undone: false }
     }
 
     fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
@@ -117,10 +119,16 @@ impl Error {
         Self::new(StatusCode::UNAUTHORIZED, code, error.to_string())
     }
 
-    pub(super) fn too_many_sessions(error: TooManySessions, retry_after: Duration) -> Self {
+    pub(super) fn too_many_sessions(error: TooManySessions) -> Self {
+        // All live ones are in use, which ends soon; all that there may be exist, which ends when some are dropped.
+        let (setting, time) = match error {
+            TooManySessions::Live(_) => ("limits.max_sessions", Duration::from_secs(1)),
+            TooManySessions::Awake(_) => ("limits.max_sessions", Duration::from_secs(60)),
+            TooManySessions::All(_) => ("sessions.max_parked", Duration::from_secs(60)),
+        };
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_sessions", error.to_string())
-            .setting(Some("limits.max_sessions"))
-            .retry_after(retry_after)
+            .setting(Some(setting))
+            .retry_after(time)
     }
 
     /// What does not fit, in NAT's words.
@@ -142,18 +150,20 @@ impl Error {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", refusal.to_string())
                     .setting(Some("limits.deadline"))
             }
+            Failure::Refused(Refusal::TooManySessions(error)) => Self::too_many_sessions(error),
             Failure::InvalidInput(why) => Self::invalid_input(schema, input, &why),
             Failure::Failed(why) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "function_failed", why),
-            Failure::Stopped(stop) => {
+            Failure::Stopped { stop, undone } => {
                 let status = match stop.kind.code() {
                     "deadline_exceeded" => StatusCode::GATEWAY_TIMEOUT,
                     "host_full" => StatusCode::SERVICE_UNAVAILABLE,
                     _ => StatusCode::INTERNAL_SERVER_ERROR,
                 };
                 let detail = format!("the function `{}` {}", stop.function, stop.kind);
-                let error = Self::new(status, stop.kind.code(), detail)
+                let mut error = Self::new(status, stop.kind.code(), detail)
                     .setting(stop.kind.setting())
                     .with("function", &*stop.function);
+                error.undone = undone;
                 if status == StatusCode::SERVICE_UNAVAILABLE {
                     return error.retry_after(Duration::from_secs(5));
                 }
@@ -166,6 +176,7 @@ impl Error {
     pub(super) fn dropped(mut self, dropped: &[Arc<str>]) -> Self {
         let names: Vec<_> = dropped.iter().map(|name| format!("`{name}`")).collect();
         let lost = match names.is_empty() {
+            true if self.undone => "Nothing was changed: all is as before the call.".to_owned(),
             true => "Nothing that this user had is lost.".to_owned(),
             false => format!("What this user had in {} is gone: the next call starts afresh.", names.join(", ")),
         };

@@ -50,6 +50,7 @@ pub(crate) fn endpoints(host: &Host) -> Vec<Endpoint> {
 pub fn app(host: Arc<Host>) -> Router {
     let mut router = Router::new()
         .route("/health", get(health))
+        .route("/metrics", get(metrics))
         .route("/openapi.json", get(openapi::get))
         .merge(docs::routes())
         .with_state(host.clone());
@@ -88,9 +89,16 @@ async fn health(State(host): State<Arc<Host>>) -> Result<Response<Body>, Error> 
     Ok(json(StatusCode::OK, r#"{"status":"healthy"}"#))
 }
 
+async fn metrics(State(host): State<Arc<Host>>) -> Response<Body> {
+    let mut response = Response::new(Body::from(host.metrics()));
+    let text = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, text);
+    response
+}
+
 fn known_paths(host: &Host) -> HashSet<String> {
     let monitor = host.config().general.enable_per_user_monitoring.then_some("/monitor/users");
-    let own = ["/health", "/openapi.json", "/docs"].into_iter().chain(monitor).map(str::to_owned);
+    let own = ["/health", "/metrics", "/openapi.json", "/docs"].into_iter().chain(monitor).map(str::to_owned);
     let routes = endpoints(host).into_iter().flat_map(|it| FORMS.map(|form| format!("{}{form}", it.path)));
     own.chain(routes).collect()
 }

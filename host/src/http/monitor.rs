@@ -36,13 +36,14 @@ pub(super) async fn users(State(host): State<Arc<Host>>, RawQuery(query): RawQue
             tokio::task::yield_now().await;
         }
     }
-    body.push_str("]}");
+    let (live, parked) = (host.registry().live(), host.registry().parked());
+    body.push_str(&format!(r#"],"live":{live},"parked":{parked}}}"#));
     json(StatusCode::OK, body)
 }
 
 fn user(seen: &Seen, now: Timestamp, functions: usize) -> Value {
     let account = seen.session.account();
-    let (instances, bytes) = seen.session.instances();
+    let holds = seen.session.holds();
     let created = Timestamp::try_from(account.created()).unwrap_or(now);
     let last = SignedDuration::try_from(seen.idle).ok().and_then(|idle| now.checked_sub(idle).ok()).unwrap_or(created);
     let milliseconds = account.average_latency().as_secs_f64() * 1000.0;
@@ -53,6 +54,7 @@ fn user(seen: &Seen, now: Timestamp, functions: usize) -> Value {
             "last_activity": text(last.max(created)),
             "ref_count": seen.in_use,
             "is_active": seen.in_use > 0,
+            "is_parked": seen.parked,
         },
         "requests": {
             "total_requests": account.calls(),
@@ -64,8 +66,10 @@ fn user(seen: &Seen, now: Timestamp, functions: usize) -> Value {
             "per_user_functions_count": functions - 1,
             "per_user_function_groups_count": 0,
             "exit_stack_size": functions,
-            "instances": instances,
-            "bytes": bytes,
+            "instances": holds.instances,
+            "bytes": holds.bytes,
+            "parked": holds.parked,
+            "parked_bytes": holds.parked_bytes,
         },
         "fuel": account.fuel(),
     })

@@ -41,6 +41,8 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>, app: Router, shutdown
         general.per_user_workflow_timeout,
         general.per_user_workflow_cleanup_interval,
     ));
+    let after = host.config().sessions.park_after;
+    let parking = after.map(|after| tokio::spawn(session::park(host.registry().clone(), after)));
     let connections = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -66,6 +68,9 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>, app: Router, shutdown
         sleep(Duration::from_millis(5)).await;
     }
     sweeping.abort();
+    if let Some(parking) = parking {
+        parking.abort();
+    }
     host.registry().in_use()
 }
 

@@ -2,24 +2,38 @@
 
 use super::{
     Context, Description, Emitter, GuestError, GuestPre, Json, Phase, Running, Stop, StopKind,
+    context::{MemoryLimit, Watch},
     contract::Guest as Contract,
+    image::{Dirty, Image},
+    saved::Saved,
+    snapshot::Snapshot,
 };
 use crate::{
     function::Function,
-    limits::{Allowance, Limits, Permit, SHORT},
+    identity::User,
+    limits::{Allowance, Limits, Permit, SHORT, memory::HostMemory, within},
     session::Session,
 };
+use carrel_arena::{PAGE, Tracked};
 use std::{
-    future::Future,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 
+/// Pages that are compared after each call: more of them the kernel watches. Asking it costs as much as comparing some
+/// ten pages that are in the processor's cache, or three that are not.
+const FEW: usize = 4;
+
 /// One function of one session: a store, and the guest in it.
 pub(crate) struct Instance {
-    store: Store<Context>,
+    store: Tracked<Context>,
     guest: Contract,
+    /// The pages that differ from the function's image, as far as they were looked for.
+    dirty: Dirty,
 }
 
 /// What something that ran in an instance gave, and the fuel that it took.
@@ -28,42 +42,212 @@ pub(crate) struct Done<T> {
     pub(crate) fuel: u64,
 }
 
-impl Instance {
-    /// A new instance, configured. What that takes counts as part of the call that needs it.
-    pub(crate) async fn create(
-        function: &Function,
-        session: &Arc<Session>,
-        limits: &Limits,
-        allowance: Allowance,
-        depth: usize,
-    ) -> Done<Self> {
-        let engine = function.guest.engine();
-        let user = session.user().to_string();
-        let budget = session.log_budget().clone();
-        let context = Context::new(function.name.clone(), user, limits.memory_per_instance, budget);
-        let mut store = new_store(engine, context, limits);
-        let running = Running {
-            session: Some(session.clone()),
-            permit: session.permit().clone(),
-            phase: Phase::Configure,
-            allowance,
+/// Whose an instance is going to be, and within what it is made.
+#[derive(Clone, Copy)]
+pub(crate) struct Making<'a> {
+    pub(crate) function: &'a Function,
+    pub(crate) session: &'a Arc<Session>,
+    pub(crate) limits: &'a Limits,
+    pub(crate) allowance: Allowance,
+    pub(crate) depth: usize,
+}
+
+impl Making<'_> {
+    fn context(&self, budget: Arc<AtomicUsize>, watch: Option<Watch>) -> Context {
+        let user = self.session.user();
+        let memory = MemoryLimit::new(self.limits.memory_per_instance, self.session.memory());
+        Context::new(self.function.name.clone(), user, memory, budget, watch)
+    }
+
+    fn running(&self, phase: Phase) -> Running {
+        Running {
+            session: Some(self.session.clone()),
+            permit: self.session.permit().clone(),
+            phase,
+            allowance: self.allowance,
             began: Instant::now(),
-            depth,
+            depth: self.depth,
+            undo: 0,
             emitter: None,
-        };
-        let done = run(&mut store, running, limits, async |store| {
-            let guest = function.guest.pre().instantiate_async(&mut *store).await?;
-            let configured = guest.carrel_function_function().call_configure(&mut *store, &function.config).await?;
-            match configured {
-                Ok(()) => Ok(guest),
+        }
+    }
+
+    /// A store, and a guest in it whose memories have these sizes at least.
+    async fn instantiate(&self, context: Context, sizes: &[usize]) -> Done<(Tracked<Context>, Contract)> {
+        let mut store = Tracked::new(new_store(self.function.guest.engine(), context, self.limits));
+        let done = run(&mut store, self.running(Phase::Configure), self.limits, async |store| {
+            store.instantiate(sizes, async |cx| self.function.guest.pre().instantiate_async(cx).await).await
+        })
+        .await;
+        Done { result: done.result.map(|guest| (store, guest)), fuel: done.fuel }
+    }
+
+    /// The same, with the image in its memories.
+    async fn instantiate_image(&self, image: &Image, sizes: &[usize]) -> Done<(Tracked<Context>, Contract)> {
+        let context = self.context(self.session.log_budget().clone(), None);
+        let mut made = self.instantiate(context, sizes).await;
+        if let Ok((store, _)) = &mut made.result {
+            store.data_mut().memory.restored(sizes.iter().sum::<usize>().saturating_sub(image.size_at_start()));
+            image.apply(store.memories());
+        }
+        made
+    }
+
+    /// Configures a guest.
+    async fn configure(&self, store: &mut Tracked<Context>, guest: &Contract, used: u64) -> Done<()> {
+        let mut running = self.running(Phase::Configure);
+        running.allowance.fuel -= used;
+        run(store, running, self.limits, async |store| {
+            let configured = guest.carrel_function_function().call_configure(store.context(), &self.function.config);
+            match configured.await? {
+                Ok(()) => Ok(()),
                 Err(mut why) => {
-                    cut(&mut why, limits.output_size);
+                    cut(&mut why, self.limits.output_size);
                     Err(store.data().stop(StopKind::Unconfigurable(why)).into())
                 }
             }
         })
-        .await;
-        Done { result: done.result.map(|guest| Self { store, guest }), fuel: done.fuel }
+        .await
+    }
+
+    /// What new instances of the function begin with; `None`, if an instance cannot be made again from its memories.
+    ///
+    /// Twice an instance is made, with other randomness. If both are alike, and neither was told what differs from one
+    /// instance to the next, the image is of a configured instance, and no other instance needs to be configured.
+    pub(crate) async fn image(&self) -> Done<Option<Image>> {
+        let mut fuel = 0;
+        let mut seen = Vec::new();
+        for seed in [u128::MAX / 3, u128::MAX / 3 * 2] {
+            let made = self.watched(seed).await;
+            fuel += made.fuel;
+            match made.result {
+                Ok(watched) => seen.push(watched),
+                Err(stop) => return Done { result: Err(stop), fuel },
+            }
+        }
+        let start_alike = seen.iter().all(|it| !it.start_differs && it.started == seen[0].started);
+        let alike = start_alike && seen.iter().all(|it| !it.differs && it.configured == seen[0].configured);
+        let Watched { started, mut configured, .. } = seen.swap_remove(0);
+        let sizes = started.iter().map(Vec::len).sum();
+        let state = match &self.function.guest.state {
+            Ok(state) => state,
+            Err(_) => return Done { result: Ok(None), fuel },
+        };
+        if state.sets_globals_at_start && !start_alike {
+            return Done { result: Ok(None), fuel };
+        }
+        let mut identity = blake3::Hasher::new();
+        identity.update(&state.hash).update(self.function.config.as_bytes());
+        let mut bytes = if alike { std::mem::take(&mut configured) } else { started.clone() };
+        let image = Image::new(
+            start_alike.then_some(&started),
+            bytes.iter_mut().map(Vec::as_mut_slice),
+            sizes,
+            alike,
+            state.dead,
+            &identity,
+        );
+        Done { result: Ok(image), fuel }
+    }
+
+    /// An instance that is only made to be looked at.
+    async fn watched(&self, seed: u128) -> Done<Watched> {
+        let budget = Arc::new(AtomicUsize::new(self.limits.log_size));
+        let differs = Arc::new(AtomicBool::new(false));
+        let watch = Watch { differs: differs.clone(), seed };
+        let made = self.instantiate(self.context(budget.clone(), Some(watch)), &[]).await;
+        let (mut store, guest) = match made.result {
+            Ok(made) => made,
+            Err(stop) => return Done { result: Err(stop), fuel: made.fuel },
+        };
+        let look = |store: &mut Tracked<Context>| {
+            let logged = budget.load(Ordering::Relaxed) != self.limits.log_size;
+            let differs = differs.load(Ordering::Relaxed) || logged || store.data().holds_handles();
+            (store.memories().map(|memory| memory.to_vec()).collect::<Vec<_>>(), differs)
+        };
+        let (started, start_differs) = look(&mut store);
+        let done = self.configure(&mut store, &guest, made.fuel).await;
+        let (configured, differs) = look(&mut store);
+        let watched = Watched { started, start_differs, configured, differs };
+        Done { result: done.result.map(|()| watched), fuel: made.fuel + done.fuel }
+    }
+}
+
+/// The memories of an instance after it was instantiated, and after it was configured, and whether it was told by then
+/// what differs from one instance to the next.
+struct Watched {
+    started: Vec<Vec<u8>>,
+    start_differs: bool,
+    configured: Vec<Vec<u8>>,
+    differs: bool,
+}
+
+impl Instance {
+    /// A new instance, configured. What that takes counts as part of the call that needs it.
+    pub(crate) async fn create(making: Making<'_>) -> Done<Self> {
+        if let Some(image) = making.function.image().filter(|image| image.is_configured()) {
+            let sizes: Vec<usize> = image.sizes().collect();
+            let made = making.instantiate_image(image, &sizes).await;
+            let result = made.result.map(|(store, guest)| Self { store, guest, dirty: Dirty::default() });
+            return Done { result, fuel: made.fuel };
+        }
+        let made = making.instantiate(making.context(making.session.log_budget().clone(), None), &[]).await;
+        let (mut store, guest) = match made.result {
+            Ok(made) => made,
+            Err(stop) => return Done { result: Err(stop), fuel: made.fuel },
+        };
+        let configured = making.configure(&mut store, &guest, made.fuel).await;
+        let result = configured.result.map(|()| Self { store, guest, dirty: Dirty::default() });
+        Done { result, fuel: made.fuel + configured.fuel }
+    }
+
+    /// The instance that a snapshot is of.
+    pub(crate) async fn restore(making: Making<'_>, snapshot: &Snapshot) -> Done<Self> {
+        let broken = |why: String| {
+            let kind = StopKind::SnapshotBroken { user: making.session.user(), why };
+            Done { result: Err(Stop { function: making.function.name.clone(), kind }), fuel: 0 }
+        };
+        let Some(image) = making.function.image() else { return broken("the function has no image".into()) };
+        let checked = match snapshot.check(image) {
+            Ok(checked) => checked,
+            Err(error) => return broken(error.to_string()),
+        };
+        let made = making.instantiate_image(image, &checked.sizes).await;
+        let result = made.result.map(|(mut store, guest)| {
+            let mut dirty = Dirty::default();
+            checked.apply(store.memories(), &mut dirty);
+            Self { store, guest, dirty }
+        });
+        Done { result, fuel: made.fuel }
+    }
+
+    /// What it is now, to be gone back to; `None`, if it holds what lies outside of its memory.
+    ///
+    /// What has changed since the last time must have been looked for, by [`changed`](Self::changed).
+    pub(crate) fn save(&mut self) -> Option<Saved> {
+        if self.store.data().holds_handles() {
+            return None;
+        }
+        Some(Saved::new(self.store.memories(), &self.dirty))
+    }
+
+    /// Looks for pages that a call has changed for the first time.
+    pub(crate) fn changed(&mut self, image: &Image) {
+        let dirty = &mut self.dirty;
+        if !self.store.written(|memory, bytes| dirty.merge(memory, bytes)) {
+            let compared = image.find_dirty(self.store.memories(), dirty);
+            if compared > FEW {
+                self.store.watch(image.dead());
+            }
+        }
+        let written = (image.pages() + dirty.pages().len()) * PAGE;
+        self.store.data_mut().memory.settle(written);
+    }
+
+    /// Its state, without the instance; `None`, if it holds what lies outside of its memory.
+    pub(crate) fn snapshot(&mut self, image: &Image) -> Option<Snapshot> {
+        self.changed(image);
+        Some(self.save()?.snapshot(image, self.store.data().memory.host()))
     }
 
     /// One call. After a [`Stop`] the instance can only be dropped.
@@ -71,11 +255,12 @@ impl Instance {
         &mut self,
         input: &Json,
         session: &Arc<Session>,
-        limits: &Limits,
         allowance: Allowance,
         depth: usize,
+        undo: usize,
         emitter: Arc<Emitter>,
     ) -> Done<Result<String, GuestError>> {
+        let limits = session.limits();
         let running = Running {
             session: Some(session.clone()),
             permit: session.permit().clone(),
@@ -83,11 +268,12 @@ impl Instance {
             allowance,
             began: Instant::now(),
             depth,
+            undo,
             emitter: Some(emitter),
         };
         let guest = &self.guest;
         let mut done = run(&mut self.store, running, limits, async |store| {
-            guest.carrel_function_function().call_call(store, input).await
+            guest.carrel_function_function().call_call(store.context(), input).await
         })
         .await;
         match &mut done.result {
@@ -116,8 +302,10 @@ pub(crate) async fn describe(
     permit: Arc<Permit>,
 ) -> Result<Description, Stop> {
     let budget = Arc::new(AtomicUsize::new(limits.log_size));
-    let context = Context::new(name, String::new(), limits.memory_per_instance, budget);
-    let mut store = new_store(guest.engine(), context, limits);
+    // Guests are described one after the other, before there are sessions.
+    let memory = MemoryLimit::new(limits.memory_per_instance, &HostMemory::new(limits.memory));
+    let context = Context::new(name, User::from_credential(""), memory, budget, None);
+    let mut store = Tracked::new(new_store(guest.engine(), context, limits));
     let allowance = Allowance { fuel: limits.fuel_per_call, deadline: Instant::now() + limits.deadline };
     let running = Running {
         session: None,
@@ -126,11 +314,12 @@ pub(crate) async fn describe(
         allowance,
         began: Instant::now(),
         depth: 1,
+        undo: 0,
         emitter: None,
     };
     let done = run(&mut store, running, limits, async |store| {
-        let guest = guest.instantiate_async(&mut *store).await?;
-        guest.carrel_function_function().call_describe(store).await
+        let guest = store.instantiate(&[], async |cx| guest.instantiate_async(cx).await).await?;
+        guest.carrel_function_function().call_describe(store.context()).await
     });
     done.await.result
 }
@@ -149,7 +338,6 @@ fn new_store(engine: &wasmtime::Engine, context: Context, limits: &Limits) -> St
 /// for long.
 fn tick(cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline> {
     let Some(running) = &cx.data().running else { return Ok(UpdateDeadline::Interrupt) };
-    running.permit.lane().meet();
     let now = Instant::now();
     if now >= running.allowance.deadline {
         return Ok(UpdateDeadline::Interrupt);
@@ -157,6 +345,7 @@ fn tick(cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline> {
     if now - running.began < SHORT {
         return Ok(UpdateDeadline::Continue(1));
     }
+    running.permit.lane().meet();
     Ok(UpdateDeadline::YieldCustom(1, running.permit.clone().next_turn()))
 }
 
@@ -164,29 +353,28 @@ fn tick(cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline> {
 ///
 /// The clock stops a guest that computes; the timer here one that waits, for a pollable or for a slow reader.
 async fn run<T>(
-    store: &mut Store<Context>,
+    store: &mut Tracked<Context>,
     running: Running,
     limits: &Limits,
-    what: impl AsyncFnOnce(&mut Store<Context>) -> wasmtime::Result<T>,
+    what: impl AsyncFnOnce(&mut Tracked<Context>) -> wasmtime::Result<T>,
 ) -> Done<T> {
     let allowance = running.allowance;
-    let time_left = allowance.time_left(running.began);
-    if let Err(error) = store.set_fuel(allowance.fuel) {
+    if let Err(error) = store.context().set_fuel(allowance.fuel) {
         // Only an engine without fuel refuses it.
         let kind = StopKind::Crashed(error.to_string());
         return Done { result: Err(store.data().stop(kind)), fuel: 0 };
     }
-    store.set_epoch_deadline(1);
+    store.context().set_epoch_deadline(1);
     let context = store.data_mut();
     context.memory.begin();
     context.running = Some(running);
-    let ended = within(time_left, what(store)).await;
-    let fuel = allowance.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+    let ended = within(|| allowance.deadline, what(store)).await;
+    let fuel = allowance.fuel.saturating_sub(store.look().get_fuel().unwrap_or(0));
     store.data_mut().running = None;
-    store.data().log.flush();
+    store.data().flush_log();
     let result = match ended {
         Some(Ok(value)) => Ok(value),
-        Some(Err(error)) => Err(StopKind::from_error(&error, store, limits)),
+        Some(Err(error)) => Err(StopKind::from_error(&error, store.data(), limits)),
         None => Err(StopKind::DeadlineExceeded),
     };
     Done { result: result.map_err(|kind| store.data().stop(kind)), fuel }
@@ -197,8 +385,4 @@ fn cut(text: &mut String, most: usize) {
     if text.len() > most {
         text.truncate(text.floor_char_boundary(most));
     }
-}
-
-async fn within<T>(time: std::time::Duration, what: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout(time, what).await.ok()
 }

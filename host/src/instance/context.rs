@@ -3,14 +3,19 @@
 use super::{
     Engine, Stop, StopKind,
     log::{Log, Stream},
+    sources,
 };
 use crate::{
-    limits::{Allowance, Permit},
+    identity::User,
+    limits::{
+        Allowance, Permit,
+        memory::{self, Charge, HostMemory},
+    },
     session::Session,
 };
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -20,12 +25,29 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 /// A store's data.
 pub(crate) struct Context {
     pub(super) function: Arc<str>,
-    wasi: WasiCtx,
-    table: ResourceTable,
-    pub(super) log: Arc<Log>,
+    user: User,
+    log_budget: Arc<AtomicUsize>,
+    /// Made when the guest first asks WASI for something; many never do.
+    wasi: Option<Box<Wasi>>,
     pub(super) memory: MemoryLimit,
+    /// Set by what makes one instance differ from another, while an image is made.
+    watch: Option<Watch>,
     /// Set for a call, and gone after it: an idle instance does not hold its session.
     pub(crate) running: Option<Running>,
+}
+
+/// A guest's WASI.
+struct Wasi {
+    ctx: WasiCtx,
+    table: ResourceTable,
+    log: Arc<Log>,
+}
+
+/// Whether a guest is told what differs from one instance to the next.
+pub(super) struct Watch {
+    pub(super) differs: Arc<AtomicBool>,
+    /// What the guest's hash maps may be seeded with.
+    pub(super) seed: u128,
 }
 
 /// A call, as one of the instances that it runs in sees it.
@@ -39,6 +61,8 @@ pub(crate) struct Running {
     pub(crate) began: Instant,
     /// 1 for the function that was called from outside.
     pub(crate) depth: usize,
+    /// From where on in the session's list of what can be undone its siblings' entries are: see `session::undo`.
+    pub(crate) undo: usize,
     /// Where partial results go.
     pub(crate) emitter: Option<Arc<Emitter>>,
 }
@@ -52,21 +76,52 @@ pub(crate) enum Phase {
 }
 
 impl Context {
-    /// The data of a new instance. Its sandbox is closed: no files, no environment, no arguments, no sockets, nothing
-    /// to read, and what it writes goes to the log.
+    /// The data of a new instance.
     pub(super) fn new(
         function: Arc<str>,
-        user: String,
-        memory_per_instance: usize,
+        user: User,
+        memory: MemoryLimit,
         log_budget: Arc<AtomicUsize>,
+        watch: Option<Watch>,
     ) -> Self {
-        let log = Log::new(function.clone(), user, log_budget);
-        let mut wasi = WasiCtxBuilder::new();
-        wasi.stdout(log.stream(Stream::Stdout)).stderr(log.stream(Stream::Stderr)).allow_tcp(false).allow_udp(false);
-        wasi.max_random_size(RANDOM);
-        let mut table = ResourceTable::new();
-        table.set_max_capacity(RESOURCES);
-        Self { function, wasi: wasi.build(), table, log, memory: MemoryLimit::new(memory_per_instance), running: None }
+        Self { function, user, log_budget, wasi: None, memory, watch, running: None }
+    }
+
+    /// The sandbox is closed: no files, no environment, no arguments, no sockets, nothing to read, and what the guest
+    /// writes goes to the log.
+    fn wasi(&mut self) -> &mut Wasi {
+        self.wasi.get_or_insert_with(|| {
+            let log = Log::new(self.function.clone(), self.user.to_string(), self.log_budget.clone());
+            let mut wasi = WasiCtxBuilder::new();
+            wasi.stdout(log.stream(Stream::Stdout)).stderr(log.stream(Stream::Stderr));
+            wasi.allow_tcp(false).allow_udp(false).max_random_size(RANDOM);
+            if let Some(watch) = &self.watch {
+                wasi.insecure_random_seed(watch.seed);
+            }
+            sources::give(&mut wasi, self.watch.as_ref().map(|watch| watch.differs.clone()));
+            let mut table = ResourceTable::new();
+            table.set_max_capacity(RESOURCES);
+            Box::new(Wasi { ctx: wasi.build(), table, log })
+        })
+    }
+
+    /// A call has ended: lines without an end are lines too.
+    pub(super) fn flush_log(&self) {
+        if let Some(wasi) = &self.wasi {
+            wasi.log.flush();
+        }
+    }
+
+    /// The guest was told something that it is not always told.
+    pub(super) fn differs(&self) {
+        if let Some(watch) = &self.watch {
+            watch.differs.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the guest holds streams, pollables or anything else that lives outside of its memory.
+    pub(super) fn holds_handles(&self) -> bool {
+        self.wasi.as_ref().is_some_and(|wasi| !wasi.table.is_empty())
     }
 
     /// A stop of this function.
@@ -77,7 +132,8 @@ impl Context {
 
 impl WasiView for Context {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        let wasi = self.wasi();
+        WasiCtxView { ctx: &mut wasi.ctx, table: &mut wasi.table }
     }
 }
 
@@ -92,11 +148,13 @@ pub(super) struct MemoryLimit {
     pub(super) host_full: bool,
     /// What was last granted, to be taken back if the growth fails all the same.
     granted: usize,
+    /// What it takes of the host's memory.
+    charge: Charge,
 }
 
 impl MemoryLimit {
-    fn new(limit: usize) -> Self {
-        Self { limit, used: 0, refused: None, host_full: false, granted: 0 }
+    pub(super) fn new(limit: usize, host: &Arc<HostMemory>) -> Self {
+        Self { limit, used: 0, refused: None, host_full: false, granted: 0, charge: host.charge(memory::INSTANCE) }
     }
 
     /// A call begins: what was refused in another is forgotten.
@@ -113,16 +171,38 @@ impl MemoryLimit {
             self.granted = 0;
             return false;
         }
+        if !self.charge.grow(more) {
+            self.host_full = true;
+            self.granted = 0;
+            return false;
+        }
         self.begin();
         self.used = needed;
         self.granted = more;
         true
     }
 
+    /// A call has ended: of its linear memories, so many bytes were written to.
+    pub(super) fn settle(&mut self, written: usize) {
+        self.charge.set(memory::INSTANCE + written);
+    }
+
+    /// The host's memory.
+    pub(super) fn host(&self) -> &Arc<HostMemory> {
+        self.charge.of()
+    }
+
+    /// A memory was made with more bytes than it starts with: that of a parked instance.
+    pub(super) fn restored(&mut self, more: usize) {
+        self.used += more;
+    }
+
     /// A growth failed after it was granted: beyond the memory's own maximum, or for want of a slot. wasmtime tells of
     /// refused ones too, for which nothing was granted.
     fn failed(&mut self, error: &wasmtime::Error) {
-        self.used -= std::mem::take(&mut self.granted);
+        let granted = std::mem::take(&mut self.granted);
+        self.used -= granted;
+        self.charge.shrink(granted);
         self.host_full |= Engine::is_full(error);
     }
 }

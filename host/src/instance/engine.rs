@@ -33,6 +33,18 @@ impl Engine {
         };
         let memories = Memories::new(memory_per_instance).map_err(too_few)?;
         let stacks = Stacks::new(WASM_STACK + HOST_STACK).map_err(too_few)?;
+        Self::with(memories, stacks, lane)
+    }
+
+    /// An engine with so few memories and stacks that they can be used up.
+    #[cfg(test)]
+    pub(crate) fn with_slots(memories: usize, stacks: usize, lane: &Lane) -> Self {
+        let memories = Memories::with_slots(256 << 10, memories).unwrap();
+        let stacks = Stacks::with_slots(WASM_STACK + HOST_STACK, stacks).unwrap();
+        Self::with(memories, stacks, lane).unwrap()
+    }
+
+    fn with(memories: Memories, stacks: Stacks, lane: &Lane) -> Result<Self, String> {
         let mut config = Config::new();
         config
             // Fuel counts, epochs measure time: see `limits`.

@@ -23,12 +23,14 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
 
     let mut session = linker.instance("carrel:function/session@0.1.0")?;
     session.func_wrap("user-id", |cx: StoreContextMut<'_, Context>, (): ()| {
+        cx.data().differs();
         Ok((session_of(&cx).map_or_else(String::new, |session| session.user().to_string()),))
     })?;
 
     let mut output = linker.instance("carrel:function/output@0.1.0")?;
     output.func_wrap_async("emit", |cx: StoreContextMut<'_, Context>, (chunk,): (String,)| {
         Box::new(async move {
+            cx.data().differs();
             let Some(emitter) = cx.data().running.as_ref().and_then(|running| running.emitter.clone()) else {
                 return Ok(());
             };

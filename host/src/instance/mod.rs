@@ -14,6 +14,9 @@
 //! * [`Engine`]: how wasmtime is set up, its memories and stacks, and the clock that stops guests.
 //! * `context`: what a store holds besides the guest: its WASI, its memory limit, the call that runs.
 //! * `call`: making an instance, and calling it.
+//! * [`Image`]: what all instances of a function begin with, and which pages of one differ from it. [`Saved`]: those
+//!   pages as they were before a call. [`Snapshot`]: an instance's state as bytes.
+//! * `sources`: where guests get randomness and time from.
 //! * [`Stop`]: why a guest was stopped. `imports`: what a guest may import. `log`: its stdout and stderr.
 //! * `contract`: the types that wasmtime makes of `wit/`.
 
@@ -21,11 +24,15 @@ mod call;
 mod context;
 mod contract;
 mod engine;
+mod image;
 mod imports;
 mod log;
+mod saved;
+mod snapshot;
+mod sources;
 mod stop;
 
-pub(crate) use call::{Done, Instance, describe};
+pub(crate) use call::{Done, Instance, Making, describe};
 pub(crate) use context::{Context, Emitter, Phase, Running};
 pub(crate) use contract::{
     Error as GuestError, GuestPre,
@@ -33,5 +40,8 @@ pub(crate) use contract::{
     carrel::function::types::{Description, Json},
 };
 pub use engine::Engine;
+pub(crate) use image::Image;
 pub(crate) use imports::{OFFERED, is_offered, linker};
+pub(crate) use saved::Saved;
+pub(crate) use snapshot::Snapshot;
 pub use stop::{Stop, StopKind};

@@ -1,9 +1,9 @@
 //! Why a guest was stopped: it crashed, or passed a limit.
 
 use super::{context::Context, engine::Engine};
-use crate::limits::Limits;
+use crate::{identity::User, limits::Limits};
 use std::sync::Arc;
-use wasmtime::{Store, Trap};
+use wasmtime::Trap;
 use wasmtime_wasi::I32Exit;
 
 /// A guest was stopped, and its instance is gone.
@@ -50,6 +50,14 @@ pub enum StopKind {
     /// The guest refuses its configuration, which it had taken when the host started.
     #[error("does not take its configuration: {0}")]
     Unconfigurable(String),
+    /// What was kept of the instance while it was parked cannot be used.
+    #[error("cannot be woken: its snapshot for the user {user} cannot be used: {why}")]
+    SnapshotBroken {
+        /// Whose instance it is.
+        user: User,
+        /// Why.
+        why: String,
+    },
     /// The host has no room for another instance.
     #[error("cannot be started: the host has no memory left for another instance")]
     HostFull,
@@ -65,6 +73,7 @@ impl StopKind {
             Self::MemoryExhausted { .. } => "memory_exhausted",
             Self::OutputTooLarge { .. } => "output_too_large",
             Self::Unconfigurable(_) => "function_failed",
+            Self::SnapshotBroken { .. } => "snapshot_broken",
             Self::HostFull => "host_full",
         }
     }
@@ -72,7 +81,7 @@ impl StopKind {
     /// The configuration's key that sets the limit.
     pub fn setting(&self) -> Option<&'static str> {
         match self {
-            Self::Crashed(_) | Self::Unconfigurable(_) | Self::HostFull => None,
+            Self::Crashed(_) | Self::Unconfigurable(_) | Self::SnapshotBroken { .. } | Self::HostFull => None,
             Self::FuelExhausted { .. } => Some("limits.fuel_per_call"),
             Self::DeadlineExceeded => Some("limits.deadline"),
             Self::MemoryExhausted { .. } => Some("limits.memory_per_instance"),
@@ -81,11 +90,11 @@ impl StopKind {
     }
 
     /// What an error of wasmtime means, told from the error and from what the store was doing.
-    pub(super) fn from_error(error: &wasmtime::Error, store: &Store<Context>, limits: &Limits) -> Self {
+    pub(super) fn from_error(error: &wasmtime::Error, context: &Context, limits: &Limits) -> Self {
         if let Some(stop) = error.downcast_ref::<Stop>() {
             return stop.kind.clone();
         }
-        let memory = &store.data().memory;
+        let memory = &context.memory;
         if Engine::is_full(error) || memory.host_full {
             return Self::HostFull;
         }

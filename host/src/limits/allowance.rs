@@ -4,7 +4,7 @@
 //! used all it got.
 
 use super::TICK;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What a call may still use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,16 +27,12 @@ impl Allowance {
         let kept = (left / Self::TIME_KEPT).max(4 * TICK);
         Self { fuel: self.fuel - self.fuel / Self::FUEL_KEPT, deadline: now + left.saturating_sub(kept) }
     }
-
-    /// What is left of the time.
-    pub fn time_left(&self, now: Instant) -> Duration {
-        self.deadline.saturating_duration_since(now)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_sibling_leaves_its_caller_fuel_and_time_however_deep() {

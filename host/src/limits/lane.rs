@@ -39,7 +39,7 @@ impl Lane {
         Self(Arc::new(Inner { permits, met: AtomicBool::new(false) }))
     }
 
-    /// A guest was running when the clock ticked.
+    /// A guest that runs long was running when the clock ticked.
     pub(crate) fn meet(&self) {
         self.0.met.store(true, Ordering::Relaxed);
     }

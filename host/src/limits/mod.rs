@@ -6,9 +6,12 @@
 
 mod allowance;
 mod lane;
+pub(crate) mod memory;
+mod within;
 
 pub use allowance::Allowance;
 pub(crate) use lane::{Lane, Permit};
+pub(crate) use within::within;
 
 use crate::config::reader::{Section, count, duration, size};
 use std::time::Duration;
@@ -16,8 +19,8 @@ use std::time::Duration;
 /// How often the clock that stops guests ticks: how long a guest can hold a thread before another gets it. Shorter is
 /// fairer, and costs a wake-up of the clock's thread each.
 pub const TICK: Duration = Duration::from_micros(500);
-/// How often it ticks while it meets no guest that runs, as is so when all calls are short: 500 microseconds would then
-/// cost some 5 % of a core for nothing. A guest that begins to spin meanwhile holds its thread for so long, once.
+/// How often it ticks while it meets no guest that runs for long, as is so when all calls are short: 500 microseconds
+/// would then cost some 5 % of a core for nothing, and interrupt a busy one. A guest that begins to spin meanwhile holds its thread for so long, once.
 pub(crate) const SLOW_TICK: Duration = Duration::from_millis(5);
 /// Ticks without meeting a guest after which the clock slows down.
 pub(crate) const TICKS_UNTIL_SLOW: u32 = 200;
@@ -34,6 +37,8 @@ pub struct Limits {
     pub deadline: Duration,
     /// Bytes of linear memory and tables of one instance.
     pub memory_per_instance: usize,
+    /// Bytes that all instances and snapshots may take together.
+    pub memory: usize,
     /// Bytes of a call's output, and of all that it emits.
     pub output_size: usize,
     /// Bytes of a request's body, and of the input of a sibling call.
@@ -54,6 +59,7 @@ impl Default for Limits {
             fuel_per_call: 1_000_000_000,
             deadline: Duration::from_secs(10),
             memory_per_instance: 64 << 20,
+            memory: memory::of_the_machine() / 4 * 3,
             output_size: 1 << 20,
             body_size: 1 << 20,
             log_size: 64 << 10,
@@ -75,6 +81,7 @@ impl Limits {
             fuel_per_call: section.read("fuel_per_call", default.fuel_per_call, count(1, u64::MAX / 2)),
             deadline: section.read("deadline", default.deadline, duration(Duration::from_millis(10))),
             memory_per_instance: section.read("memory_per_instance", default.memory_per_instance, size(65536, 4 * gib)),
+            memory: section.read("memory", default.memory, size(1 << 20, 1 << 50)),
             output_size: section.read("output_size", default.output_size, size(1, gib)),
             body_size: section.read("body_size", default.body_size, size(1, gib)),
             log_size: section.read("log_size", default.log_size, size(0, gib)),

@@ -1,6 +1,10 @@
-//! What the host says of itself: its log, to stderr.
+//! What the host says of itself: its log, to stderr, and its figures (`metrics`).
 //!
 //! `RUST_LOG` chooses what is logged, by target: `carrel` is the host, `guest` what guests write.
+
+mod metrics;
+
+pub(crate) use metrics::Metrics;
 
 use clap::ValueEnum;
 use std::io::IsTerminal;
@@ -36,8 +40,7 @@ pub fn log(format: LogFormat, pace: Pace) -> Log {
     let (writer, guard) = match pace {
         Pace::Wait => (BoxMakeWriter::new(std::io::stderr), None),
         Pace::Drop => {
-            let (writer, guard) =
-                NonBlockingBuilder::default().thread_name("carrel-log").finish(std::io::stderr());
+            let (writer, guard) = NonBlockingBuilder::default().thread_name("carrel-log").finish(std::io::stderr());
             (BoxMakeWriter::new(writer), Some(guard))
         }
     };

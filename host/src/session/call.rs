@@ -1,8 +1,8 @@
 //! One call from outside, and one of a function.
 
-use super::{Bill, Handle, Refusal, Session, Taken, Turn, to_the_end};
+use super::{Bill, Ended, Handle, Refusal, Session, Taken, Turn, to_the_end, undo::Frame};
 use crate::{
-    instance::{Done, Emitter, GuestError, Instance, Json, Stop},
+    instance::{Done, Emitter, GuestError, Instance, Json, Making, Stop, StopKind},
     limits::{Allowance, Permit},
 };
 use std::{
@@ -17,7 +17,8 @@ use std::{
 pub struct Answer {
     /// The output, as JSON text, or why there is none.
     pub result: Result<String, Failure>,
-    /// The functions that lost what they held for this user: they were stopped, or were used by one that was.
+    /// The functions that lost what they held for this user: they were stopped, or were used by one that was, and could
+    /// not be undone.
     pub dropped: Vec<Arc<str>>,
     /// What it used.
     pub bill: Bill,
@@ -33,7 +34,12 @@ pub enum Failure {
     /// The function says that it could not do it. Its state is its own.
     Failed(String),
     /// The function was stopped, or one that it called, and it passed that on.
-    Stopped(Stop),
+    Stopped {
+        /// Why.
+        stop: Stop,
+        /// Whether all is as it was before the call.
+        undone: bool,
+    },
 }
 
 /// A call whose turn it is.
@@ -46,8 +52,8 @@ pub(crate) struct Ready {
 impl Handle {
     /// Calls a function, at its place in the catalog.
     ///
-    /// The call waits for its turn for as long as the returned future is polled. Once it runs, it runs to its end, even
-    /// if that future is dropped: a caller who goes away in the middle leaves no instance half-way.
+    /// The call waits for its turn for as long as the returned future is polled. If it is dropped while the call runs,
+    /// the call is undone; where that cannot be, it runs to its end.
     pub(crate) async fn call(self, position: usize, input: Arc<Json>, emitter: Arc<Emitter>) -> Answer {
         match self.turn().await {
             Ok(ready) => ready.run(position, input, emitter).await,
@@ -60,7 +66,7 @@ impl Handle {
         let arrived = Instant::now();
         let session = self.session();
         let waiting = session.account().arrive();
-        let turn = session.turn(session.limits()).await;
+        let turn = self.live_turn().await;
         drop(waiting);
         match turn {
             Ok(turn) => Ok(Ready { handle: self, turn, arrived }),
@@ -71,43 +77,90 @@ impl Handle {
             }
         }
     }
+
+    /// Waits for the turn, and for room for a session that is not live.
+    async fn live_turn(&self) -> Result<Turn, Refusal> {
+        let session = self.session();
+        let turn = session.turn(session.limits()).await?;
+        while self.registry().enliven(session).is_err() {
+            if !session.shared.pressure.make_room().await {
+                // A place may have become free since.
+                self.registry().enliven(session)?;
+                break;
+            }
+        }
+        Ok(turn)
+    }
 }
 
 impl Ready {
-    /// Runs the call, to its end even if what this gives is dropped before.
+    /// Runs the call. If what this gives is dropped before its end, the call is undone, or runs to its end where that
+    /// cannot be.
     pub(crate) fn run(
         self,
         position: usize,
         input: Arc<Json>,
         emitter: Arc<Emitter>,
     ) -> impl Future<Output = Answer> + Send {
-        to_the_end(async move {
+        let session = self.handle.session().clone();
+        let call = async move {
             let Self { handle, turn: _turn, arrived } = self;
             let session = handle.session();
-            let _running = session.account().arrive();
-            let started = Instant::now();
+            let mut running = Running { session, arrived, started: Instant::now(), ended: false };
+            let _active = session.account().arrive();
             session.begin();
-            let done = permitted(session.permit(), outer(session, position, &input, emitter, started)).await;
-            let (dropped, last_stop) = session.end();
-            let bill = Bill { fuel: done.fuel, waited: started - arrived, ran: started.elapsed() };
+            let done = permitted(session.permit(), outer(session, position, &input, emitter, running.started)).await;
+            let ended = session.end();
+            let dropped = ended.lost.clone();
             let result = match done.result {
                 Ok(Ok(output)) => Ok(output),
                 Ok(Err(GuestError::InvalidInput(why))) => Err(Failure::InvalidInput(why)),
-                Ok(Err(GuestError::Failed(why))) => Err(failed(why, last_stop)),
-                Err(stop) => Err(Failure::Stopped(stop)),
+                Ok(Err(GuestError::Failed(why))) => Err(failed(why, ended)),
+                Err(stop) => Err(Failure::Stopped { stop, undone: ended.lost.is_empty() }),
             };
-            session.account().add(bill, result.is_err());
+            let bill = running.end(done.fuel, result.is_err());
             Answer { result, dropped, bill }
-        })
+        };
+        to_the_end(call, move || !session.can_be_undone())
+    }
+}
+
+/// A call from outside that runs. Dropping it before its end tells that its caller went away.
+struct Running<'a> {
+    session: &'a Session,
+    arrived: Instant,
+    started: Instant,
+    ended: bool,
+}
+
+impl Running<'_> {
+    fn end(&mut self, fuel: u64, failed: bool) -> Bill {
+        self.ended = true;
+        let bill = Bill { fuel, waited: self.started - self.arrived, ran: self.started.elapsed() };
+        self.session.account().add(bill, failed);
+        bill
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.session.end();
+            self.end(0, true);
+        }
     }
 }
 
 /// A function that fails with the very words of a stop passes on what happened to one that it called.
-fn failed(why: String, last_stop: Option<Stop>) -> Failure {
-    match last_stop {
-        Some(stop) if why.contains(&stop.to_string()) => Failure::Stopped(stop),
+fn failed(why: String, ended: Ended) -> Failure {
+    match ended.stop {
+        Some(stop) if passes_on(&why, &stop) => Failure::Stopped { stop, undone: ended.undone },
         _ => Failure::Failed(why),
     }
+}
+
+fn passes_on(why: &str, stop: &Stop) -> bool {
+    why.contains(&stop.to_string())
 }
 
 /// The function that is called from outside.
@@ -120,7 +173,7 @@ async fn outer(
 ) -> Done<Result<String, GuestError>> {
     let limits = session.limits();
     let allowance = Allowance { fuel: limits.fuel_per_call, deadline: now + limits.deadline };
-    match session.take(position) {
+    match session.take(position, 0) {
         Some(taken) => run(taken, input, allowance, 1, emitter).await,
         // It is this call's turn, so no other one has the slot.
         None => Done { result: Ok(Err(GuestError::Failed("the instance is in use".into()))), fuel: 0 },
@@ -151,46 +204,64 @@ async fn permitted<T>(permit: &Permit, call: impl Future<Output = T>) -> T {
 }
 
 /// Runs a function, whether it was called from outside or by another one: in its instance, or in a new one.
-///
-/// A function that is stopped takes all instances with it that it has used, since they may hold half of what it was
-/// doing.
 pub(crate) async fn run(
-    mut taken: Taken,
+    Taken { frame, instance }: Taken,
     input: &Json,
     allowance: Allowance,
     depth: usize,
     emitter: Arc<Emitter>,
 ) -> Done<Result<String, GuestError>> {
-    let session = taken.session.clone();
-    let limits = session.limits();
-    let before = session.current().ticks;
+    let session = frame.session().clone();
     let mut left = allowance;
-    let mut instance = match taken.instance.take() {
+    let mut instance = match instance {
         Some(instance) => instance,
         None => {
-            let function = &session.catalog().functions()[taken.position];
-            let made = Instance::create(function, &session, limits, allowance, depth).await;
+            let made = make(&frame, &session, allowance, depth).await;
             left.fuel -= made.fuel;
             match made.result {
-                Ok(instance) => {
-                    session.current().made.push(taken.position);
-                    Box::new(instance)
-                }
+                Ok(instance) => Box::new(instance),
                 Err(stop) => {
-                    session.current().stop = Some(stop.clone());
+                    frame.stopped(&stop);
                     return Done { result: Err(stop), fuel: made.fuel };
                 }
             }
         }
     };
-    let mut done = instance.call(input, &session, limits, left, depth, emitter).await;
+    let mut done = instance.call(input, &session, left, depth, frame.from(), emitter).await;
     done.fuel += allowance.fuel - left.fuel;
     match &done.result {
-        Ok(_) => taken.put_back(instance),
+        // Whoever asked from outside is told of a stop, so that the whole call never happened.
+        Ok(Err(GuestError::Failed(why))) if depth == 1 && session.undoes(|stop| passes_on(why, stop)) => {
+            drop(instance);
+            drop(frame);
+        }
+        Ok(_) => frame.commit(instance),
         Err(stop) => {
             drop(instance);
-            session.lose(taken.position, before, stop);
+            frame.stopped(stop);
         }
     }
     done
+}
+
+/// Makes a function's instance: a new one, or the one that was parked, whose making the caller does not pay for. If the
+/// host has no room, idle sessions are parked first.
+async fn make(frame: &Frame, session: &Arc<Session>, allowance: Allowance, depth: usize) -> Done<Instance> {
+    let function = &session.catalog().functions()[frame.position()];
+    let making = Making { function, session, limits: session.limits(), allowance, depth };
+    let once = async || match frame.parked() {
+        Some(snapshot) => {
+            session.shared.pressure.woke();
+            let made = Instance::restore(making, snapshot).await;
+            Done { fuel: 0, ..made }
+        }
+        None => Instance::create(making).await,
+    };
+    loop {
+        let made = once().await;
+        match &made.result {
+            Err(Stop { kind: StopKind::HostFull, .. }) if session.shared.pressure.make_room().await => {}
+            _ => return made,
+        }
+    }
 }

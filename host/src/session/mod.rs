@@ -3,44 +3,60 @@
 //! # What must always hold
 //!
 //! * A user's calls run one after the other, in the order in which they came; a sibling call runs inside its caller's.
-//! * An instance is taken out of its slot while it runs, and put back only if it ended well. Whatever happens in
-//!   between, a crash or a limit, leaves the slot empty, and the next call makes a new instance.
-//! * A session is dropped only when nobody uses it, and that is looked at under the lock of the registry's shard.
+//! * An instance is taken out of its slot while it runs. If it ends well it is put back; whatever else happens, a crash,
+//!   a limit, a caller who goes away, its slot becomes what it was before: a failed call never happened.
+//! * A session is dropped only when nobody uses it, and that is looked at under the lock of the registry's shard. It is
+//!   parked only when it is nobody's turn in it.
 //! * Nothing outside of this folder knows which sessions exist.
 //!
 //! # Layout
 //!
-//! * [`Session`], [`Slot`] and [`Taken`], here. `call`: one call from outside, and one of a function.
-//! * [`Registry`]: which sessions exist; [`Handle`] keeps one in use. `sweep`: drops idle ones.
-//! * `account`: what a session has used. `turn`: the queue. `to_the_end`: a call whose caller went away.
+//! * [`Session`] and [`Slot`], here. `call`: one call from outside, and one of a function. `undo`: what a failed one
+//!   leaves, which is nothing.
+//! * [`Registry`]: which sessions exist; [`Handle`] keeps one in use. `sweep`: drops idle ones. `park`: puts idle ones
+//!   to sleep, and makes room when it is needed.
+//! * `pace`: how fast both work. [`Policy`]: how the configuration wants it. `account`: what a session has used. `turn`: the queue. `to_the_end`: a
+//!   call whose caller went away, and that cannot be undone.
 
 mod account;
 mod call;
+mod pace;
+mod park;
+mod policy;
 mod registry;
 mod sweep;
 mod to_the_end;
 mod turn;
+mod undo;
 
 pub use account::{Account, Bill};
 pub(crate) use call::run;
 pub use call::{Answer, Failure};
+pub(crate) use park::{Pressure, park};
+pub use policy::Policy;
 pub use registry::{Handle, Registry, Seen, TooManySessions};
 pub(crate) use sweep::sweep;
 pub(crate) use to_the_end::to_the_end;
 pub use turn::Refusal;
 use turn::Turn;
+pub(crate) use undo::Taken;
 
 use crate::{
     function::Catalog,
     identity::User,
-    instance::{Instance, Stop},
-    limits::{Lane, Limits, Permit},
+    instance::{Instance, Snapshot, Stop},
+    limits::{
+        Lane, Limits, Permit,
+        memory::{self, Charge, HostMemory},
+    },
 };
+use registry::Uses;
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicUsize, Ordering},
 };
 use turn::Queue;
+use undo::Entry;
 
 /// What all sessions share.
 #[derive(Debug)]
@@ -49,7 +65,11 @@ pub struct Shared {
     pub catalog: Catalog,
     /// The limits.
     pub limits: Limits,
+    /// What is done with sessions.
+    pub policy: Policy,
     pub(crate) lane: Lane,
+    pub(crate) memory: Arc<HostMemory>,
+    pub(crate) pressure: Pressure,
 }
 
 /// All that is live of one user.
@@ -65,15 +85,20 @@ pub struct Session {
     queue: Queue,
     permit: Arc<Permit>,
     account: Account,
+    uses: Uses,
+    /// What it takes of the host's memory itself.
+    _charge: Charge,
 }
 
 /// Where an instance is between calls.
 #[derive(Default)]
 pub(crate) enum Slot {
-    /// There is none: it was not needed yet, or it was stopped.
+    /// There is none: it was not needed yet, or it was stopped and could not be undone.
     #[default]
     Empty,
     Idle(Box<Instance>),
+    /// There is none, but what it takes to make it.
+    Parked(Snapshot),
     /// A call has it.
     Running,
 }
@@ -81,25 +106,39 @@ pub(crate) enum Slot {
 /// What a call does with its session's instances, by their functions' positions.
 #[derive(Default)]
 struct Current {
-    /// Those that it has used and put back, each with the tick at which it last did: no more than there are functions,
-    /// however often they are called.
-    touched: Vec<(usize, u64)>,
-    /// Counts what was put back.
-    ticks: u64,
-    /// Those that are there because it has made them: nothing is lost with one of these.
-    made: Vec<usize>,
-    /// Those that were there before it, and are gone.
+    /// The functions that have run, and what they held before.
+    undo: Vec<Entry>,
+    /// One of those that have run or are running would lose what it holds if it were stopped.
+    loses: bool,
+    /// Those that have lost what they held.
     lost: Vec<usize>,
     /// The last stop of a function in it.
     stop: Option<Stop>,
+    /// It was undone, though no function that was called from outside was stopped.
+    undone: bool,
 }
 
-/// An instance's slot, taken for a call. Dropping it leaves the slot empty.
-pub(crate) struct Taken {
-    session: Arc<Session>,
-    position: usize,
-    instance: Option<Box<Instance>>,
-    put_back: bool,
+/// How a call from outside has ended.
+struct Ended {
+    /// The functions that have lost what they held before it.
+    lost: Vec<Arc<str>>,
+    /// The last stop of a function in it.
+    stop: Option<Stop>,
+    /// It was undone because of that.
+    undone: bool,
+}
+
+/// What is there of a session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Holds {
+    /// Instances; those that run are not counted.
+    pub instances: usize,
+    /// Bytes of their memories and tables.
+    pub bytes: usize,
+    /// Functions that are parked.
+    pub parked: usize,
+    /// Bytes of their snapshots.
+    pub parked_bytes: usize,
 }
 
 impl Session {
@@ -108,7 +147,8 @@ impl Session {
         let permit = Arc::new(Permit::new(shared.lane.clone()));
         let (queue, account) = (Queue::new(), Account::new());
         let (current, log_budget) = (Mutex::default(), Arc::new(AtomicUsize::new(shared.limits.log_size)));
-        Arc::new(Self { user, shared, slots, current, log_budget, queue, permit, account })
+        let (uses, charge) = (Uses::default(), shared.memory.charge(memory::SESSION));
+        Arc::new(Self { user, shared, slots, current, log_budget, queue, permit, account, uses, _charge: charge })
     }
 
     /// Whose it is.
@@ -129,31 +169,32 @@ impl Session {
         &self.shared.limits
     }
 
+    /// The host's memory.
+    pub(crate) fn memory(&self) -> &Arc<HostMemory> {
+        &self.shared.memory
+    }
+
     pub(crate) fn permit(&self) -> &Arc<Permit> {
         &self.permit
     }
 
-    /// Takes a function's slot; `None` if it is taken already.
-    pub(crate) fn take(self: &Arc<Self>, position: usize) -> Option<Taken> {
-        let mut slot = self.slot(position);
-        let instance = match &*slot {
-            Slot::Running => return None,
-            Slot::Empty | Slot::Idle(_) => match std::mem::replace(&mut *slot, Slot::Running) {
-                Slot::Idle(instance) => Some(instance),
-                _ => None,
-            },
-        };
-        drop(slot);
-        Some(Taken { session: self.clone(), position, instance, put_back: false })
-    }
-
-    /// Instances that are there now, and the bytes of their memories. Those that run are not counted.
-    pub fn instances(&self) -> (usize, usize) {
-        let idle = (0..self.slots.len()).filter_map(|position| match &*self.slot(position) {
-            Slot::Idle(instance) => Some(instance.memory()),
-            _ => None,
-        });
-        idle.fold((0, 0), |(count, bytes), memory| (count + 1, bytes + memory))
+    /// What is there of it now.
+    pub fn holds(&self) -> Holds {
+        let mut holds = Holds::default();
+        for position in 0..self.slots.len() {
+            match &*self.slot(position) {
+                Slot::Idle(instance) => {
+                    holds.instances += 1;
+                    holds.bytes += instance.memory();
+                }
+                Slot::Parked(snapshot) => {
+                    holds.parked += 1;
+                    holds.parked_bytes += snapshot.len();
+                }
+                Slot::Empty | Slot::Running => {}
+            }
+        }
+        holds
     }
 
     /// Nothing panics while it is held, and a slot is whole at any time.
@@ -167,71 +208,32 @@ impl Session {
 
     /// A call from outside begins.
     fn begin(&self) {
-        let mut current = self.current();
-        current.touched.clear();
-        current.made.clear();
-        current.lost.clear();
-        current.stop = None;
         self.log_budget.store(self.limits().log_size, Ordering::Relaxed);
     }
 
-    /// A call from outside has ended: the functions that lost what they had before it, and the last stop in it.
-    fn end(&self) -> (Vec<Arc<str>>, Option<Stop>) {
+    /// A call from outside has ended. What was kept to undo it goes.
+    fn end(&self) -> Ended {
         let mut current = self.current();
-        let stop = current.stop.take();
-        let name = |position: &usize| self.catalog().functions()[*position].name.clone();
-        (current.lost.iter().map(name).collect(), stop)
+        current.undo.clear();
+        current.loses = false;
+        let name = |position: usize| self.catalog().functions()[position].name.clone();
+        let lost = current.lost.drain(..).map(name).collect();
+        Ended { lost, stop: current.stop.take(), undone: std::mem::take(&mut current.undone) }
     }
 
-    /// A function was stopped: its instance is gone, and so are those that it has used, which is since this tick.
-    fn lose(&self, position: usize, since: u64, stop: &Stop) {
-        let mut touched: Vec<usize> = {
-            let mut current = self.current();
-            current.stop = Some(stop.clone());
-            current.touched.extract_if(.., |(_, at)| *at > since).map(|(touched, _)| touched).collect()
-        };
-        touched.retain(|touched| {
-            // Dropped outside of the slot's lock.
-            let mut slot = self.slot(*touched);
-            let idle = matches!(*slot, Slot::Idle(_)).then(|| std::mem::take(&mut *slot));
-            drop(slot);
-            idle.is_some()
-        });
-        touched.insert(0, position);
+    /// Whether the call that runs can be undone as a whole.
+    fn can_be_undone(&self) -> bool {
+        !self.current().loses
+    }
+
+    /// Notes that the call that runs is undone as a whole if the last stop in it is such a one, and if it can be.
+    fn undoes(&self, because: impl FnOnce(&Stop) -> bool) -> bool {
         let mut current = self.current();
-        for gone in touched {
-            match current.made.iter().position(|made| *made == gone) {
-                Some(index) => drop(current.made.swap_remove(index)),
-                None if !current.lost.contains(&gone) => current.lost.push(gone),
-                None => {}
-            }
-        }
+        current.undone = !current.loses && current.stop.as_ref().is_some_and(because);
+        current.undone
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Taken {
-    /// Puts the instance back: it ended well.
-    fn put_back(mut self, instance: Box<Instance>) {
-        self.put_back = true;
-        *self.session.slot(self.position) = Slot::Idle(instance);
-        let mut current = self.session.current();
-        current.ticks += 1;
-        let now = current.ticks;
-        match current.touched.iter_mut().find(|(touched, _)| *touched == self.position) {
-            Some((_, at)) => *at = now,
-            None => current.touched.push((self.position, now)),
-        }
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        if !self.put_back {
-            *self.session.slot(self.position) = Slot::Empty;
-        }
     }
 }

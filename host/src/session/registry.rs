@@ -3,6 +3,9 @@
 //! Sessions are spread over shards, each with a lock that is held for a look-up and never while a guest runs, compiles
 //! or is dropped. A session that is looked up is marked as used under that lock, and the sweep looks at the mark and
 //! removes under it too: a session can never be removed between being found and being used.
+//!
+//! A session is new until its first call begins, live while it has instances, and parked when it has only snapshots.
+//! It becomes live at its turn, where that many may be; a new one whose first call was refused is forgotten.
 
 use super::{Session, Shared};
 use crate::identity::User;
@@ -11,55 +14,78 @@ use std::{
     hash::{BuildHasher, RandomState},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 use tokio::time::Instant;
 
-/// Enough that threads rarely meet at one, few enough that a sweep is quick.
-const SHARDS: usize = 64;
+/// So many that threads rarely meet at one, and that none is held for long with a million sessions.
+const SHARDS: usize = 1024;
 
 /// The sessions that exist.
 pub struct Registry {
     shared: Arc<Shared>,
-    shards: Box<[Mutex<HashMap<User, Entered>>]>,
+    shards: Box<[Mutex<Shard>]>,
     /// Not the maps' own hasher: that one would fill each map unevenly.
     hasher: RandomState,
     /// Sessions in all shards.
+    sessions: AtomicUsize,
+    /// Those of them that are live.
     live: AtomicUsize,
+    /// Those of them that are parked.
+    parked: AtomicUsize,
     /// Handles that exist.
-    in_use: Arc<AtomicUsize>,
+    in_use: AtomicUsize,
     began: Instant,
 }
 
-/// A session in the registry.
-struct Entered {
-    session: Arc<Session>,
-    use_of: Arc<Use>,
+/// A part of the sessions.
+#[derive(Default)]
+struct Shard {
+    sessions: HashMap<User, Arc<Session>>,
+    /// Those of them that are live: whoever looks for sessions to park need not look at a million parked ones.
+    live: HashMap<User, Arc<Session>>,
 }
 
 /// Whether a session is used, and when it last was.
-struct Use {
+#[derive(Debug, Default)]
+pub(super) struct Uses {
     handles: AtomicUsize,
     /// Microseconds since the registry began.
     last: AtomicU64,
-    began: Instant,
-    all: Arc<AtomicUsize>,
+    state: AtomicU8,
+}
+
+/// What a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum State {
+    New,
+    Live,
+    Parked,
+    /// It is no longer in the registry.
+    Gone,
 }
 
 /// There is no place for another session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{live} sessions are live, which is what `limits.max_sessions` allows")]
-pub struct TooManySessions {
-    /// Sessions that are live.
-    pub live: usize,
+pub enum TooManySessions {
+    /// No other one may be live.
+    #[error("{0} sessions are live and in use, which is what `limits.max_sessions` allows")]
+    Live(usize),
+    /// No other one may exist, since none is parked.
+    #[error("{0} sessions exist, which is what `limits.max_sessions` allows")]
+    Awake(usize),
+    /// No other one may exist, live or parked.
+    #[error("{0} sessions exist, which is what `limits.max_sessions` and `sessions.max_parked` allow together")]
+    All(usize),
 }
 
 /// A session in use. As long as there is one, the session stays.
 pub struct Handle {
     session: Arc<Session>,
-    use_of: Arc<Use>,
+    registry: Arc<Registry>,
 }
 
 /// A session, as monitoring sees it.
@@ -70,19 +96,23 @@ pub struct Seen {
     pub in_use: usize,
     /// How long ago a call last used it.
     pub idle: Duration,
+    /// Whether it is parked.
+    pub parked: bool,
 }
 
 impl Registry {
     /// An empty registry.
-    pub fn new(shared: Arc<Shared>) -> Self {
-        Self {
+    pub fn new(shared: Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self {
             shared,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
+            sessions: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
-            in_use: Arc::new(AtomicUsize::new(0)),
+            parked: AtomicUsize::new(0),
+            in_use: AtomicUsize::new(0),
             began: Instant::now(),
-        }
+        })
     }
 
     /// The user's session; a new one, if there is none and there may be another.
@@ -90,22 +120,17 @@ impl Registry {
     /// # Errors
     ///
     /// [`TooManySessions`].
-    pub fn session(&self, user: User) -> Result<Handle, TooManySessions> {
-        match self.shard(user).entry(user) {
-            Entry::Occupied(entered) => Ok(entered.get().handle()),
+    pub fn session(self: &Arc<Self>, user: User) -> Result<Handle, TooManySessions> {
+        match self.shard(user).sessions.entry(user) {
+            Entry::Occupied(entered) => Ok(Handle::new(entered.get().clone(), self.clone())),
             Entry::Vacant(free) => {
-                let most = self.shared.limits.max_sessions;
-                let one_more = |live| (live < most).then_some(live + 1);
-                let admitted = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-                admitted.map_err(|live| TooManySessions { live })?;
-                let use_of = Use {
-                    handles: AtomicUsize::new(0),
-                    last: AtomicU64::new(0),
-                    began: self.began,
-                    all: self.in_use.clone(),
-                };
+                let sleeping = self.shared.policy.max_sleeping();
+                let most = self.shared.limits.max_sessions + sleeping;
+                let one_more = |sessions| (sessions < most).then_some(sessions + 1);
+                let admitted = self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+                admitted.map_err(if sleeping > 0 { TooManySessions::All } else { TooManySessions::Awake })?;
                 let session = Session::new(user, self.shared.clone());
-                Ok(free.insert(Entered { session, use_of: Arc::new(use_of) }).handle())
+                Ok(Handle::new(free.insert(session).clone(), self.clone()))
             }
         }
     }
@@ -115,21 +140,48 @@ impl Registry {
         self.live.load(Ordering::Relaxed)
     }
 
+    /// Sessions that are parked.
+    pub fn parked(&self) -> usize {
+        self.parked.load(Ordering::Relaxed)
+    }
+
     /// Calls that wait or run, in all sessions.
     pub fn in_use(&self) -> usize {
         self.in_use.load(Ordering::Acquire)
     }
 
+    /// Bytes that instances and snapshots take of the host's memory, and how many they may.
+    pub fn memory(&self) -> (usize, usize) {
+        (self.shared.memory.used(), self.shared.memory.limit())
+    }
+
+    /// Sessions that were parked since the start.
+    pub fn parkings(&self) -> u64 {
+        self.shared.pressure.parked()
+    }
+
+    /// Instances that were woken since the start.
+    pub fn wakings(&self) -> u64 {
+        self.shared.pressure.woken()
+    }
+
+    /// What all sessions share.
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// A user's session, to look at.
     pub fn look(&self, user: User) -> Option<Seen> {
-        self.shard(user).get(&user).map(|entered| entered.seen(Instant::now()))
+        self.shard(user).sessions.get(&user).map(|session| self.seen(session, Instant::now()))
     }
 
     /// All sessions, to look at, in no order.
     pub fn look_at_all(&self) -> Vec<Seen> {
         let now = Instant::now();
         let shards = self.shards.iter();
-        shards.flat_map(|shard| lock(shard).values().map(|it| it.seen(now)).collect::<Vec<_>>()).collect()
+        shards
+            .flat_map(|shard| lock(shard).sessions.values().map(|it| self.seen(it, now)).collect::<Vec<_>>())
+            .collect()
     }
 
     /// Takes the sessions of one shard out that nobody has used for `timeout`. The caller drops them, outside of the
@@ -137,71 +189,150 @@ impl Registry {
     pub(super) fn take_idle(&self, shard: usize, timeout: Duration) -> Vec<Arc<Session>> {
         let now = Instant::now();
         let mut taken = Vec::new();
-        lock(&self.shards[shard]).retain(|_, entered| {
-            let idle = entered.use_of.handles.load(Ordering::Acquire) == 0 && entered.use_of.idle(now) >= timeout;
+        let Shard { sessions, live } = &mut *lock(&self.shards[shard]);
+        sessions.retain(|user, session| {
+            let idle = session.uses.is_idle() && self.idle(session, now) >= timeout;
             if idle {
-                taken.push(entered.session.clone());
+                self.leave(session);
+                live.remove(user);
+                taken.push(session.clone());
             }
             !idle
         });
-        self.live.fetch_sub(taken.len(), Ordering::Relaxed);
         taken
+    }
+
+    /// The live sessions of one shard that nobody has used for `time`, and for how long nobody has.
+    pub(super) fn idle_live(&self, shard: usize, time: Duration) -> Vec<(Duration, Arc<Session>)> {
+        let now = Instant::now();
+        let shard = lock(&self.shards[shard]);
+        let idle = shard.live.values().filter(|session| session.uses.is_idle());
+        let idle = idle.map(|session| (self.idle(session, now), session.clone()));
+        idle.filter(|(idle, _)| *idle >= time).collect()
     }
 
     pub(super) fn shards(&self) -> usize {
         self.shards.len()
     }
 
-    fn shard(&self, user: User) -> MutexGuard<'_, HashMap<User, Entered>> {
+    /// A session's turn has come: it becomes live, if another one may.
+    pub(super) fn enliven(&self, session: &Arc<Session>) -> Result<(), TooManySessions> {
+        if session.uses.state() == State::Live {
+            return Ok(());
+        }
+        let most = self.shared.limits.max_sessions;
+        let one_more = |live| (live < most).then_some(live + 1);
+        let admitted = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        admitted.map_err(TooManySessions::Live)?;
+        // It is in use, so that it cannot go meanwhile, and it is its turn, so that it is parked by nobody.
+        if session.uses.state.swap(State::Live as u8, Ordering::AcqRel) == State::Parked as u8 {
+            self.parked.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.shard(session.user()).live.insert(session.user(), session.clone());
+        Ok(())
+    }
+
+    /// A session has no instances any more. Called at its turn.
+    pub(super) fn parked_one(&self, session: &Session) {
+        let (live, parked) = (State::Live as u8, State::Parked as u8);
+        let mut shard = self.shard(session.user());
+        // One that has left the registry meanwhile is not counted any more.
+        if session.uses.state.compare_exchange(live, parked, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            shard.live.remove(&session.user());
+            self.live.fetch_sub(1, Ordering::Relaxed);
+            self.parked.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A session is taken out. Called under the shard's lock.
+    fn leave(&self, session: &Session) {
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
+        let was = session.uses.state.swap(State::Gone as u8, Ordering::AcqRel);
+        if was == State::Live as u8 {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+        } else if was == State::Parked as u8 {
+            self.parked.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A session that has never been live is not kept.
+    fn forget_new(&self, user: User) {
+        let mut shard = self.shard(user);
+        if let Entry::Occupied(entered) = shard.sessions.entry(user)
+            && entered.get().uses.state() == State::New
+            && entered.get().uses.is_idle()
+        {
+            self.leave(entered.get());
+            entered.remove();
+        }
+    }
+
+    fn idle(&self, session: &Session, now: Instant) -> Duration {
+        let last = self.began + Duration::from_micros(session.uses.last.load(Ordering::Relaxed));
+        now.saturating_duration_since(last)
+    }
+
+    fn seen(&self, session: &Arc<Session>, now: Instant) -> Seen {
+        let in_use = session.uses.handles.load(Ordering::Acquire);
+        let idle = if in_use > 0 { Duration::ZERO } else { self.idle(session, now) };
+        Seen { session: session.clone(), in_use, idle, parked: session.uses.state() == State::Parked }
+    }
+
+    fn shard(&self, user: User) -> MutexGuard<'_, Shard> {
         let hash = self.hasher.hash_one(user);
         lock(&self.shards[hash as usize % SHARDS])
     }
 }
 
-/// Nothing panics while it is held; were it so, the map would still be whole.
-fn lock(shard: &Mutex<HashMap<User, Entered>>) -> MutexGuard<'_, HashMap<User, Entered>> {
+/// Nothing panics while it is held; were it so, the maps would still be whole.
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Entered {
-    /// Called under the shard's lock.
-    fn handle(&self) -> Handle {
-        Handle::new(self.session.clone(), self.use_of.clone())
+impl Uses {
+    pub(super) fn is_idle(&self) -> bool {
+        self.handles.load(Ordering::Acquire) == 0
     }
 
-    fn seen(&self, now: Instant) -> Seen {
-        let in_use = self.use_of.handles.load(Ordering::Acquire);
-        let idle = if in_use > 0 { Duration::ZERO } else { self.use_of.idle(now) };
-        Seen { session: self.session.clone(), in_use, idle }
-    }
-}
-
-impl Use {
-    fn idle(&self, now: Instant) -> Duration {
-        let last = self.began + Duration::from_micros(self.last.load(Ordering::Relaxed));
-        now.saturating_duration_since(last)
+    fn state(&self) -> State {
+        match self.state.load(Ordering::Acquire) {
+            0 => State::New,
+            1 => State::Live,
+            2 => State::Parked,
+            _ => State::Gone,
+        }
     }
 }
 
 impl Handle {
-    fn new(session: Arc<Session>, use_of: Arc<Use>) -> Self {
-        use_of.handles.fetch_add(1, Ordering::Relaxed);
-        use_of.all.fetch_add(1, Ordering::Relaxed);
-        Self { session, use_of }
+    /// Called under the shard's lock.
+    fn new(session: Arc<Session>, registry: Arc<Registry>) -> Self {
+        session.uses.handles.fetch_add(1, Ordering::Relaxed);
+        registry.in_use.fetch_add(1, Ordering::Relaxed);
+        Self { session, registry }
     }
 
     /// The session.
     pub fn session(&self) -> &Arc<Session> {
         &self.session
     }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let now = self.use_of.began.elapsed().as_micros();
-        self.use_of.last.store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let uses = &self.session.uses;
+        let now = self.registry.began.elapsed().as_micros();
+        uses.last.store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let new = uses.state() == State::New;
         // Released after the time is written: a sweep that sees no handle sees the time as well.
-        self.use_of.handles.fetch_sub(1, Ordering::Release);
-        self.use_of.all.fetch_sub(1, Ordering::Release);
+        let last = uses.handles.fetch_sub(1, Ordering::Release) == 1;
+        if new && last {
+            self.registry.forget_new(self.session.user());
+        }
+        self.registry.in_use.fetch_sub(1, Ordering::Release);
     }
 }

@@ -1,8 +1,8 @@
-//! A call whose caller went away runs to its end.
+//! A call whose caller went away, and that cannot be undone, runs to its end.
 //!
 //! A server drops the future of a request when its connection closes. A guest that is dropped in the middle of a call
-//! cannot be used again, and its user would lose what it held because of a lost connection. So a call that has begun
-//! and is dropped goes on as a task of its own; its limits bound it as before.
+//! cannot be used again. Mostly the call is undone then; but where that cannot be, its user would lose what the guest
+//! held because of a lost connection. Such a call goes on as a task of its own; its limits bound it as before.
 
 use std::{
     future::Future,
@@ -11,29 +11,33 @@ use std::{
 };
 use tokio::runtime::Handle;
 
-/// Runs `what` to its end, even if this is dropped before.
-pub(crate) fn to_the_end<F>(what: F) -> ToTheEnd<F>
+/// Runs `what`; to its end, even if this is dropped before, if `must` says so then.
+pub(crate) fn to_the_end<F, M>(what: F, must: M) -> ToTheEnd<F, M>
 where
     F: Future + Send + 'static,
     F::Output: Send,
+    M: Fn() -> bool + Unpin,
 {
-    ToTheEnd { what: Some(Box::pin(what)), begun: false }
+    ToTheEnd { what: Some(Box::pin(what)), must, begun: false }
 }
 
 /// See [`to_the_end`].
-pub(crate) struct ToTheEnd<F>
+pub(crate) struct ToTheEnd<F, M>
 where
     F: Future + Send + 'static,
     F::Output: Send,
+    M: Fn() -> bool + Unpin,
 {
     what: Option<Pin<Box<F>>>,
+    must: M,
     begun: bool,
 }
 
-impl<F> Future for ToTheEnd<F>
+impl<F, M> Future for ToTheEnd<F, M>
 where
     F: Future + Send + 'static,
     F::Output: Send,
+    M: Fn() -> bool + Unpin,
 {
     type Output = F::Output;
 
@@ -49,14 +53,18 @@ where
     }
 }
 
-impl<F> Drop for ToTheEnd<F>
+impl<F, M> Drop for ToTheEnd<F, M>
 where
     F: Future + Send + 'static,
     F::Output: Send,
+    M: Fn() -> bool + Unpin,
 {
     fn drop(&mut self) {
+        if !self.begun || self.what.is_none() || !(self.must)() {
+            return;
+        }
         // Without a runtime the host is ending, and so do all sessions.
-        if let (Some(what), true, Ok(runtime)) = (self.what.take(), self.begun, Handle::try_current()) {
+        if let (Some(what), Ok(runtime)) = (self.what.take(), Handle::try_current()) {
             runtime.spawn(what);
         }
     }

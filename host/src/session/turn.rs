@@ -1,6 +1,6 @@
 //! The queue of a session's calls: one runs, a bounded number waits, first come first served.
 
-use super::Session;
+use super::{Session, TooManySessions};
 use crate::limits::Limits;
 use std::sync::{
     Arc,
@@ -25,6 +25,9 @@ pub enum Refusal {
         /// Calls that wait.
         waiting: usize,
     },
+    /// There is no place for another session.
+    #[error(transparent)]
+    TooManySessions(#[from] TooManySessions),
     /// The call waited for longer than it may run.
     #[error("the call waited for its turn longer than `limits.deadline` allows: this user's other calls are slow")]
     WaitedTooLong,
@@ -40,11 +43,17 @@ impl Queue {
 }
 
 impl Session {
+    /// The turn, if it is nobody's.
+    pub(super) fn turn_if_free(self: &Arc<Self>) -> Option<Turn> {
+        let permit = self.queue.turn.try_acquire().ok()?;
+        permit.forget();
+        Some(Turn(self.clone()))
+    }
+
     /// Waits for the turn.
     pub(crate) async fn turn(self: &Arc<Self>, limits: &Limits) -> Result<Turn, Refusal> {
-        if let Ok(permit) = self.queue.turn.try_acquire() {
-            permit.forget();
-            return Ok(Turn(self.clone()));
+        if let Some(turn) = self.turn_if_free() {
+            return Ok(turn);
         }
         let _place = Place::take(&self.queue.waiting, limits.queue_per_session)?;
         match timeout(limits.deadline, self.queue.turn.acquire()).await {

@@ -1,0 +1,294 @@
+//! Where a guest keeps its state, found out by looking at its code.
+//!
+//! An instance can be made again from a copy of its linear memories if nothing else of it changes between two calls. A
+//! guest's modules are examined for what does: globals, tables, dropped segments, resources.
+//!
+//! * A global that is not set after the start, or that each function leaves as it found it, as compilers' stack
+//!   pointers are (`balance` proves it), is no state.
+//! * Any other global of a module, and one that is set at the start, is moved to a linear memory that is added for it
+//!   (`globals`), and is then kept with the rest.
+//! * For what cannot be had that way there is a reason, which `carrel info` shows. Such a guest works, but its
+//!   instances cannot be parked, and a call that fails drops what it held.
+
+mod balance;
+mod globals;
+mod module;
+
+use module::Module;
+use std::{borrow::Cow, ops::Range};
+use wasmparser::{Parser, Payload};
+
+/// A guest whose state is all in its linear memories.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct State {
+    /// The hash of the component as it was given.
+    pub(crate) hash: [u8; 32],
+    /// Bytes at the start of the only memory that hold nothing between calls: the stack, which compilers put first.
+    pub(crate) dead: usize,
+    /// Globals that modules share are set when a guest is instantiated: that must be alike for all of its instances.
+    pub(crate) sets_globals_at_start: bool,
+}
+
+/// A component, ready to be compiled, and where it keeps its state: or the reasons why that cannot be kept.
+pub(super) struct Examined<'a> {
+    pub(super) wasm: Cow<'a, [u8]>,
+    pub(super) state: Result<State, Vec<String>>,
+}
+
+/// Examines a component. What is no valid component is given back as it is, for wasmtime to say what is wrong.
+pub(super) fn examine(wasm: &[u8]) -> Examined<'_> {
+    let unchanged = |state| Examined { wasm: Cow::Borrowed(wasm), state };
+    let parts = match Parts::of(wasm) {
+        Ok(parts) => parts,
+        Err(error) => return unchanged(Err(vec![format!("it cannot be read: {error}")])),
+    };
+    let mut obstacles = parts.obstacles;
+    let mut moved = Vec::new();
+    let mut sets_globals_at_start = false;
+    for (index, (_, module)) in parts.modules.iter().enumerate() {
+        obstacles.extend(module.obstacles.iter().map(|why| format!("{why} (core module {index})")));
+        let mut globals = globals::changing(module);
+        for global in &globals {
+            if let Err(why) = globals::can_be_moved(module, *global) {
+                obstacles.push(format!("global {global} changes between calls, and {why} (core module {index})"));
+            }
+        }
+        // What the start sets may differ from one instance to the next.
+        for global in module.set_at_start() {
+            match globals::can_be_moved(module, global) {
+                Ok(()) if !globals.contains(&global) => globals.push(global),
+                Ok(()) => {}
+                Err(_) => sets_globals_at_start = true,
+            }
+        }
+        moved.push(globals);
+    }
+    if !obstacles.is_empty() {
+        return unchanged(Err(obstacles));
+    }
+    let modules: Vec<&Module<'_>> = parts.modules.iter().map(|(_, module)| module).collect();
+    let none_moved = moved.iter().all(Vec::is_empty);
+    let state = State {
+        hash: *blake3::hash(wasm).as_bytes(),
+        dead: if none_moved { dead_stack(&modules) } else { 0 },
+        sets_globals_at_start,
+    };
+    if none_moved {
+        return unchanged(Ok(state));
+    }
+    let changed: Vec<_> = parts.modules.iter().zip(&moved).filter(|(_, globals)| !globals.is_empty()).collect();
+    let mut replaced = Vec::new();
+    for ((range, module), globals) in changed {
+        match globals::move_to_memory(&wasm[range.clone()], module, globals) {
+            Ok(bytes) => replaced.push((range.clone(), bytes)),
+            Err(error) => return unchanged(Err(vec![format!("its globals cannot be moved: {error}")])),
+        }
+    }
+    match replace(wasm, &replaced) {
+        Some(wasm) => Examined { wasm: Cow::Owned(wasm), state: Ok(state) },
+        None => unchanged(Err(vec!["its globals cannot be moved: its sections cannot be read".into()])),
+    }
+}
+
+/// The core modules of a component, wherever they are in it, and what else of it holds state.
+#[derive(Default)]
+struct Parts<'a> {
+    modules: Vec<(Range<usize>, Module<'a>)>,
+    obstacles: Vec<String>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(wasm: &'a [u8]) -> wasmparser::Result<Self> {
+        let mut parts = Self::default();
+        for payload in Parser::new(0).parse_all(wasm) {
+            match payload? {
+                Payload::ModuleSection { unchecked_range: range, .. } => {
+                    // What is cut short has no module: the parser says so next.
+                    if let Some(module) = wasm.get(range.clone()) {
+                        parts.modules.push((range, Module::read(module)?));
+                    }
+                }
+                Payload::ComponentTypeSection(types) => {
+                    for ty in types {
+                        if let wasmparser::ComponentType::Resource { .. } = ty? {
+                            parts.obstacles.push("it has resources of its own, whose handles are no memory".into());
+                        }
+                    }
+                }
+                Payload::ComponentCanonicalSection(functions) => {
+                    for function in functions {
+                        parts.check_builtin(function?);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Only the functions of the first component model: what others hold is in the host.
+    fn check_builtin(&mut self, function: wasmparser::CanonicalFunction) {
+        use wasmparser::CanonicalFunction as F;
+        match function {
+            F::Lift { .. } | F::Lower { .. } | F::ResourceDrop { .. } => {}
+            // What belongs to resources of its own is told with them.
+            F::ResourceNew { .. } | F::ResourceRep { .. } => {}
+            other => {
+                let name = format!("{other:?}");
+                let name = name.split([' ', '(', '{']).next().unwrap_or_default().to_owned();
+                self.obstacles.push(format!("it uses the built-in {name}, which holds state outside of its memory"));
+            }
+        }
+    }
+}
+
+/// Bytes of the stack at the start of the only memory, if that is where it is: one stack pointer, below all data, as
+/// compilers lay memory out today. What is below the stack pointer's value between calls is nobody's. A frame of a size
+/// that the program computes makes it unknown whether the pointer goes down: then nothing is taken for the stack.
+fn dead_stack(modules: &[&Module<'_>]) -> usize {
+    let with_memory: Vec<_> = modules.iter().filter(|module| module.memories > 0).collect();
+    let [module] = with_memory.as_slice() else { return 0 };
+    let others_write = modules.iter().any(|module| module.memories == 0 && !module.data.is_empty());
+    let pointers: Vec<_> = module.set_globals().into_iter().filter(|it| module.global_start(*it).is_some()).collect();
+    let [pointer] = pointers.as_slice() else { return 0 };
+    let Some(top) = module.global_start(*pointer) else { return 0 };
+    let above = !module.data.is_empty() && module.data.iter().all(|data| data.is_some_and(|at| at >= top));
+    let below = balance::goes_down(module, *pointer);
+    if module.memories == 1 && !others_write && above && below { usize::try_from(top).unwrap_or(0) } else { 0 }
+}
+
+/// A component with some of its core modules replaced. `None` if it cannot be read.
+fn replace(component: &[u8], modules: &[(Range<usize>, Vec<u8>)]) -> Option<Vec<u8>> {
+    replace_within(component, 0, modules)
+}
+
+fn replace_within(bytes: &[u8], at: usize, modules: &[(Range<usize>, Vec<u8>)]) -> Option<Vec<u8>> {
+    const CORE_MODULE: u8 = 1;
+    const COMPONENT: u8 = 4;
+    let mut out = bytes.get(..8)?.to_vec();
+    let mut left = &bytes[8..];
+    while let Some((&id, rest)) = left.split_first() {
+        let mut reader = wasmparser::BinaryReader::new(rest, 0);
+        let size = reader.read_var_u32().ok()? as usize;
+        let head = reader.original_position();
+        let content = rest.get(head..head.checked_add(size)?)?;
+        let place = at + (bytes.len() - left.len()) + 1 + head;
+        let replaced = match id {
+            CORE_MODULE => modules.iter().find(|(range, _)| range.start == place).map(|(_, bytes)| bytes.clone()),
+            COMPONENT => Some(replace_within(content, place, modules)?),
+            _ => None,
+        };
+        out.push(id);
+        let content = replaced.as_deref().unwrap_or(content);
+        wasm_encoder::Encode::encode(content, &mut out);
+        left = &rest[head + size..];
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wasmparser::{Validator, WasmFeatures};
+
+    fn state(component: &str) -> (Vec<u8>, Result<State, Vec<String>>) {
+        let wasm = wat::parse_str(component).unwrap_or_else(|error| panic!("{error}:\n{component}"));
+        let examined = examine(&wasm);
+        Validator::new_with_features(WasmFeatures::all()).validate_all(&examined.wasm).unwrap();
+        (examined.wasm.into_owned(), examined.state)
+    }
+
+    const COUNTS: &str = r#"(core module
+        (global $g (mut i32) (i32.const 5))
+        (func (export "f") (result i32) (global.set $g (i32.add (global.get $g) (i32.const 1))) (global.get $g)))"#;
+
+    #[test]
+    fn globals_are_moved_in_modules_wherever_they_are() {
+        let outer = format!(
+            r#"(component {COUNTS} (component {COUNTS} (component {COUNTS})) (core module (func)) {COUNTS}
+                (component (import "x" (func)) (export "y" (func 0))))"#
+        );
+        let (wasm, found) = state(&outer);
+        assert!(found.is_ok());
+        let modules = Parts::of(&wasm).unwrap().modules;
+        let memories: Vec<_> = modules.iter().map(|(_, module)| module.memories).collect();
+        assert_eq!(memories, [1, 1, 1, 0, 1]);
+        assert!(modules.iter().all(|(_, module)| globals::changing(module).is_empty()));
+    }
+
+    #[test]
+    fn what_is_fine_as_it_is_stays_as_it_is() {
+        let text = "(component (core module (memory 1) (func (param i32) (memory.fill (i32.const 0) (i32.const 1) (local.get 0)))))";
+        let (wasm, found) = state(text);
+        assert_eq!(wasm, wat::parse_str(text).unwrap());
+        assert_eq!(found.unwrap().hash, *blake3::hash(&wasm).as_bytes());
+    }
+
+    #[test]
+    fn what_holds_state_elsewhere_is_told_with_its_module() {
+        let why = |content: &str| state(&format!("(component {COUNTS} {content})")).1.unwrap_err().join("; ");
+        let module = |content: &str| format!("(core module (table $t 1 funcref) {content})");
+        for (instruction, operands) in [
+            ("table.set", "(i32.const 0) (ref.null func)"),
+            ("table.grow", "(ref.null func) (i32.const 0)"),
+            ("table.fill", "(i32.const 0) (ref.null func) (i32.const 0)"),
+        ] {
+            let more = if instruction == "table.grow" { "drop" } else { "" };
+            let told = why(&module(&format!("(func {operands} {instruction} $t {more})")));
+            assert_eq!(told, format!("its code has `{instruction}`, which changes what is no memory (core module 1)"));
+        }
+        assert!(why("(type (resource (rep i32)))").contains("resources of its own"));
+        let exported =
+            r#"(core module (global $g (export "g") (mut i32) (i32.const 0)) (func (global.set $g (i32.const 1))))"#;
+        assert_eq!(why(exported), "global 0 changes between calls, and modules share it (core module 1)");
+        assert!(examine(b"\0asm").state.is_err() && examine(b"").state.is_err());
+    }
+
+    #[test]
+    fn what_only_the_start_does_is_no_change_afterwards() {
+        let start = |more: &str| {
+            format!(
+                "(component (core module (table $t 1 funcref) (func $init (table.set $t (i32.const 0) (ref.func $init)))
+                    (elem declare func $init) (start $init) {more}))"
+            )
+        };
+        // The table could call it.
+        assert!(state(&start("")).1.is_err());
+        let start = start("").replace("(ref.func $init)", "(ref.null func)").replace("(elem declare func $init)", "");
+        assert!(state(&start).1.is_ok());
+    }
+
+    /// How much of the start of the memory is taken for the stack, of a module with this pointer and more.
+    fn dead(pointer: &str, more: &str) -> usize {
+        let used = r#"(func (export "f") (param i32) (local i32)
+            (global.set $sp (local.tee 1 (i32.sub (global.get $sp) (i32.const 16))))
+            (global.set $sp (i32.add (local.get 1) (i32.const 16))))"#;
+        state(&format!("(component (core module (global $sp (mut i32) ({pointer})) {used} {more}))")).1.unwrap().dead
+    }
+
+    #[test]
+    fn the_stack_is_what_lies_below_its_pointer_if_all_data_lies_above() {
+        let above = "(memory 1) (data (i32.const 8192) \"x\")";
+        assert_eq!(dead("i32.const 8192", above), 8192);
+        assert_eq!(dead("i32.const 8193", above), 0, "data below");
+        assert_eq!(dead("i32.const 8192", "(memory 1)"), 0, "no data to tell by");
+        assert_eq!(dead("i32.const 8192", &format!("{above} (memory 1)")), 0, "two memories");
+        assert_eq!(dead("i32.const 8192", &format!("{above} (data (i32.const 16) \"x\")")), 0);
+        let another = "(global $h (mut i32) (i32.const 1)) (func (global.set $h (global.get $h)))";
+        assert_eq!(dead("i32.const 8192", &format!("{above} {another}")), 0, "which of both?");
+        let counts = "(global $h (mut i32) (i32.const 1)) (func (global.set $h (i32.const 2)))";
+        assert_eq!(dead("i32.const 8192", &format!("{above} {counts}")), 0, "a memory is added");
+    }
+
+    #[test]
+    fn what_goes_up_or_by_what_nobody_knows_is_no_stack() {
+        let above = "(memory 1) (data (i32.const 8192) \"x\")";
+        let up = "(func (global.set $sp (i32.add (global.get $sp) (i32.const 8)))
+            (global.set $sp (i32.sub (global.get $sp) (i32.const 8))))";
+        assert_eq!(dead("i32.const 8192", &format!("{above} {up}")), 0);
+        let dynamic = "(func (param i32) (local i32)
+            (global.set $sp (i32.sub (local.tee 1 (global.get $sp)) (local.get 0)))
+            (global.set $sp (local.get 1)))";
+        assert_eq!(dead("i32.const 8192", &format!("{above} {dynamic}")), 0);
+    }
+}

@@ -1,0 +1,290 @@
+//! What a core module declares, and what its functions do to what may be state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use wasmparser::{
+    CompositeInnerType, ConstExpr, DataKind, ElementItems, ExternalKind, FunctionBody, Operator, Parser, Payload,
+    SubType, TypeRef, ValType,
+};
+
+/// A core module.
+#[derive(Debug, Default)]
+pub(super) struct Module<'a> {
+    pub(super) types: Vec<SubType>,
+    /// The types of its functions, imported ones first.
+    pub(super) functions: Vec<u32>,
+    pub(super) imported_functions: usize,
+    /// Its globals, imported ones first.
+    pub(super) globals: Vec<Global>,
+    pub(super) imported_globals: usize,
+    /// Linear memories that it imports, and that it has of its own.
+    pub(super) imported_memories: u32,
+    pub(super) memories: u32,
+    /// Where its active data segments begin, as far as that is a constant.
+    pub(super) data: Vec<Option<u64>>,
+    /// What cannot be kept, in words.
+    pub(super) obstacles: Vec<String>,
+    /// Functions that are exported, by their names.
+    exports: BTreeMap<String, u32>,
+    /// Functions that code or a table refers to.
+    referred: BTreeSet<u32>,
+    /// What each function of its own does.
+    does: Vec<Does<'a>>,
+    /// Functions that run only before the first call.
+    start_only: BTreeSet<u32>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Global {
+    pub(super) ty: ValType,
+    pub(super) exported: bool,
+    /// The bits of what it starts with, if that is a constant.
+    pub(super) start: Option<u128>,
+}
+
+/// What a function's code does.
+#[derive(Debug)]
+struct Does<'a> {
+    body: FunctionBody<'a>,
+    sets: BTreeSet<u32>,
+    calls: BTreeSet<u32>,
+    /// Changes what is no memory and no global, by an instruction of this name.
+    changes: Option<&'static str>,
+}
+
+impl<'a> Module<'a> {
+    pub(super) fn read(wasm: &'a [u8]) -> wasmparser::Result<Self> {
+        let mut module = Self::default();
+        let mut referred = BTreeSet::new();
+        let mut start = None;
+        for payload in Parser::new(0).parse_all(wasm) {
+            match payload? {
+                Payload::TypeSection(section) => {
+                    for group in section {
+                        module.types.extend(group?.into_types());
+                    }
+                }
+                Payload::ImportSection(section) => {
+                    for import in section.into_imports() {
+                        module.import(import?.ty);
+                    }
+                }
+                Payload::FunctionSection(section) => {
+                    for ty in section {
+                        module.functions.push(ty?);
+                    }
+                }
+                Payload::MemorySection(section) => {
+                    for memory in section {
+                        module.memories += 1;
+                        if memory?.shared {
+                            module.obstacles.push("it has a shared memory".into());
+                        }
+                    }
+                }
+                Payload::GlobalSection(section) => {
+                    for global in section {
+                        let global = global?;
+                        let start = constant(&global.init_expr);
+                        let ty = global.ty.content_type;
+                        module.globals.push(Global { ty, exported: false, start });
+                    }
+                }
+                Payload::ExportSection(section) => {
+                    for export in section {
+                        let export = export?;
+                        match export.kind {
+                            ExternalKind::Func | ExternalKind::FuncExact => {
+                                module.exports.insert(export.name.to_owned(), export.index);
+                            }
+                            ExternalKind::Global => {
+                                if let Some(global) = module.globals.get_mut(export.index as usize) {
+                                    global.exported = true;
+                                }
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                Payload::StartSection { func, .. } => start = Some(func),
+                Payload::ElementSection(section) => {
+                    for element in section {
+                        let element = element?;
+                        if let ElementItems::Functions(functions) = element.items {
+                            for function in functions {
+                                referred.insert(function?);
+                            }
+                        } else if let ElementItems::Expressions(_, items) = element.items {
+                            for item in items {
+                                for operator in item?.get_operators_reader() {
+                                    if let Operator::RefFunc { function_index } = operator? {
+                                        referred.insert(function_index);
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+                Payload::DataSection(section) => {
+                    for data in section {
+                        if let DataKind::Active { offset_expr, .. } = data?.kind {
+                            let at = constant(&offset_expr).and_then(|at| u64::try_from(at).ok());
+                            module.data.push(at);
+                        }
+                    }
+                }
+                Payload::CodeSectionEntry(body) => {
+                    let does = Does::of(body, &mut referred)?;
+                    module.does.push(does);
+                }
+                _ => {}
+            }
+        }
+        // Functions that may be called by others than this module's own code.
+        let reachable = module.exports.values().chain(&referred).copied().collect();
+        module.find_start_only(start, &reachable);
+        module.referred = referred;
+        let changes = module.after_start().find_map(|(_, does)| does.changes);
+        module.obstacles.extend(changes.map(|name| format!("its code has `{name}`, which changes what is no memory")));
+        Ok(module)
+    }
+
+    fn import(&mut self, ty: TypeRef) {
+        match ty {
+            TypeRef::Func(ty) | TypeRef::FuncExact(ty) => {
+                self.functions.push(ty);
+                self.imported_functions += 1;
+            }
+            TypeRef::Global(ty) => {
+                self.globals.push(Global { ty: ty.content_type, exported: false, start: None });
+                self.imported_globals += 1;
+            }
+            TypeRef::Memory(memory) => {
+                self.imported_memories += 1;
+                if memory.shared {
+                    self.obstacles.push("it has a shared memory".into());
+                }
+            }
+            TypeRef::Table(_) | TypeRef::Tag(_) => {}
+        }
+    }
+
+    /// The start function, and what only it calls, unless that can be called otherwise.
+    fn find_start_only(&mut self, start: Option<u32>, reachable: &BTreeSet<u32>) {
+        let Some(start) = start.filter(|start| !reachable.contains(start)) else { return };
+        let mut callers: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+        for (index, does) in self.does.iter().enumerate() {
+            for called in &does.calls {
+                callers.entry(*called).or_default().insert((self.imported_functions + index) as u32);
+            }
+        }
+        if callers.contains_key(&start) {
+            return;
+        }
+        self.start_only.insert(start);
+        loop {
+            let only = |callers: &BTreeSet<u32>| callers.iter().all(|caller| self.start_only.contains(caller));
+            let next = callers.iter().find(|(called, callers)| {
+                !self.start_only.contains(called) && !reachable.contains(called) && only(callers)
+            });
+            match next {
+                Some((called, _)) => drop(self.start_only.insert(*called)),
+                None => return,
+            }
+        }
+    }
+
+    /// What functions do that may run during calls, with their numbers.
+    fn after_start(&self) -> impl Iterator<Item = (u32, &Does<'a>)> {
+        let numbered = self.does.iter().enumerate();
+        let numbered = numbered.map(|(index, does)| ((self.imported_functions + index) as u32, does));
+        numbered.filter(|(number, _)| !self.start_only.contains(number))
+    }
+
+    /// The globals that functions set which may run during calls.
+    pub(super) fn set_globals(&self) -> BTreeSet<u32> {
+        self.after_start().flat_map(|(_, does)| does.sets.iter().copied()).collect()
+    }
+
+    /// The functions that set a global and may run during calls: their numbers and bodies.
+    pub(super) fn setters(&self, global: u32) -> impl Iterator<Item = (u32, &FunctionBody<'a>)> {
+        let setters = self.after_start().filter(move |(_, does)| does.sets.contains(&global));
+        setters.map(|(number, does)| (number, &does.body))
+    }
+
+    /// Whether a function may be called by this module's own code.
+    pub(super) fn is_called(&self, function: u32) -> bool {
+        self.referred.contains(&function) || self.does.iter().any(|does| does.calls.contains(&function))
+    }
+
+    /// The export that the host calls after each call of this one, or the one after which it calls this one.
+    pub(super) fn partner(&self, function: u32) -> Option<u32> {
+        const AFTER: &str = "cabi_post_";
+        let (name, _) = self.exports.iter().find(|(_, exported)| **exported == function)?;
+        let partner = match name.strip_prefix(AFTER) {
+            Some(name) => self.exports.get(name),
+            None => self.exports.get(&format!("{AFTER}{name}")),
+        };
+        partner.copied()
+    }
+
+    /// The globals that functions set which run only before the first call.
+    pub(super) fn set_at_start(&self) -> BTreeSet<u32> {
+        let start = self.start_only.iter().filter_map(|number| {
+            let index = (*number as usize).checked_sub(self.imported_functions)?;
+            self.does.get(index)
+        });
+        start.flat_map(|does| does.sets.iter().copied()).collect()
+    }
+
+    /// What a global of this module starts with, if that is a number.
+    pub(super) fn global_start(&self, global: u32) -> Option<u64> {
+        self.globals.get(global as usize)?.start.and_then(|start| u64::try_from(start).ok())
+    }
+
+    /// How many parameters a function has, imported ones first in the count.
+    pub(super) fn params(&self, function: usize) -> usize {
+        let ty = self.functions.get(function).and_then(|ty| self.types.get(*ty as usize));
+        match ty.map(|ty| &ty.composite_type.inner) {
+            Some(CompositeInnerType::Func(ty)) => ty.params().len(),
+            _ => 0,
+        }
+    }
+}
+
+impl<'a> Does<'a> {
+    fn of(body: FunctionBody<'a>, referred: &mut BTreeSet<u32>) -> wasmparser::Result<Self> {
+        let mut does = Self { body, sets: BTreeSet::new(), calls: BTreeSet::new(), changes: None };
+        for operator in does.body.clone().get_operators_reader()? {
+            match operator? {
+                Operator::GlobalSet { global_index } => drop(does.sets.insert(global_index)),
+                Operator::Call { function_index } | Operator::ReturnCall { function_index } => {
+                    does.calls.insert(function_index);
+                }
+                Operator::RefFunc { function_index } => drop(referred.insert(function_index)),
+                Operator::TableSet { .. } => does.changes = Some("table.set"),
+                Operator::TableGrow { .. } => does.changes = Some("table.grow"),
+                Operator::TableFill { .. } => does.changes = Some("table.fill"),
+                Operator::TableCopy { .. } => does.changes = Some("table.copy"),
+                Operator::TableInit { .. } => does.changes = Some("table.init"),
+                Operator::ElemDrop { .. } => does.changes = Some("elem.drop"),
+                Operator::DataDrop { .. } => does.changes = Some("data.drop"),
+                _ => {}
+            }
+        }
+        Ok(does)
+    }
+}
+
+/// The bits of a constant expression that is one number.
+fn constant(expression: &ConstExpr<'_>) -> Option<u128> {
+    let mut operators = expression.get_operators_reader();
+    let bits = match operators.read().ok()? {
+        Operator::I32Const { value } => u128::from(value.cast_unsigned()),
+        Operator::I64Const { value } => u128::from(value.cast_unsigned()),
+        Operator::F32Const { value } => u128::from(value.bits()),
+        Operator::F64Const { value } => u128::from(value.bits()),
+        Operator::V128Const { value } => u128::from_le_bytes(*value.bytes()),
+        _ => return None,
+    };
+    matches!(operators.read().ok()?, Operator::End).then_some(bits)
+}

@@ -1,0 +1,442 @@
+//! An instance's state as bytes: how its linear memories differ from its function's image.
+//!
+//! # Format
+//!
+//! A byte for the version, 16 bytes that identify the image (the guest, the function's configuration, and the bytes of
+//! a new instance), 8 bytes of a hash over all else, and the body, compressed with LZ4. The body has a number for each
+//! linear memory, its size in pages; after it, for each run of bytes that differ: how many bytes lie between it and the
+//! run before, how long it is, and the bytes. Offsets count through all memories, one after the other. Numbers are
+//! LEB128.
+//!
+//! A snapshot is checked as a whole before anything is made of it: one that is cut short, changed, or of another
+//! function is an error.
+
+use super::image::{Dirty, Image, Key, Page};
+use crate::limits::memory::{self, Charge, HostMemory};
+use carrel_arena::PAGE;
+use std::sync::Arc;
+
+const VERSION: u8 = 1;
+const CHECK: usize = 8;
+const HEAD: usize = 1 + size_of::<Key>() + CHECK;
+/// Bytes that are alike between two runs and make it not worth it to end one.
+const GAP: usize = 16;
+/// Bytes that are compared at once.
+const GRAIN: usize = 8;
+
+/// An instance's state, without the instance.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    bytes: Box<[u8]>,
+    /// What it takes of the host's memory.
+    _charge: Charge,
+}
+
+/// A snapshot that was checked.
+#[derive(Debug)]
+pub(super) struct Checked {
+    /// Bytes of each linear memory.
+    pub(super) sizes: Vec<usize>,
+    body: Vec<u8>,
+    /// Where the runs begin in the body.
+    runs: usize,
+}
+
+/// Why a snapshot cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Broken {
+    /// It was written by another version of Carrel.
+    #[error("its format is version {0}, and this host reads version {VERSION}")]
+    Version(u8),
+    /// It is of another guest, of another configuration, or of another version of either.
+    #[error("it is of another guest, or of another configuration of it")]
+    Other,
+    /// It is not what was written.
+    #[error("it is damaged")]
+    Damaged,
+}
+
+impl Snapshot {
+    /// Of memories of these sizes, of which these pages may differ from the image, in order.
+    pub(super) fn new<'a>(
+        image: &Image,
+        sizes: &[usize],
+        pages: impl Iterator<Item = (Page, &'a [u8])>,
+        host: &Arc<HostMemory>,
+    ) -> Self {
+        let mut body = Vec::with_capacity(1024);
+        for size in sizes {
+            number(&mut body, size / PAGE);
+        }
+        let mut runs = Runs { body, end: 0, memory: 0, run: 0..0, bytes: Vec::with_capacity(1024) };
+        let starts: Vec<usize> = sizes.iter().scan(0, |at, size| Some(std::mem::replace(at, *at + size))).collect();
+        for (page, now) in pages {
+            let at = starts[page.memory()] + page.range().start;
+            let first = image.page(page);
+            for grain in (0..PAGE).step_by(GRAIN) {
+                let bytes = &now[grain..grain + GRAIN];
+                let same = match first {
+                    Some(first) => *bytes == first[grain..grain + GRAIN],
+                    None => *bytes == [0; GRAIN],
+                };
+                if !same {
+                    // What lies between this and the run before is in this page, or nothing lies there.
+                    runs.add(page.memory(), at + grain, bytes, &now[..grain]);
+                }
+            }
+        }
+        let compressed = lz4_flex::block::compress_prepend_size_with_dict(&runs.finish(), image.dictionary());
+        let mut snapshot = Vec::with_capacity(HEAD + compressed.len());
+        snapshot.push(VERSION);
+        snapshot.extend_from_slice(image.key());
+        snapshot.extend_from_slice(&[0; CHECK]);
+        snapshot.extend_from_slice(&compressed);
+        let check = check(&snapshot);
+        snapshot[HEAD - CHECK..HEAD].copy_from_slice(&check);
+        let charge = host.charge(memory::SNAPSHOT + snapshot.len());
+        Self { bytes: snapshot.into(), _charge: charge }
+    }
+
+    /// Bytes that it takes.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Checks it, and that it is of this image.
+    pub(super) fn check(&self, image: &Image) -> Result<Checked, Broken> {
+        let (&version, rest) = self.bytes.split_first().ok_or(Broken::Damaged)?;
+        if version != VERSION {
+            return Err(Broken::Version(version));
+        }
+        let (key, rest) = rest.split_at_checked(size_of::<Key>()).ok_or(Broken::Damaged)?;
+        let (seal, compressed) = rest.split_at_checked(CHECK).ok_or(Broken::Damaged)?;
+        if check(&self.bytes) != *seal {
+            return Err(Broken::Damaged);
+        }
+        if key != image.key() {
+            return Err(Broken::Other);
+        }
+        let body = lz4_flex::block::decompress_size_prepended_with_dict(compressed, image.dictionary())
+            .map_err(|_| Broken::Damaged)?;
+        let mut left = body.as_slice();
+        let mut sizes = Vec::new();
+        for first in image.sizes() {
+            let size = read(&mut left).and_then(|pages| pages.checked_mul(PAGE)).ok_or(Broken::Damaged)?;
+            if size < first {
+                return Err(Broken::Damaged);
+            }
+            sizes.push(size);
+        }
+        let runs = body.len() - left.len();
+        let checked = Checked { sizes, body, runs };
+        checked.each(|_, _| ()).ok_or(Broken::Damaged)?;
+        Ok(checked)
+    }
+
+    /// What it is made of, to be broken on purpose.
+    #[cfg(test)]
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+}
+
+impl Checked {
+    /// Writes the runs to memories of the right sizes that hold the image, and notes which pages they touch.
+    pub(super) fn apply<'a>(&self, memories: impl Iterator<Item = &'a mut [u8]>, dirty: &mut Dirty) {
+        let mut memories: Vec<_> = memories.collect();
+        dirty.clear();
+        self.each(|(memory, offset), bytes| {
+            if let Some(target) = memories.get_mut(memory).and_then(|it| it.get_mut(offset..offset + bytes.len())) {
+                target.copy_from_slice(bytes);
+                dirty.add(memory, offset..offset + bytes.len());
+            }
+        });
+    }
+
+    /// All runs: memory and offset in it, and the bytes. `None`, if one is not within its memory.
+    fn each(&self, mut run: impl FnMut((usize, usize), &[u8])) -> Option<()> {
+        let mut left = &self.body[self.runs..];
+        let (mut memory, mut offset) = (0, 0usize);
+        while !left.is_empty() {
+            offset = offset.checked_add(read(&mut left)?)?;
+            let len = read(&mut left)?;
+            while offset >= *self.sizes.get(memory)? {
+                offset -= self.sizes[memory];
+                memory += 1;
+            }
+            let end = offset.checked_add(len).filter(|end| *end <= self.sizes[memory])?;
+            let (bytes, rest) = left.split_at_checked(len)?;
+            run((memory, offset), bytes);
+            left = rest;
+            offset = end;
+        }
+        Some(())
+    }
+}
+
+/// Runs that are being written.
+struct Runs {
+    body: Vec<u8>,
+    /// Where the last run that was written ends.
+    end: usize,
+    memory: usize,
+    /// The run that is not written yet.
+    run: std::ops::Range<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Runs {
+    /// Adds bytes at an offset, after those that were added before. `before` is what lies before them in their page.
+    fn add(&mut self, memory: usize, at: usize, bytes: &[u8], before: &[u8]) {
+        let gap = at - self.run.end;
+        if self.bytes.is_empty() || gap > GAP || memory != self.memory || gap > before.len() {
+            self.flush();
+            self.run = at..at;
+            self.memory = memory;
+        } else {
+            self.bytes.extend_from_slice(&before[before.len() - gap..]);
+        }
+        self.bytes.extend_from_slice(bytes);
+        self.run.end = at + bytes.len();
+    }
+
+    fn flush(&mut self) {
+        if self.bytes.is_empty() {
+            return;
+        }
+        number(&mut self.body, self.run.start - self.end);
+        number(&mut self.body, self.bytes.len());
+        self.body.append(&mut self.bytes);
+        self.end = self.run.end;
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.flush();
+        self.body
+    }
+}
+
+/// The hash over all but itself.
+fn check(snapshot: &[u8]) -> [u8; CHECK] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&snapshot[..HEAD - CHECK]).update(&snapshot[HEAD..]);
+    let mut check = [0; CHECK];
+    hasher.finalize_xof().fill(&mut check);
+    check
+}
+
+/// Writes a number as LEB128.
+fn number(bytes: &mut Vec<u8>, mut number: usize) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+fn read(bytes: &mut &[u8]) -> Option<usize> {
+    let mut number = 0usize;
+    for shift in (0..usize::BITS).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= (usize::from(byte & 0x7f)).checked_shl(shift)?;
+        if byte < 0x80 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instance::Saved;
+    use proptest::{collection::vec, prelude::*};
+
+    type Memories = Vec<Vec<u8>>;
+
+    fn slices(memories: &mut Memories) -> impl Iterator<Item = &mut [u8]> {
+        memories.iter_mut().map(Vec::as_mut_slice)
+    }
+
+    fn image(mut memories: Memories, identity: &str) -> Image {
+        let identity = blake3::Hasher::new_keyed(blake3::hash(identity.as_bytes()).as_bytes());
+        Image::new(None, slices(&mut memories), 0, true, 0, &identity).unwrap()
+    }
+
+    /// As an instance's is taken.
+    fn taken(image: &Image, now: &Memories) -> Snapshot {
+        let (mut now, mut dirty) = (now.clone(), Dirty::default());
+        image.find_dirty(slices(&mut now), &mut dirty);
+        Saved::new(slices(&mut now), &dirty).snapshot(image, &HostMemory::new(usize::MAX))
+    }
+
+    /// As an instance is made of it.
+    fn restored(image: &Image, snapshot: &Snapshot) -> Result<Memories, Broken> {
+        let checked = snapshot.check(image)?;
+        let mut memories: Memories = checked.sizes.iter().map(|size| vec![0; *size]).collect();
+        image.apply(slices(&mut memories));
+        let mut dirty = Dirty::default();
+        checked.apply(slices(&mut memories), &mut dirty);
+        // What was not written is known to be as it was: a second snapshot needs no other pages.
+        let again = Saved::new(slices(&mut memories), &dirty).snapshot(image, &HostMemory::new(usize::MAX));
+        assert_eq!(again.bytes, snapshot.bytes);
+        Ok(memories)
+    }
+
+    fn of(bytes: &[u8]) -> Snapshot {
+        Snapshot { bytes: bytes.into(), _charge: HostMemory::new(usize::MAX).charge(0) }
+    }
+
+    /// With the right key and hash, whatever the body is.
+    fn sealed(image: &Image, version: u8, body: &[u8]) -> Snapshot {
+        let mut bytes = [&[version], image.key().as_slice(), &[0; CHECK]].concat();
+        bytes.extend(lz4_flex::block::compress_prepend_size_with_dict(body, image.dictionary()));
+        let check = check(&bytes);
+        bytes[HEAD - CHECK..HEAD].copy_from_slice(&check);
+        of(&bytes)
+    }
+
+    /// What is written to memories: which, where, how many times, and which byte.
+    type Write = (usize, usize, usize, u8);
+
+    fn written(memories: &mut Memories, writes: &[Write]) {
+        for (memory, offset, len, byte) in writes {
+            let len_of = memories.len();
+            let memory = &mut memories[memory % len_of];
+            let start = offset % memory.len();
+            let end = (start + len).min(memory.len());
+            memory[start..end].fill(*byte);
+        }
+    }
+
+    fn writes() -> impl Strategy<Value = Vec<Write>> {
+        let near_an_edge = (0..7usize, 0..40usize).prop_map(|(page, offset)| (page * PAGE + offset).saturating_sub(20));
+        let offset = prop_oneof![near_an_edge, any::<usize>()];
+        let len = prop_oneof![4 => 1..40usize, 1 => 1..3 * PAGE];
+        vec((any::<usize>(), offset, len, prop_oneof![Just(0), any::<u8>()]), 0..30)
+    }
+
+    /// The memories of a new instance, and what they have become: they may have grown.
+    fn states() -> impl Strategy<Value = (Memories, Memories)> {
+        let sizes = vec((0..5usize, 0..3usize), 1..4)
+            .prop_filter("something is there", |sizes| sizes.iter().all(|(pages, more)| pages + more > 0));
+        (sizes, writes(), writes()).prop_map(|(sizes, first, then)| {
+            let mut start: Memories = sizes.iter().map(|(pages, _)| vec![0; pages * PAGE]).collect();
+            if start.iter().all(|memory| !memory.is_empty()) {
+                written(&mut start, &first);
+            }
+            let mut now = start.clone();
+            for (memory, (_, more)) in now.iter_mut().zip(sizes) {
+                memory.resize(memory.len() + more * PAGE, 0);
+            }
+            written(&mut now, &then);
+            (start, now)
+        })
+    }
+
+    /// An image and a state of two memories, one of which has grown.
+    fn example() -> (Image, Memories) {
+        let mut start = vec![vec![0; 3 * PAGE], vec![0; PAGE]];
+        written(&mut start, &[(0, 100, 300, 7), (1, 4000, 96, 9)]);
+        let mut now = start.clone();
+        now[0].resize(5 * PAGE, 0);
+        written(&mut now, &[(0, 90, 20, 1), (0, PAGE - 8, 16, 2), (0, 4 * PAGE + 5, 70, 3), (1, 4000, 96, 0)]);
+        for (index, byte) in now[0][2 * PAGE..2 * PAGE + 200].iter_mut().enumerate() {
+            *byte = (index * index % 251) as u8;
+        }
+        (image(start, "a guest"), now)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_state_is_the_same_after_both_ways((start, now) in states()) {
+            let image = image(start, "a guest");
+            prop_assert_eq!(restored(&image, &taken(&image, &now)), Ok(now));
+        }
+
+        /// What no host has written, but with the right hash: an error, or a state within its own bounds.
+        #[test]
+        fn any_body_is_read_within_its_bounds(body in vec(prop_oneof![0..20u8, any::<u8>()], 0..60), (start, _) in states()) {
+            let image = image(start, "a guest");
+            let Ok(checked) = sealed(&image, VERSION, &body).check(&image) else { return Ok(()) };
+            let within = |(memory, offset): (usize, usize), bytes: &[u8]| {
+                assert!(offset + bytes.len() <= checked.sizes[memory]);
+            };
+            prop_assert!(checked.each(within).is_some());
+            if checked.sizes.iter().all(|size| *size < 1 << 20) {
+                let mut memories: Memories = checked.sizes.iter().map(|size| vec![0; *size]).collect();
+                checked.apply(slices(&mut memories), &mut Dirty::default());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_no_snapshot(bytes in vec(any::<u8>(), 0..200)) {
+            prop_assert!(of(&bytes).check(&example().0).is_err());
+        }
+    }
+
+    #[test]
+    fn a_state_like_the_image_takes_no_more_than_its_head() {
+        let start = vec![vec![7; 16 * PAGE], vec![0; PAGE]];
+        let image = image(start.clone(), "a guest");
+        assert!(taken(&image, &start).len() < HEAD + 16);
+    }
+
+    #[test]
+    fn a_snapshot_with_any_bit_flipped_is_an_error() {
+        let (image, now) = example();
+        let whole = taken(&image, &now);
+        assert_eq!(restored(&image, &whole), Ok(now));
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = of(&whole.bytes);
+            flipped.bytes()[bit / 8] ^= 1 << (bit % 8);
+            let expected = if bit < 8 { Broken::Version(VERSION ^ 1 << bit) } else { Broken::Damaged };
+            assert_eq!(flipped.check(&image).unwrap_err(), expected, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_that_is_cut_or_continued_is_an_error() {
+        let (image, now) = example();
+        let whole = taken(&image, &now);
+        for len in 0..whole.len() {
+            assert_eq!(of(&whole.bytes[..len]).check(&image).unwrap_err(), Broken::Damaged, "{len} bytes");
+        }
+        for more in [0, 1, 255] {
+            assert_eq!(of(&[&whole.bytes, &[more][..]].concat()).check(&image).unwrap_err(), Broken::Damaged);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_of_another_guest_configuration_or_image_is_told() {
+        let (of_it, now) = example();
+        let snapshot = taken(&of_it, &now);
+        let (other_bytes, other_guest) = (vec![vec![0; 3 * PAGE], vec![0; PAGE]], "another guest");
+        for other in [image(other_bytes, "a guest"), image(now, other_guest)] {
+            assert_eq!(snapshot.check(&other).unwrap_err(), Broken::Other);
+        }
+        assert_eq!(sealed(&of_it, VERSION + 1, b"").check(&of_it).unwrap_err(), Broken::Version(VERSION + 1));
+    }
+
+    #[test]
+    fn memories_never_shrink_and_no_run_lies_outside_of_them() {
+        let (image, _) = example();
+        let check = |body: &[u8]| sealed(&image, VERSION, body).check(&image).map(|checked| checked.sizes);
+        assert_eq!(check(&[3, 1]), Ok(vec![3 * PAGE, PAGE]));
+        assert_eq!(check(&[3, 2, 0, 1, 9]), Ok(vec![3 * PAGE, 2 * PAGE]));
+        let endless = [0xff; 11];
+        let far = [3, 1, 0xff, 0xff, 1, 1, 9];
+        // The last byte of the first memory, and the first of the second.
+        let across = [3, 1, 0xff, 0x5f, 2, 9, 9];
+        assert!(check(&[3, 1, 0xff, 0x5f, 1, 9, 0, 1, 9]).is_ok());
+        // Sizes that are missing, too small or too large; runs without a length, without bytes, and beyond the end.
+        let sizes: [&[u8]; 5] = [&[], &[3], &[2, 1], &[3, 0], &endless];
+        let runs: [&[u8]; 4] = [&[3, 1, 0], &[3, 1, 0, 5, 1, 2], &far, &across];
+        for body in sizes.into_iter().chain(runs) {
+            assert_eq!(check(body), Err(Broken::Damaged), "{body:?}");
+        }
+    }
+}

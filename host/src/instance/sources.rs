@@ -1,0 +1,117 @@
+//! Where guests get randomness and time from: the host's own, the same for all instances.
+//!
+//! The monotonic clock counts from the start of the host, not of an instance: an instance that is parked and woken must
+//! not see its clock go back.
+
+use rand::{RngExt, TryRng};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtxBuilder};
+
+/// Gives a guest's WASI its sources. `watch` learns whether the guest has asked one of them.
+pub(super) fn give(wasi: &mut WasiCtxBuilder, watch: Option<Arc<AtomicBool>>) {
+    match watch {
+        // Types without fields: a box of one of these takes no memory.
+        None => wasi.secure_random(Host).insecure_random(Host).wall_clock(Host).monotonic_clock(Host),
+        Some(flag) => {
+            let watched = Watched(flag);
+            wasi.secure_random(watched.clone()).insecure_random(watched.clone());
+            wasi.wall_clock(watched.clone()).monotonic_clock(watched)
+        }
+    };
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Host;
+
+/// The same, and notes that it was asked.
+#[derive(Debug, Clone)]
+struct Watched(Arc<AtomicBool>);
+
+impl Watched {
+    fn host(&self) -> Host {
+        self.0.store(true, Ordering::Relaxed);
+        Host
+    }
+}
+
+impl TryRng for Host {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok(rand::rng().random())
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(rand::rng().random())
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        rand::rng().fill(bytes);
+        Ok(())
+    }
+}
+
+impl HostWallClock for Host {
+    fn resolution(&self) -> Duration {
+        Duration::from_micros(1)
+    }
+
+    fn now(&self) -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+}
+
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+impl HostMonotonicClock for Host {
+    fn resolution(&self) -> u64 {
+        1
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(BEGAN.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl TryRng for Watched {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        self.host().try_next_u32()
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        self.host().try_next_u64()
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        self.host().try_fill_bytes(bytes)
+    }
+}
+
+impl HostWallClock for Watched {
+    fn resolution(&self) -> Duration {
+        HostWallClock::resolution(&Host)
+    }
+
+    fn now(&self) -> Duration {
+        HostWallClock::now(&self.host())
+    }
+}
+
+impl HostMonotonicClock for Watched {
+    fn resolution(&self) -> u64 {
+        HostMonotonicClock::resolution(&Host)
+    }
+
+    fn now(&self) -> u64 {
+        HostMonotonicClock::now(&self.host())
+    }
+}

@@ -1,0 +1,45 @@
+//! `sessions`: what is done with them.
+
+use crate::config::reader::{Section, boolean, count, duration};
+use std::time::Duration;
+
+/// `sessions`: what is done with them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Whether a call that fails changes nothing. If not, what it touched is dropped.
+    pub rollback: bool,
+    /// How long a session may be idle before it is parked: its instances go, and what it takes to make them again is
+    /// kept. `None`: it never is.
+    pub park_after: Option<Duration>,
+    /// Sessions that may be parked at once.
+    pub max_parked: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { rollback: true, park_after: Some(Duration::from_secs(60)), max_parked: 1_000_000 }
+    }
+}
+
+impl Policy {
+    /// Sessions that may exist besides the live ones.
+    pub(super) fn max_sleeping(&self) -> usize {
+        if self.park_after.is_some() { self.max_parked } else { 0 }
+    }
+
+    pub(crate) fn read(mut section: Section<'_>) -> Self {
+        let default = Self::default();
+        let millisecond = duration(Duration::from_millis(1));
+        let policy = Self {
+            rollback: section.read("rollback", default.rollback, boolean),
+            park_after: section.read("park_after", default.park_after, |value| match value {
+                serde_json::Value::Bool(false) => Ok(None),
+                serde_json::Value::String(off) if off == "off" => Ok(None),
+                value => millisecond(value).map(Some).map_err(|why| format!("{why}, or `off`")),
+            }),
+            max_parked: section.read("max_parked", default.max_parked as u64, count(0, 10_000_000)) as usize,
+        };
+        section.finish();
+        policy
+    }
+}
