@@ -1,5 +1,7 @@
 //! Compiles the guests that the tests attack with.
 
+use std::{env, error::Error, fs, path::PathBuf};
+
 #[path = "../host/build/wasm.rs"]
 mod wasm;
 
@@ -8,4 +10,18 @@ fn main() {
     if let Err(error) = wasm::build_guests("..", &["hostile"]) {
         println!("cargo::error={error}");
     }
+    if let Err(error) = assemble() {
+        println!("cargo::error={error}");
+    }
+}
+
+/// Makes `{name}.wasm` of each guest that is written as text.
+fn assemble() -> Result<(), Box<dyn Error>> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    for file in fs::read_dir("guests/snapshots")? {
+        let file = file?.path();
+        let name = file.file_stem().unwrap_or_default();
+        fs::write(out.join(name).with_extension("wasm"), wat::parse_file(&file)?)?;
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Users are apart. The guests testify.
 
-use carrel_tests::Test;
-use serde_json::json;
+use carrel_tests::{Caller, Server, Test};
+use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn users_have_own_instances_of_every_function() {
@@ -25,30 +25,69 @@ async fn a_function_knows_its_user_by_an_id_and_never_by_the_credential() {
     assert_ne!(who("alice").await, who("bob").await);
 }
 
-/// Each user fills memory with a byte of their own. Instances are dropped, by crashing, and made anew in the same
-/// slots, by the same and by other users; none ever finds another user's byte, and each that is new counts from one.
+const USERS: u8 = 24;
+
+fn user(server: &Server, n: u8) -> Caller {
+    server.user(&format!("user-{n}")).at("/hostile")
+}
+
+/// Fills memory with a byte of the user's own: more than what is zeroed by writing, for some, so that both ways of
+/// cleaning a slot are seen.
+fn fill(n: u8) -> Value {
+    json!({"do": "fill", "byte": 200 + n, "bytes": 50_000 + 20_000 * usize::from(n)})
+}
+
+/// Looks through all of a user's memory for runs of everybody's bytes: there are only their own.
+async fn finds_only_their_own(server: &Server, n: u8) {
+    for other in 0..USERS {
+        let found = user(server, n).call(json!({"do": "look", "byte": 200 + other})).await.ok();
+        let found = found["said"].as_u64().expect("a number");
+        assert_eq!(found > 0, n == other, "user {n} finds {found} runs of {other}'s byte");
+    }
+}
+
+/// Instances are dropped, by crashing where nothing is undone, and made anew in the same slots, by the same and by other
+/// users; none ever finds another user's byte, and each that is new counts from one.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_byte_of_one_users_memory_is_ever_seen_by_another() {
-    const USERS: u8 = 24;
-    let server = Test::hostile().start().await;
-    let user = |n: u8| server.user(&format!("user-{n}")).at("/hostile");
-    // Larger than what is zeroed by writing, so that both ways of cleaning a slot are seen.
-    let fill = |n: u8| json!({"do": "fill", "byte": 200 + n, "bytes": 50_000 + 20_000 * usize::from(n)});
+    let server = Test::hostile().set("sessions.rollback", false).start().await;
     for round in 0..6 {
         for n in 0..USERS {
-            let filled = user(n).call(fill(n)).await.ok();
+            let filled = user(&server, n).call(fill(n)).await.ok();
             assert_eq!(filled["calls"], 1, "round {round}: user {n} has a new instance");
         }
         for n in 0..USERS {
-            for other in 0..USERS {
-                let found = user(n).call(json!({"do": "look", "byte": 200 + other})).await.ok();
-                let found = found["said"].as_u64().expect("a number");
-                assert_eq!(found > 0, n == other, "round {round}: user {n} finds {found} runs of {other}'s byte");
-            }
+            finds_only_their_own(&server, n).await;
         }
         // Every user's instance is dropped; in the next round they take each other's slots.
         for n in (0..USERS).rev() {
-            user(n).call(json!({"do": "panic"})).await.error(500, "function_crashed");
+            user(&server, n).call(json!({"do": "panic"})).await.error(500, "function_crashed");
         }
+        assert_eq!(server.host.engine().memories().in_use(), 0);
+    }
+}
+
+/// Instances are parked, or undone, and woken in slots that others had.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_woken_finds_its_own_bytes_and_no_others() {
+    let server = Test::hostile().start().await;
+    for n in 0..USERS {
+        user(&server, n).call(fill(n)).await.ok();
+    }
+    for round in 0..3 {
+        if round == 1 {
+            for n in 0..USERS {
+                user(&server, n).call(json!({"do": "panic"})).await.error(500, "function_crashed");
+            }
+        } else {
+            assert_eq!(server.park().await, usize::from(USERS));
+        }
+        assert_eq!(server.host.engine().memories().in_use(), 0);
+        // 7 has no divisor with 24: everybody comes once, in another order each time.
+        for n in 0..USERS {
+            finds_only_their_own(&server, (n * 7 + round) % USERS).await;
+        }
+        let calls = user(&server, 0).call(json!({"do": "count"})).await.ok()["calls"].clone();
+        assert_eq!(calls, 1 + (u64::from(round) + 1) * (u64::from(USERS) + 1));
     }
 }

@@ -9,5 +9,8 @@ mod guests;
 mod http;
 mod isolation;
 mod limits;
+mod model;
+mod parking;
+mod rollback;
 mod sessions;
 mod siblings;

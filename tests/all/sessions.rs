@@ -116,15 +116,28 @@ async fn a_session_in_use_is_never_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_who_goes_away_leaves_no_call_half_way() {
-    let server = Test::hostile().start().await;
+async fn a_caller_who_goes_away_takes_the_call_with_them() {
+    let server = Test::hostile().set("functions.h1", json!({"_type": "hostile"})).start().await;
+    let alice = server.user("alice").at("/hostile");
+    let sleep = json!({"do": "sleep", "milliseconds": 60_000});
+    let call = |input: &Value| json!({"do": "call", "name": "h1", "input": input});
+    alice.abandon(sleep.clone()).await;
+    alice.call(call(&json!({"do": "count"}))).await.ok();
+    alice.abandon(sleep.clone()).await;
+    alice.abandon(json!({"do": "all", "of": [call(&json!({"do": "count"})), sleep]})).await;
+    alice.abandon(call(&sleep)).await;
+    assert_eq!(server.host.registry().in_use(), 0);
+    let after = alice.call(call(&json!({"do": "count"}))).await.ok();
+    assert_eq!((&after["calls"], &after["said"]["calls"]), (&json!(2), &json!(2)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_rollback_a_caller_who_goes_away_leaves_no_call_half_way() {
+    let server = Test::hostile().set("sessions.rollback", false).start().await;
     let alice = server.user("alice").at("/hostile");
     alice.call(json!({"do": "count"})).await.ok();
-    let gone = alice.spawn(json!({"do": "sleep", "milliseconds": 100}));
-    server.until_in_use(1).await;
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    gone.abort();
-    assert!(gone.await.is_err_and(|error| error.is_cancelled()));
+    alice.abandon(json!({"do": "sleep", "milliseconds": 50})).await;
+    assert_eq!(server.host.registry().in_use(), 1);
     // The next call waits for the abandoned one, and finds the state that it left.
     assert_eq!(alice.call(json!({"do": "count"})).await.ok()["calls"], 3);
 }

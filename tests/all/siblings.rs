@@ -19,7 +19,7 @@ async fn a_siblings_crash_is_an_error_for_its_caller_and_nothing_more() {
     let crashed = alice.call(call("h1", json!({"do": "panic"}))).await.ok();
     assert!(crashed["said"].as_str().is_some_and(|said| said.starts_with("Stopped(\"function_crashed: function `h1`")));
     let after = alice.call(call("h1", json!({"do": "count"}))).await.ok();
-    assert_eq!((&after["calls"], &after["said"]["calls"]), (&json!(3), &json!(1)), "h1 is new, its caller is not");
+    assert_eq!((&after["calls"], &after["said"]["calls"]), (&json!(3), &json!(2)), "only h1's crash never was");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,18 +61,40 @@ async fn a_siblings_own_errors_come_through() {
     assert!(shapeless["said"].as_str().is_some_and(|said| said.starts_with("InvalidInput(")), "{shapeless}");
 }
 
+/// The sibling ends well and the caller's output is too large.
+fn too_much() -> Value {
+    call("h1", json!({"do": "answer", "bytes": 165}))
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_call_drops_all_that_it_has_used() {
-    // The sibling ends well and the caller's output is too large: both have half of what the call was doing.
+async fn a_failed_call_undoes_all_that_it_has_used() {
     let server = two().set("limits.output_size", 200).start().await;
     let alice = server.user("alice").at("/hostile");
-    let too_much = call("h1", json!({"do": "answer", "bytes": 165}));
-    let first = alice.call(too_much.clone()).await.error(500, "output_too_large");
+    alice.call(too_much()).await.error(500, "output_too_large");
+    let first = alice.call(call("h1", json!({"do": "count"}))).await.ok();
+    assert_eq!((&first["calls"], &first["said"]["calls"]), (&json!(1), &json!(1)));
+    let failed = alice.call(too_much()).await;
+    failed.error(500, "output_too_large");
+    failed.undone();
+    let after = alice.call(call("h1", json!({"do": "count"}))).await.ok();
+    assert_eq!((&after["calls"], &after["said"]["calls"]), (&json!(2), &json!(2)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_rollback_a_failed_call_drops_all_that_it_has_used() {
+    let server = two().set("sessions.rollback", false).set("limits.output_size", 200).start().await;
+    let alice = server.user("alice").at("/hostile");
+    let first = alice.call(too_much()).await.error(500, "output_too_large");
     assert_eq!(first["dropped"], json!([]), "both were new");
-    assert!(first["detail"].as_str().is_some_and(|detail| detail.ends_with("Nothing that this user had is lost.")));
     alice.call(call("h1", json!({"do": "count"}))).await.ok();
-    let error = alice.call(too_much).await.error(500, "output_too_large");
-    assert_eq!(error["dropped"], json!(["hostile", "h1"]));
+    let reply = alice.call(too_much()).await;
+    let error = reply.error(500, "output_too_large");
+    assert_eq!(error["dropped"], json!(["h1", "hostile"]));
+    assert!(
+        error["detail"].as_str().is_some_and(|it| it.ends_with("is gone: the next call starts afresh.")),
+        "{error}"
+    );
+    assert_eq!(reply.header("carrel-dropped"), "h1, hostile");
     let after = alice.call(call("h1", json!({"do": "count"}))).await.ok();
     assert_eq!((&after["calls"], &after["said"]["calls"]), (&json!(1), &json!(1)));
 }
@@ -92,8 +114,8 @@ async fn the_bill_of_a_call_is_the_sum_of_what_its_tree_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_stopped_sibling_held_is_told_whatever_its_caller_makes_of_it() {
-    let server = two().start().await;
+async fn without_rollback_what_a_stopped_sibling_held_is_told_whatever_its_caller_makes_of_it() {
+    let server = two().set("sessions.rollback", false).start().await;
     let alice = server.user("alice").at("/hostile");
     alice.call(call("h1", json!({"do": "count"}))).await.ok();
     // The caller goes on, and answers well.
@@ -123,8 +145,20 @@ async fn a_stop_that_is_passed_on_keeps_its_code_and_setting() {
         assert!(notes < 50, "a MiB is spent some day");
     };
     assert_eq!((&error["function"], &error["setting"]), (&json!("notepad"), &json!("limits.memory_per_instance")));
-    assert_eq!(error["dropped"], json!(["notepad"]), "the assistant went on");
+    assert_eq!(error["dropped"], json!([]));
     let after = alice.call(json!({"command": "note", "action": "count"})).await.ok();
-    assert_eq!(after["data"]["count"], 0, "as the error said");
-    assert!(after["data"]["commands_executed"].as_u64() > Some(2));
+    let data = json!({"notes": [], "count": notes, "commands_executed": notes + 1});
+    assert_eq!(after["data"], data, "the assistant, which passed it on, is as before as well");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_rollback_a_stop_that_is_passed_on_costs_only_who_was_stopped() {
+    let server = two().set("sessions.rollback", false).start().await;
+    let alice = server.user("alice").at("/hostile");
+    alice.call(call("h1", json!({"do": "count"}))).await.ok();
+    let relay = json!({"do": "relay", "name": "h1", "input": {"do": "panic"}});
+    let error = alice.call(relay).await.error(500, "function_crashed");
+    assert_eq!((&error["function"], &error["dropped"]), (&json!("h1"), &json!(["h1"])));
+    let after = alice.call(call("h1", json!({"do": "count"}))).await.ok();
+    assert_eq!((&after["calls"], &after["said"]["calls"]), (&json!(3), &json!(1)));
 }

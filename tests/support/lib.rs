@@ -18,7 +18,15 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::{Value, json};
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    path::Path,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tower::ServiceExt;
 
@@ -60,6 +68,20 @@ impl Test {
             .set("guests", json!([HOSTILE]))
             .set("functions.hostile", json!({"_type": "hostile"}))
             .endpoint("/hostile", "hostile")
+    }
+
+    /// NAT's example with a guest of `guests/snapshots` beside it, at `POST /it`.
+    pub fn fixture(name: &str) -> Self {
+        Self::new().guest(&format!(concat!(env!("OUT_DIR"), "/{}.wasm"), name), &name.replace('-', "_"))
+    }
+
+    /// The same with the guest that is written in JavaScript.
+    pub fn keeper() -> Self {
+        Self::new().guest(concat!(env!("CARGO_MANIFEST_DIR"), "/guests/javascript/keeper.wasm"), "javascript_keeper")
+    }
+
+    fn guest(self, file: &str, name: &str) -> Self {
+        self.set("guests", json!([file])).set("functions.it", json!({"_type": name})).endpoint("/it", "it")
     }
 
     /// Sets a key, given with dots, and makes the maps that lead to it.
@@ -143,6 +165,11 @@ impl Server {
         self.send(Request::get(path).body(Body::empty()).expect("a request")).await
     }
 
+    /// Parks everybody who can be parked, and gives how many were.
+    pub async fn park(&self) -> usize {
+        self.host.registry().park_idle(Duration::ZERO).await
+    }
+
     /// Waits until so many calls wait or run.
     pub async fn until_in_use(&self, calls: usize) {
         while self.host.registry().in_use() < calls {
@@ -218,6 +245,13 @@ impl Caller {
         tokio::spawn(async move { caller.call(input).await })
     }
 
+    /// Goes away from a call as soon as it waits for something.
+    pub async fn abandon(&self, input: Value) {
+        let mut call = pin!(self.call(input));
+        let polled = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
+        assert!(polled.is_pending(), "it has ended: {polled:?}");
+    }
+
     /// A call with any body, declared as JSON.
     pub async fn body(&self, body: impl Into<Body>) -> Reply {
         self.server.send(request(&self.path, self.cookie.as_deref(), body)).await
@@ -279,6 +313,15 @@ impl Reply {
         let body = self.json();
         assert!(status == 422 || body["code"] == code, "{self:?}");
         body
+    }
+
+    /// That it says, as an error, that nothing was changed.
+    #[track_caller]
+    pub fn undone(&self) {
+        let error = self.json();
+        let detail = error["detail"].as_str().unwrap_or_default();
+        assert!(detail.ends_with("Nothing was changed: all is as before the call."), "{self:?}");
+        assert_eq!((&error["dropped"], self.header("carrel-dropped")), (&json!([]), ""), "{self:?}");
     }
 
     /// A header as text, empty if it is not there.

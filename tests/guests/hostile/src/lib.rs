@@ -5,7 +5,10 @@
 
 #![allow(clippy::panic, clippy::print_stdout)]
 
-use carrel_guest::{Context, Error, Function, FunctionName, serde_json::Value};
+use carrel_guest::{
+    Context, Error, Function, FunctionName,
+    serde_json::{Value, json},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -63,6 +66,14 @@ pub enum Input {
     Hoard,
     /// Panics.
     Panic,
+    /// Aborts, without a word.
+    Abort,
+    /// Goes where no code is.
+    Unreachable,
+    /// Writes to where it has no memory.
+    Wild,
+    /// Answers with what is no text.
+    Garble,
     /// Ends the process that it thinks it is.
     Exit {
         /// With this status.
@@ -109,6 +120,21 @@ pub enum Input {
         /// With what.
         input: Value,
     },
+    /// Calls another function, and fails with its very words if that fails.
+    Relay {
+        /// Which.
+        name: String,
+        /// With what.
+        input: Value,
+    },
+    /// Does several things in order, in one call, and tells what came of each.
+    All {
+        /// These.
+        #[schemars(with = "Vec<Value>")]
+        of: Vec<Input>,
+    },
+    /// Tells how many bytes it keeps, and of how many pages its memory is.
+    Holds,
     /// Fills fresh memory with one byte.
     Fill {
         /// Which.
@@ -200,6 +226,10 @@ impl Hostile {
                 self.kept.push(vec![1; 64 << 10]);
             },
             Input::Panic => panic!("told to"),
+            Input::Abort => std::process::abort(),
+            Input::Unreachable => unreachable(),
+            Input::Wild => wild(),
+            Input::Garble => garbled().into(),
             Input::Exit { status } => std::process::exit(status),
             Input::Divide => (black_box(1) / black_box(0)).into(),
             Input::Fail { why } => return Err(Error::failed(why)),
@@ -223,6 +253,12 @@ impl Hostile {
                 Ok(output) => output,
                 Err(error) => format!("{error:?}").into(),
             },
+            Input::Relay { name, input } => cx.call(&name, &input)?,
+            Input::All { of } => {
+                let said: Result<Vec<_>, _> = of.into_iter().map(|input| self.obey(input, cx)).collect();
+                said?.into()
+            }
+            Input::Holds => json!({"kept": self.kept.iter().map(Vec::len).sum::<usize>(), "pages": pages()}),
             Input::Fill { byte, bytes } => {
                 self.kept.push(vec![byte; bytes]);
                 Value::Null
@@ -243,6 +279,46 @@ fn grow(pages: usize) -> bool {
 #[cfg(not(target_family = "wasm"))]
 fn grow(_: usize) -> bool {
     false
+}
+
+#[cfg(target_family = "wasm")]
+fn pages() -> usize {
+    core::arch::wasm32::memory_size(0)
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn pages() -> usize {
+    0
+}
+
+#[cfg(target_family = "wasm")]
+fn unreachable() -> ! {
+    core::arch::wasm32::unreachable()
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn unreachable() -> ! {
+    unreachable!("told to")
+}
+
+/// Writes to the last address that there can be, which traps unless the memory has all of its 4 GiB.
+#[cfg(target_family = "wasm")]
+#[allow(unsafe_code)]
+fn wild() -> Value {
+    // SAFETY: it is not: this is an attack on the sandbox.
+    unsafe { black_box(u32::MAX as *mut u8).write_volatile(1) };
+    Value::Null
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn wild() -> Value {
+    Value::Null
+}
+
+#[allow(unsafe_code)]
+fn garbled() -> String {
+    // SAFETY: it is no UTF-8, for the host to see. Nothing here looks at it but what copies its bytes.
+    unsafe { String::from_utf8_unchecked(black_box(vec![b'x', 0xff, b'x'])) }
 }
 
 fn spin() -> ! {
