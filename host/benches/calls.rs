@@ -43,23 +43,30 @@ fn calls(criterion: &mut Criterion) {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     // As `carrel serve` sets it up.
     let runtime = runtime.worker_threads(threads).enable_all().event_interval(16).build().expect("a runtime");
-    let app = runtime.block_on(new_app());
+    let app = runtime.block_on(new_app(true));
     runtime.block_on(prepare(&app));
+    let without = runtime.block_on(new_app(false));
+    runtime.block_on(prepare(&without));
 
     let mut group = criterion.benchmark_group("calls");
     group.throughput(Throughput::Elements(1));
     group.bench_function("health", |bencher| {
         bencher.to_async(&runtime).iter_custom(|times| repeat(app.clone(), times, health));
     });
-    group.bench_function("hot stats", |bencher| {
-        bencher.to_async(&runtime).iter_custom(|times| repeat(app.clone(), times, || generate("hot", STATS)));
-    });
     group.bench_function("hot note list, 5 notes, over a sibling", |bencher| {
         bencher.to_async(&runtime).iter_custom(|times| repeat(app.clone(), times, || generate("notes", LIST)));
     });
-    group.bench_function("stats of 1,000 users in turn", |bencher| {
-        bencher.to_async(&runtime).iter_custom(|times| in_turn(app.clone(), times));
-    });
+    for (name, app) in [("rollback on", &app), ("rollback off", &without)] {
+        group.bench_function(format!("hot stats, {name}"), |bencher| {
+            bencher.to_async(&runtime).iter_custom(|times| repeat(app.clone(), times, || generate("hot", STATS)));
+        });
+        group.bench_function(format!("hot note add, {name}"), |bencher| {
+            bencher.to_async(&runtime).iter_custom(|times| add(app.clone(), times));
+        });
+        group.bench_function(format!("stats of 1,000 users in turn, {name}"), |bencher| {
+            bencher.to_async(&runtime).iter_custom(|times| in_turn(app.clone(), times));
+        });
+    }
     // A sample takes as many calls as any other: growing ones would make hosts for most of the time.
     group.sampling_mode(SamplingMode::Flat).sample_size(20);
     group.bench_function("stats of a new session", |bencher| {
@@ -69,9 +76,10 @@ fn calls(criterion: &mut Criterion) {
 }
 
 /// A host without sessions, and its routes.
-async fn new_app() -> Router {
+async fn new_app(rollback: bool) -> Router {
     let mut config = Config::load(Path::new(CONFIG)).expect("a valid configuration");
     config.limits.max_sessions = 1_000_000;
+    config.sessions.rollback = rollback;
     let threads = tokio::runtime::Handle::current().metrics().num_workers();
     carrel::http::app(Host::start(config, threads).await.expect("a host"))
 }
@@ -101,6 +109,17 @@ async fn repeat(app: Router, times: u64, mut request: impl FnMut() -> Request<Bo
     task.await.expect("requests that end")
 }
 
+/// How long it takes to add so many notes; now and then they are cleared.
+async fn add(app: Router, times: u64) -> Duration {
+    const CLEAR: &str = r#"{"command":"note","action":"clear"}"#;
+    let mut count = 0;
+    let next = move || {
+        count += 1;
+        generate("adds", if count % 40 == 0 { CLEAR } else { ADD })
+    };
+    repeat(app, times, next).await
+}
+
 /// How long so many calls take, each of the next user.
 async fn in_turn(app: Router, times: u64) -> Duration {
     let users: Vec<_> = (0..USERS).map(|number| format!("turn-{number}")).collect();
@@ -118,7 +137,7 @@ async fn new_sessions(runtime: &Runtime, times: u64) -> Duration {
     let mut left = times;
     while left > 0 {
         let batch = left.min(SESSIONS_PER_HOST);
-        let app = new_app().await;
+        let app = new_app(true).await;
         let new_user = || generate(&format!("user-{}", NEXT.fetch_add(1, Ordering::Relaxed)), STATS);
         took += repeat(app.clone(), batch, new_user).await;
         // Dropping sessions blocks, and whoever polls this is not a worker of the runtime.

@@ -1,4 +1,4 @@
-//! The service of `configs/config.yml` without Carrel: what `http.sh` compares with.
+//! The service of `configs/config.yml` without Carrel: what `figures` compares with.
 //!
 //!     cargo run --release -p carrel --example native_server -- [PORT]
 //!

@@ -1,0 +1,144 @@
+//! Warm requests, beside the native server: the CPU that a server needs for one.
+
+use crate::{
+    Result,
+    client::{self, Connection, Load, Loaded},
+    median,
+    plan::Plan,
+    report::{Id, Report, count},
+    server::Server,
+    stop,
+};
+use carrel_tests::Test;
+use std::time::Duration;
+
+const STATS: &str = r#"{"command":"stats"}"#;
+const ADD: &str = r#"{"command":"note","action":"add","param1":"milk"}"#;
+const LIST: &str = r#"{"command":"note","action":"list"}"#;
+/// Whom nobody else's notes and counts depend on.
+const NOBODY: u64 = u64::MAX;
+
+/// What is sent to each server.
+struct Case {
+    name: String,
+    calls: &'static [&'static str],
+    users: u64,
+    /// With rollback off, and on.
+    ids: [Id; 2],
+}
+
+pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
+    let config = Test::new().set("sessions.park_after", "off");
+    let servers = [
+        Server::native()?,
+        Server::carrel("rollback off", &config.clone().set("sessions.rollback", false))?,
+        Server::carrel("rollback on", &config)?,
+    ];
+    client::block_on(same_answers(&servers))?;
+    for server in &servers {
+        let notes = &[ADD, ADD, ADD, ADD, ADD];
+        let all = plan.in_turn;
+        Load { server, from: 0, users: all, calls: notes, turns: all, time: Duration::ZERO }.run()?;
+    }
+    let turn = count(plan.in_turn);
+    let cases = [
+        Case { name: "`stats`, one user".into(), calls: &[STATS], users: 1, ids: [Id::HotOff, Id::HotOn] },
+        Case {
+            name: format!("`stats`, {turn} users in turn"),
+            calls: &[STATS],
+            users: plan.in_turn,
+            ids: [Id::TurnOff, Id::TurnOn],
+        },
+        Case {
+            name: format!("`note list`, 5 notes, {turn} users in turn"),
+            calls: &[LIST],
+            users: plan.in_turn,
+            ids: [Id::ListOff, Id::ListOn],
+        },
+    ];
+    for case in &cases {
+        measure(case, &servers, plan, report)?;
+    }
+    Ok(())
+}
+
+fn measure(case: &Case, servers: &[Server; 3], plan: &Plan, report: &mut Report) -> Result<()> {
+    let load = |server, time| Load { server, from: 0, users: case.users, calls: case.calls, turns: 0, time }.run();
+    for server in servers {
+        load(server, plan.round / 4)?;
+    }
+    // For each server, its rounds.
+    let mut rounds: [Vec<Loaded>; 3] = Default::default();
+    for round in 0..plan.rounds {
+        // Who goes first takes turns as well.
+        for index in 0..3 {
+            let index = (index + round) % 3;
+            rounds[index].push(load(&servers[index], plan.round)?);
+        }
+    }
+    // Of each round its own ratio, so that what else the machine did then is in both of its parts.
+    let ratio = |index: usize| {
+        let pairs = rounds[index].iter().zip(&rounds[0]);
+        median(pairs.map(|(server, native)| server.cpu_each() / native.cpu_each()).collect())
+    };
+    for (index, server) in servers.iter().enumerate() {
+        let middle = |of: fn(&Loaded) -> f64| median(rounds[index].iter().map(of).collect());
+        report.beside_native(format!(
+            "| {} | {} | {:.0} | {:.2} | {:.2} | {:.1} | {:.2} |",
+            case.name,
+            server.name,
+            middle(Loaded::rate),
+            middle(|it| it.percentile(50)),
+            middle(|it| it.percentile(99)),
+            middle(Loaded::cpu_each),
+            ratio(index),
+        ));
+    }
+    report.measured(case.ids[0], ratio(1), "");
+    report.measured(case.ids[1], ratio(2), "");
+    Ok(())
+}
+
+/// What is compared has to do the same.
+async fn same_answers(servers: &[Server; 3]) -> Result<()> {
+    let dialogue = [
+        STATS,
+        ADD,
+        LIST,
+        r#"{"command":"note","action":"count"}"#,
+        r#"{"command":"NOTE","action":"Add"}"#,
+        r#"{"command":"pref","action":"set","param1":"color","param2":"blue"}"#,
+        r#"{"command":"pref","action":"get","param1":"theme"}"#,
+        r#"{"command":"pref","action":"list"}"#,
+        r#"{"command":"help"}"#,
+        r#"{"command":"nope"}"#,
+        r#"{"command":"note","action":"clear"}"#,
+        STATS,
+    ];
+    let mut said: Vec<Vec<String>> = Vec::new();
+    for server in servers {
+        stop::check()?;
+        let mut connection = Connection::open(server.address).await?;
+        let mut answers = Vec::new();
+        for body in dialogue {
+            let answer = connection.call(NOBODY, body).await?;
+            answers.push(format!("{} {}", answer.status, answer.text()));
+        }
+        said.push(answers);
+    }
+    for (index, body) in dialogue.iter().enumerate() {
+        let native = &said[0][index];
+        let other = said.iter().zip(servers).find(|(answers, _)| answers[index] != *native);
+        if let Some((answers, server)) = other {
+            return Err(format!("to {body} native says {native}, and {} says {}", server.name, answers[index]));
+        }
+        if !native.starts_with("200 ") {
+            return Err(format!("{body} is answered {native}"));
+        }
+    }
+    if said[0][11].contains("12 commands executed") {
+        Ok(())
+    } else {
+        Err(format!("after 12 commands, {STATS} is answered {}", said[0][11]))
+    }
+}

@@ -1,0 +1,98 @@
+//! How much of everything.
+
+use clap::ValueEnum;
+use std::time::Duration;
+
+/// How much of everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Size {
+    /// The figures of the documents: some 15 minutes, and most of 24 GiB of memory
+    Full,
+    /// Fewer users, and shorter: some three minutes
+    Quick,
+    /// Whether all of it works: half a minute. Its figures mean nothing
+    Smoke,
+}
+
+/// What a size means.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) size: Size,
+    /// After so long it is given up.
+    pub(crate) limit: Duration,
+    /// How often, and how long, each case is measured on each server.
+    pub(crate) rounds: usize,
+    pub(crate) round: Duration,
+    /// Users that take turns at hot requests.
+    pub(crate) in_turn: u64,
+    /// Blocks of calls without a socket, with rollback and without.
+    pub(crate) blocks: usize,
+    /// Numbers of live users.
+    pub(crate) live: &'static [u64],
+    /// Numbers of parked users.
+    pub(crate) parked: &'static [u64],
+    /// Users whose first or waking requests are timed.
+    pub(crate) sample: u64,
+    /// Users that are parked and dropped while others ask for `/health`.
+    pub(crate) idle: u64,
+    /// How long guests spin.
+    pub(crate) spin: Duration,
+}
+
+impl Plan {
+    pub(crate) fn new(size: Size) -> Self {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        let milliseconds = Duration::from_millis;
+        match size {
+            Size::Full => Self {
+                size,
+                limit: minutes(40),
+                rounds: 5,
+                round: milliseconds(3000),
+                in_turn: 1000,
+                blocks: 1000,
+                live: &[1_000, 10_000, 100_000],
+                parked: &[1_000, 10_000, 100_000, 1_000_000],
+                sample: 1000,
+                idle: 100_000,
+                spin: milliseconds(6000),
+            },
+            Size::Quick => Self {
+                size,
+                limit: minutes(12),
+                rounds: 3,
+                round: milliseconds(1000),
+                in_turn: 1000,
+                blocks: 300,
+                live: &[1_000, 10_000],
+                parked: &[1_000, 10_000],
+                sample: 500,
+                idle: 10_000,
+                spin: milliseconds(4000),
+            },
+            Size::Smoke => Self {
+                size,
+                limit: minutes(3),
+                rounds: 1,
+                round: milliseconds(200),
+                in_turn: 100,
+                blocks: 10,
+                live: &[100, 300],
+                parked: &[100, 300],
+                sample: 50,
+                idle: 300,
+                spin: milliseconds(1500),
+            },
+        }
+    }
+
+    /// The most live users.
+    pub(crate) fn most_live(&self) -> u64 {
+        self.live.last().copied().unwrap_or_default()
+    }
+
+    /// The most parked users.
+    pub(crate) fn most_parked(&self) -> u64 {
+        self.parked.last().copied().unwrap_or_default()
+    }
+}

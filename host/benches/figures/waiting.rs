@@ -1,0 +1,211 @@
+//! How long others wait: for an answer to `/health`, and for one of their own functions.
+
+use crate::{
+    Result,
+    client::{self, Connection, Load, Waited},
+    live::ALL_THREE,
+    plan::Plan,
+    report::{Id, Report, count},
+    server::Server,
+    stop,
+};
+use carrel_tests::Test;
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+const HEALTH: (&str, &str, &str) = ("GET", "/health", "");
+const STATS: (&str, &str, &str) = ("POST", "/generate", r#"{"command":"stats"}"#);
+const SPIN: (&str, &str, &str) = ("POST", "/hostile", r#"{"do":"spin"}"#);
+const SPINNING: u64 = 100;
+/// How often is asked.
+const PACE: Duration = Duration::from_millis(1);
+const PACE_OF_TWO: Duration = Duration::from_millis(2);
+/// What counts as the beginning of those who spin: they come at the same time.
+const BEGINNING: Duration = Duration::from_millis(300);
+const QUIET: Duration = Duration::from_secs(1);
+/// How often is looked whether users are being parked or dropped.
+const LOOK: Duration = Duration::from_millis(10);
+/// How long it may take until all are parked, and until all are dropped, after that should have begun.
+const TAKES: Duration = Duration::from_secs(120);
+
+pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
+    while_guests_spin(plan, report)?;
+    while_users_are_parked_and_dropped(plan, report)
+}
+
+fn while_guests_spin(plan: &Plan, report: &mut Report) -> Result<()> {
+    let deadline = format!("{}ms", plan.spin.as_millis());
+    let config = Test::hostile().set("limits.deadline", deadline).set("limits.fuel_per_call", "1000000G");
+    let server = Server::carrel("spinning", &config)?;
+    let address = server.address;
+    for (what, asked) in [("`/health`", HEALTH), ("`stats`", STATS)] {
+        let end = Instant::now() + QUIET;
+        let quiet = ask(address, asked, PACE_OF_TWO, &|| Instant::now() > end)?;
+        report.latency(row("nobody else is there", what, &quiet));
+    }
+    let over = AtomicBool::new(false);
+    let began = Instant::now();
+    // They end together, and then nobody spins any more.
+    let end = began + plan.spin - Duration::from_millis(100);
+    let until = || over.load(Ordering::Relaxed) || Instant::now() > end;
+    let (health, stats) = thread::scope(|scope| {
+        let spinning = scope.spawn(|| {
+            let spun = spin(address);
+            over.store(true, Ordering::Relaxed);
+            spun
+        });
+        let health = scope.spawn(|| ask(address, HEALTH, PACE_OF_TWO, &until));
+        let stats = ask(address, STATS, PACE_OF_TWO, &until);
+        let panicked = |_| Err("a thread panicked".to_owned());
+        spinning.join().unwrap_or_else(panicked)?;
+        Ok::<_, String>((health.join().unwrap_or_else(|_| Err("a thread panicked".to_owned()))?, stats?))
+    })?;
+    let others = "`stats` of another user";
+    let (new, old) = split(&stats, began + BEGINNING);
+    report.measured(Id::Spinning, at(&old, 990), "");
+    let (new_health, old_health) = split(&health, began + BEGINNING);
+    report.latency(row("100 guests have just begun to spin", "`/health`", &new_health));
+    report.latency(row("100 guests have just begun to spin", others, &new));
+    report.latency(row("100 guests spin", "`/health`", &old_health));
+    report.latency(row("100 guests spin", others, &old));
+    Ok(())
+}
+
+/// What was asked before a time, and from then on.
+fn split(waited: &[Waited], at: Instant) -> (Vec<Waited>, Vec<Waited>) {
+    waited.iter().partition(|one| one.from < at)
+}
+
+/// Lets a hundred users' guests spin until their deadline.
+fn spin(address: SocketAddr) -> Result<()> {
+    client::block_on(async {
+        let mut all = tokio::task::JoinSet::new();
+        for user in 1..=SPINNING {
+            all.spawn(async move {
+                let (method, path, body) = SPIN;
+                let mut connection = Connection::open(address).await?;
+                let answer = connection.ask(method, path, user, body).await?;
+                let expected = answer.status == 504;
+                if expected { Ok(()) } else { Err(format!("{path} was answered {}: {}", answer.status, answer.text())) }
+            });
+        }
+        while let Some(done) = all.join_next().await {
+            done.map_err(|error| error.to_string())??;
+        }
+        Ok(())
+    })
+}
+
+fn while_users_are_parked_and_dropped(plan: &Plan, report: &mut Report) -> Result<()> {
+    // Nobody may be parked before all are there.
+    let making = time_to_make(plan.idle)?.mul_f64(1.5) + Duration::from_secs(5);
+    // Users are parked in a few strokes, of which the last one comes some seconds after the first.
+    let parking = Duration::from_secs(15 + plan.idle / 2500);
+    let milliseconds = |time: Duration| format!("{}ms", time.as_millis());
+    let config = Test::new()
+        .set("limits.max_sessions", plan.idle + 100)
+        .set("sessions.park_after", milliseconds(making))
+        .set("general.per_user_workflow_timeout", milliseconds(making + parking))
+        .set("general.per_user_workflow_cleanup_interval", "5s");
+    let server = Server::carrel("idle", &config)?;
+    let made = make(&server, plan.idle, ALL_THREE)?;
+    // So that they are idle since about the same time.
+    make(&server, plan.idle, &ALL_THREE[2..])?;
+    let [parked] = server.metrics(["sessions_parked"])?;
+    eprintln!("{} users in {:.1} s, {parked} of them are parked already", count(plan.idle), made.as_secs_f64());
+
+    let address = server.address;
+    let over = AtomicBool::new(false);
+    let (health, seen) = thread::scope(|scope| {
+        let health = scope.spawn(|| ask(address, HEALTH, PACE, &|| over.load(Ordering::Relaxed)));
+        let seen = look(address, plan.idle, making + parking + TAKES);
+        over.store(true, Ordering::Relaxed);
+        let health = health.join().unwrap_or_else(|_| Err("a thread panicked".to_owned()));
+        Ok::<_, String>((health?, seen?))
+    })?;
+    let during = |within: &dyn Fn(&Seen, &Seen) -> bool| {
+        let spans = seen.windows(2).filter(|pair| within(&pair[0], &pair[1]));
+        let spans: Vec<_> = spans.map(|pair| (pair[0].at, pair[1].at)).collect();
+        let inside = |one: &&Waited| spans.iter().any(|(from, to)| one.from < *to && one.from + one.took > *from);
+        let time: Duration = spans.iter().map(|(from, to)| *to - *from).sum();
+        (health.iter().filter(inside).copied().collect::<Vec<_>>(), format!("{:.1} s", time.as_secs_f64()))
+    };
+    let idle = count(plan.idle);
+    let (quiet, _) = during(&|before, after| before.live == after.live && before.parked == after.parked);
+    report.latency(row(&format!("{idle} idle users, nothing is done to them"), "`/health`", &quiet));
+    let (parking, took) = during(&|before, after| after.live < before.live);
+    report.latency(row(&format!("{idle} idle users are parked, which takes {took}"), "`/health`", &parking));
+    report.measured(Id::HealthParking, at(&parking, 990), "");
+    let (dropping, took) = during(&|before, after| after.live + after.parked < before.live + before.parked);
+    report.latency(row(&format!("{idle} parked users are dropped, which takes {took}"), "`/health`", &dropping));
+    report.measured(Id::HealthDropping, at(&dropping, 990), "");
+    Ok(())
+}
+
+/// How long it takes to make so many users, as far as a few of them tell.
+fn time_to_make(users: u64) -> Result<Duration> {
+    let few = users.min(2000);
+    let server = Server::carrel("trial", &Test::new())?;
+    let took = make(&server, few, ALL_THREE)? + make(&server, few, &ALL_THREE[2..])?;
+    Ok(took.mul_f64(users as f64 / few as f64))
+}
+
+fn make(server: &Server, users: u64, calls: &'static [&'static str]) -> Result<Duration> {
+    // The user 0 is the one who asks for `/health`.
+    Ok(Load { server, from: 1, users, calls, turns: users, time: Duration::ZERO }.run()?.took)
+}
+
+/// How many users are there, at a time.
+struct Seen {
+    at: Instant,
+    live: u64,
+    parked: u64,
+}
+
+/// Looks at the users until the last one is dropped.
+fn look(address: SocketAddr, users: u64, limit: Duration) -> Result<Vec<Seen>> {
+    let end = Instant::now() + limit;
+    client::block_on(async {
+        let mut connection = Connection::open(address).await?;
+        let mut seen: Vec<Seen> = Vec::new();
+        loop {
+            stop::check()?;
+            let at = Instant::now();
+            let [live, parked] = connection.metrics(["sessions_live", "sessions_parked"]).await?;
+            seen.push(Seen { at, live, parked });
+            if live + parked == 0 {
+                return Ok(seen);
+            }
+            if Instant::now() > end {
+                return Err(format!("of {} users {live} are live and {parked} parked still", count(users)));
+            }
+            thread::sleep(LOOK);
+        }
+    })
+}
+
+fn ask(
+    address: SocketAddr,
+    what: (&str, &str, &str),
+    every: Duration,
+    until: &dyn Fn() -> bool,
+) -> Result<Vec<Waited>> {
+    let waited = client::block_on(client::ask_steadily(address, what, every, until))?;
+    if waited.is_empty() { Err(format!("{} was never answered", what.1)) } else { Ok(waited) }
+}
+
+/// Milliseconds in which so many of a thousand answers came.
+fn at(waited: &[Waited], of_thousand: usize) -> f64 {
+    let mut took: Vec<_> = waited.iter().map(|one| one.took).collect();
+    took.sort_unstable();
+    took.get(took.len().saturating_sub(1) * of_thousand / 1000).map_or(f64::NAN, |it| it.as_secs_f64() * 1e3)
+}
+
+fn row(when: &str, what: &str, waited: &[Waited]) -> String {
+    let times = [500, 990, 1000].map(|part| format!("{:.2}", at(waited, part)));
+    format!("| {when} | {what} | {} | {} |", waited.len(), times.join(" | "))
+}
