@@ -65,6 +65,20 @@ async fn memory_that_has_grown_is_there_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_there_before_counts_towards_the_limit() {
+    let server = Test::hostile().set("limits.memory_per_instance", "4 MiB").start().await;
+    let alice = server.user("alice").at("/hostile");
+    let take = json!({"do": "take", "bytes": 1_500_000});
+    alice.call(take.clone()).await.ok();
+    all_parked(&server, 1).await;
+    alice.call(take.clone()).await.ok();
+    all_parked(&server, 1).await;
+    alice.call(take.clone()).await.error(500, "memory_exhausted");
+    alice.call(take).await.error(500, "memory_exhausted");
+    assert_eq!(alice.call(json!({"do": "holds"})).await.ok()["said"]["kept"], 3_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn globals_tables_and_several_memories_are_there_again() {
     for name in ["globals", "two-memories", "linkage-tables", "random"] {
         let server = Test::fixture(name).start().await;

@@ -482,3 +482,46 @@ async fn a_guest_in_javascript_is_undone() {
     let list = alice.call(told("list", "")).await.ok();
     assert_eq!(list, json!({"texts": ["milk"], "count": 1, "calls": 3}));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_who_goes_away_from_a_stream_undoes_its_call() {
+    let server = test().start().await;
+    let alice = server.user("alice").at("/hostile");
+    alice.call(count()).await.ok();
+    let emits_and_sleeps = all([
+        json!({"do": "emit", "chunks": 1, "bytes": 10, "panic": false}),
+        json!({"do": "sleep", "milliseconds": 60_000}),
+    ]);
+    for (calls, input) in [(2, json!({"do": "sleep", "milliseconds": 60_000})), (3, emits_and_sleeps)] {
+        alice.clone().at("/hostile/stream").abandon(input).await;
+        assert_eq!(alice.call(count()).await.ok()["calls"], calls, "the next call neither waits for it nor sees it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_words_of_any_stop_of_a_call_are_its_own() {
+    let server = test().start().await;
+    let alice = server.user("alice").at("/hostile");
+    alice.call(count()).await.ok();
+    let words = "function_crashed: function `h1` crashed: it panicked or aborted";
+    let passes_the_first_on = all([
+        call("h1", json!({"do": "panic"})),
+        call("h2", json!({"do": "divide"})),
+        json!({"do": "fail", "why": words}),
+    ]);
+    let reply = alice.call(passes_the_first_on).await;
+    assert_eq!(reply.error(500, "function_crashed")["function"], "h1");
+    reply.undone();
+    assert_eq!(alice.call(count()).await.ok()["calls"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_rollback_a_function_that_was_just_woken_is_dropped_as_any_other() {
+    let server = test().set("sessions.rollback", false).start().await;
+    let alice = server.user("alice").at("/hostile");
+    alice.call(count()).await.ok();
+    assert_eq!(server.park().await, 1);
+    let error = alice.call(json!({"do": "panic"})).await.error(500, "function_crashed");
+    assert_eq!(error["dropped"], json!(["hostile"]));
+    assert_eq!(alice.call(count()).await.ok()["calls"], 1);
+}

@@ -35,15 +35,16 @@ pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Bod
     let Admitted { handle, input } = route.admit(request).await?;
     let (sender, mut chunks) = mpsc::channel(WAITING);
     let emitter = Emitter::new(Some(sender), route.host.limits().output_size);
-    // Whoever goes away while the call waits is not called for; once it runs, it is a task of its own.
+    // Whoever goes away while the call waits is not called for; once it runs, it is a task of its own, which ends with
+    // this one.
     let ready = match handle.turn().await {
         Ok(ready) => ready,
         Err(refused) => return route.respond(refused, &input),
     };
-    let call = tokio::spawn(ready.run(route.position, input.clone(), emitter));
+    let mut call = Calling(tokio::spawn(ready.run(route.position, input.clone(), emitter)));
     // The call's end drops the sender, so that the first of both is seen here.
     let Some(first) = chunks.recv().await else {
-        let answer = call.await.map_err(|_| Error::internal())?;
+        let answer = (&mut call.0).await.map_err(|_| Error::internal())?;
         let last = match answer.result {
             Ok(output) => value(&output),
             Err(_) => return route.respond(answer, &input),
@@ -55,11 +56,21 @@ pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Bod
     Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
 }
 
+/// A call that runs. It is given up when nobody listens any more: then it is undone, or, where that cannot be, it goes on
+/// to its end.
+struct Calling(JoinHandle<Answer>);
+
+impl Drop for Calling {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// A stream that has begun.
 struct Streaming {
     first: Option<String>,
     chunks: Receiver<String>,
-    call: Option<JoinHandle<Answer>>,
+    call: Option<Calling>,
     route: Arc<Route>,
     input: Arc<String>,
 }
@@ -73,7 +84,7 @@ impl Streaming {
         if let Some(chunk) = chunk {
             return Some(value(&chunk));
         }
-        let answer = self.call.take()?.await;
+        let answer = (&mut self.call.take()?.0).await;
         let failure = match answer {
             Ok(Answer { result: Ok(output), .. }) => return Some(value(&output)),
             Ok(Answer { result: Err(failure), dropped, .. }) => self.route.error(failure, &dropped, &self.input),

@@ -153,8 +153,8 @@ impl Drop for Running<'_> {
 
 /// A function that fails with the very words of a stop passes on what happened to one that it called.
 fn failed(why: String, ended: Ended) -> Failure {
-    match ended.stop {
-        Some(stop) if passes_on(&why, &stop) => Failure::Stopped { stop, undone: ended.undone },
+    match ended.stops.into_iter().rev().find(|stop| passes_on(&why, stop)) {
+        Some(stop) => Failure::Stopped { stop, undone: ended.undone },
         _ => Failure::Failed(why),
     }
 }
@@ -205,7 +205,7 @@ async fn permitted<T>(permit: &Permit, call: impl Future<Output = T>) -> T {
 
 /// Runs a function, whether it was called from outside or by another one: in its instance, or in a new one.
 pub(crate) async fn run(
-    Taken { frame, instance }: Taken,
+    Taken { mut frame, instance }: Taken,
     input: &Json,
     allowance: Allowance,
     depth: usize,
@@ -219,7 +219,10 @@ pub(crate) async fn run(
             let made = make(&frame, &session, allowance, depth).await;
             left.fuel -= made.fuel;
             match made.result {
-                Ok(instance) => Box::new(instance),
+                Ok(instance) => {
+                    frame.woken();
+                    Box::new(instance)
+                }
                 Err(stop) => {
                     frame.stopped(&stop);
                     return Done { result: Err(stop), fuel: made.fuel };

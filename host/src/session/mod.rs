@@ -112,8 +112,8 @@ struct Current {
     loses: bool,
     /// Those that have lost what they held.
     lost: Vec<usize>,
-    /// The last stop of a function in it.
-    stop: Option<Stop>,
+    /// The stops of functions in it.
+    stops: Vec<Stop>,
     /// It was undone, though no function that was called from outside was stopped.
     undone: bool,
 }
@@ -122,8 +122,8 @@ struct Current {
 struct Ended {
     /// The functions that have lost what they held before it.
     lost: Vec<Arc<str>>,
-    /// The last stop of a function in it.
-    stop: Option<Stop>,
+    /// The stops of functions in it.
+    stops: Vec<Stop>,
     /// It was undone because of that.
     undone: bool,
 }
@@ -218,7 +218,7 @@ impl Session {
         current.loses = false;
         let name = |position: usize| self.catalog().functions()[position].name.clone();
         let lost = current.lost.drain(..).map(name).collect();
-        Ended { lost, stop: current.stop.take(), undone: std::mem::take(&mut current.undone) }
+        Ended { lost, stops: std::mem::take(&mut current.stops), undone: std::mem::take(&mut current.undone) }
     }
 
     /// Whether the call that runs can be undone as a whole.
@@ -226,10 +226,10 @@ impl Session {
         !self.current().loses
     }
 
-    /// Notes that the call that runs is undone as a whole if the last stop in it is such a one, and if it can be.
-    fn undoes(&self, because: impl FnOnce(&Stop) -> bool) -> bool {
+    /// Notes that the call that runs is undone as a whole if a stop in it is such a one, and if it can be.
+    fn undoes(&self, because: impl Fn(&Stop) -> bool) -> bool {
         let mut current = self.current();
-        current.undone = !current.loses && current.stop.as_ref().is_some_and(because);
+        current.undone = !current.loses && current.stops.iter().any(because);
         current.undone
     }
 

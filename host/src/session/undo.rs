@@ -12,6 +12,9 @@ use super::{Session, Slot};
 use crate::instance::{Instance, Saved, Snapshot, Stop};
 use std::sync::Arc;
 
+/// Stops of one call that are remembered: a function may let others fail as often as its fuel lasts.
+const STOPS: usize = 64;
+
 /// What a function held before it ran.
 pub(super) enum Before {
     /// Nothing: there was no instance.
@@ -118,6 +121,14 @@ impl Frame {
         self.from
     }
 
+    /// It was parked, and has an instance again. Without rollback that is what is lost if it fails.
+    pub(super) fn woken(&mut self) {
+        if !self.session.rolls_back(self.position) && matches!(self.before, Before::Parked(_)) {
+            self.before = Before::Lost;
+            self.session.current().loses = true;
+        }
+    }
+
     /// What it has to be woken from, if it is parked.
     pub(super) fn parked(&self) -> Option<&Snapshot> {
         match &self.before {
@@ -154,7 +165,10 @@ impl Frame {
 
     /// It was stopped.
     pub(super) fn stopped(self, stop: &Stop) {
-        self.session.current().stop = Some(stop.clone());
+        let mut current = self.session.current();
+        if current.stops.len() < STOPS {
+            current.stops.push(stop.clone());
+        }
     }
 }
 
