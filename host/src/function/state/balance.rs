@@ -7,7 +7,7 @@
 //! A call that does not end well leaves no instance behind.
 //!
 //! Some exports take from the global what their `cabi_post_` partner, which the host calls after each of their calls,
-//! gives back. Both together leave it as it was.
+//! gives back. Both together leave it as it was. That they are partners is seen from what the component lifts.
 //!
 //! What it cannot follow is not proved: the global is then taken for one that changes.
 

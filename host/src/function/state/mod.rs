@@ -4,7 +4,7 @@
 //! guest's modules are examined for what does: globals, tables, dropped segments, resources.
 //!
 //! * A global that is not set after the start, or that each function leaves as it found it, as compilers' stack
-//!   pointers are (`balance` proves it), is no state.
+//!   pointers are (`balance` proves it, with what `lifts` says of who calls what), is no state.
 //! * Any other global of a module, and one that is set at the start, is moved to a linear memory that is added for it
 //!   (`globals`), and is then kept with the rest.
 //! * For what cannot be had that way there is a reason, which `carrel info` shows. Such a guest works, but its
@@ -12,8 +12,10 @@
 
 mod balance;
 mod globals;
+mod lifts;
 mod module;
 
+use lifts::Lifts;
 use module::Module;
 use std::{borrow::Cow, ops::Range};
 use wasmparser::{Parser, Payload};
@@ -100,8 +102,11 @@ struct Parts<'a> {
 impl<'a> Parts<'a> {
     fn of(wasm: &'a [u8]) -> wasmparser::Result<Self> {
         let mut parts = Self::default();
+        let mut lifts = Lifts::default();
         for payload in Parser::new(0).parse_all(wasm) {
-            match payload? {
+            let payload = payload?;
+            lifts.read(&payload)?;
+            match payload {
                 Payload::ModuleSection { unchecked_range: range, .. } => {
                     // What is cut short has no module: the parser says so next.
                     if let Some(module) = wasm.get(range.clone()) {
@@ -122,6 +127,12 @@ impl<'a> Parts<'a> {
                 }
                 _ => {}
             }
+        }
+        for (_, module) in &parts.modules {
+            module.imports.iter().for_each(|name| lifts.imported(name));
+        }
+        for (_, module) in &mut parts.modules {
+            module.pair(|name, after| lifts.are_a_pair(name, after));
         }
         Ok(parts)
     }

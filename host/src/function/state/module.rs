@@ -6,6 +6,9 @@ use wasmparser::{
     SubType, TypeRef, ValType,
 };
 
+/// What the name of an export begins with that the host calls after each call of another one.
+const AFTER: &str = "cabi_post_";
+
 /// A core module.
 #[derive(Debug, Default)]
 pub(super) struct Module<'a> {
@@ -23,6 +26,10 @@ pub(super) struct Module<'a> {
     pub(super) data: Vec<Option<u64>>,
     /// What cannot be kept, in words.
     pub(super) obstacles: Vec<String>,
+    /// Names of the functions that it imports.
+    pub(super) imports: BTreeSet<String>,
+    /// Exports that have a partner, if that is known; by itself a module only says so by their names.
+    pub(super) paired: Option<BTreeSet<String>>,
     /// Functions that are exported, by their names.
     exports: BTreeMap<String, u32>,
     /// Functions that code or a table refers to.
@@ -65,7 +72,11 @@ impl<'a> Module<'a> {
                 }
                 Payload::ImportSection(section) => {
                     for import in section.into_imports() {
-                        module.import(import?.ty);
+                        let import = import?;
+                        if let TypeRef::Func(_) | TypeRef::FuncExact(_) = import.ty {
+                            module.imports.insert(import.name.to_owned());
+                        }
+                        module.import(import.ty);
                     }
                 }
                 Payload::FunctionSection(section) => {
@@ -218,13 +229,20 @@ impl<'a> Module<'a> {
 
     /// The export that the host calls after each call of this one, or the one after which it calls this one.
     pub(super) fn partner(&self, function: u32) -> Option<u32> {
-        const AFTER: &str = "cabi_post_";
-        let (name, _) = self.exports.iter().find(|(_, exported)| **exported == function)?;
-        let partner = match name.strip_prefix(AFTER) {
-            Some(name) => self.exports.get(name),
-            None => self.exports.get(&format!("{AFTER}{name}")),
-        };
+        let mut names = self.exports.iter().filter(|(_, exported)| **exported == function).map(|(name, _)| name);
+        let (name, None) = (names.next()?, names.next()) else { return None };
+        let first = name.strip_prefix(AFTER).unwrap_or(name);
+        if self.paired.as_ref().is_some_and(|paired| !paired.contains(first)) {
+            return None;
+        }
+        let partner = if first == name { self.exports.get(&format!("{AFTER}{name}")) } else { self.exports.get(first) };
         partner.copied()
+    }
+
+    /// Keeps only those pairs of exports that are ones.
+    pub(super) fn pair(&mut self, are_a_pair: impl Fn(&str, &str) -> bool) {
+        let names = self.exports.keys().filter(|name| are_a_pair(name, &format!("{AFTER}{name}")));
+        self.paired = Some(names.cloned().collect());
     }
 
     /// The globals that functions set which run only before the first call.
