@@ -268,3 +268,25 @@ async fn a_guest_that_waits_does_not_hold_up_those_that_work() {
     assert!(!waits.is_finished(), "alice did not wait for mallory");
     waits.await.expect("no panic").ok();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_hosts_memory_is_spent_a_call_is_refused_and_served_when_others_sleep() {
+    let server = Test::new().set("limits.memory", "1 MiB").start().await;
+    let note = json!({"command": "note", "action": "add", "param1": "milk"});
+    let mut there = 0;
+    let refused = loop {
+        let reply = server.user(&format!("user-{there}")).call(note.clone()).await;
+        if reply.status != 200 {
+            break reply;
+        }
+        there += 1;
+        assert!(there < 100, "nobody was refused");
+    };
+    assert!(there > 1, "some were served");
+    refused.error(503, "host_full");
+    assert!(!refused.header("retry-after").is_empty());
+    assert!(server.park().await >= there);
+    server.user(&format!("user-{there}")).call(note.clone()).await.ok();
+    let first = server.user("user-0").call(note).await.ok();
+    assert_eq!(first["data"]["count"], 2, "and who slept has kept all");
+}
