@@ -8,7 +8,7 @@
 
 use carrel_arena::{Memories, Stacks};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use wasmtime::{Config, Engine, InstancePre, Linker, MemoryCreator, MemoryType, Module, Store};
 
 const WASM_PAGE: usize = 65536;
@@ -28,18 +28,8 @@ fn memories(of_each: usize, of_all: usize) -> Memories {
 /// A guest with this much memory, set up as the host sets them up, whose start function dirties it.
 fn guest(memories: &Memories, size: usize) -> InstancePre<()> {
     let mut config = Config::new();
-    config
-        .consume_fuel(true)
-        .epoch_interruption(true)
-        .with_host_memory(Arc::new(memories.clone()))
-        .memory_reservation(0)
-        .memory_reservation_for_growth(0)
-        .memory_guard_size(0)
-        .memory_init_cow(false)
-        .with_host_stack(Arc::new(Stacks::new(256 * KIB).unwrap()))
-        .async_stack_size(256 * KIB)
-        .max_wasm_stack(128 * KIB)
-        .concurrency_support(false);
+    carrel_arena::configure(&mut config, memories, &Stacks::new(256 * KIB).unwrap());
+    config.consume_fuel(true).epoch_interruption(true).max_wasm_stack(128 * KIB).concurrency_support(false);
     let engine = Engine::new(&config).unwrap();
     let stores: String = (0..DIRTY)
         .map(|page| format!("(i64.store (i32.const {}) (i64.const -1))", page * (size / DIRTY) + 8))

@@ -7,6 +7,7 @@
 //!
 //! # Layout
 //!
+//! * [`configure`]: sets an engine up with the next two.
 //! * [`Memories`]: linear memories, in slots of a few sizes, for [`wasmtime::Config::with_host_memory`].
 //! * [`Stacks`]: fiber stacks with guard pages, for [`wasmtime::Config::with_host_stack`].
 //! * [`Tracked`]: a store whose memories the host can read and write while nothing runs in it.
@@ -41,6 +42,8 @@ compile_error!(
     "carrel-arena needs 64-bit Linux: it reserves terabytes of addresses, and relies on madvise(MADV_DONTNEED) to zero"
 );
 
+use std::sync::Arc;
+
 mod memories;
 mod region;
 mod slots;
@@ -51,6 +54,19 @@ mod watch;
 pub use memories::{EXHAUSTED, Memories};
 pub use stacks::Stacks;
 pub use tracked::Tracked;
+
+/// Gives an engine's configuration these memories and stacks, with the settings that they rely on: memories have no guard
+/// pages, may move, and start with zeroes; stacks have the size that they were made with.
+pub fn configure(config: &mut wasmtime::Config, memories: &Memories, stacks: &Stacks) {
+    config
+        .with_host_memory(Arc::new(memories.clone()))
+        .memory_reservation(0)
+        .memory_reservation_for_growth(0)
+        .memory_guard_size(0)
+        .memory_init_cow(false)
+        .with_host_stack(Arc::new(stacks.clone()))
+        .async_stack_size(stacks.size());
+}
 
 /// Bytes of a page, as this crate assumes it: that of Linux on x86-64 and, by default, on AArch64.
 pub const PAGE: usize = 4096;

@@ -57,6 +57,11 @@ impl Stacks {
         Self::reserve(size, slots, guard)
     }
 
+    /// Bytes of a stack, the guard page not counted.
+    pub(crate) fn size(&self) -> usize {
+        self.slots.size() - PAGE
+    }
+
     fn reserve(size: usize, slots: usize, guard: Guard) -> io::Result<Self> {
         let size = size.next_multiple_of(PAGE) + PAGE;
         let most = if guard == Guard::Installed { MOST } else { MOST_WITH_MAPPINGS };

@@ -1,3 +1,5 @@
+//! Slots of linear memories against a plain model, and what their edges and their ends are.
+
 use super::*;
 use proptest::{prelude::*, sample::Index};
 use std::ops::Range;

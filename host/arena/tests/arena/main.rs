@@ -10,7 +10,7 @@ use carrel_arena::{Memories, Stacks, Tracked};
 use std::{
     future::Future,
     pin::pin,
-    sync::{Arc, Once},
+    sync::Once,
     task::{Context, Poll, Waker},
 };
 use wasmtime::{Config, Engine, Instance, Linker, Module, Store, TypedFunc, WasmParams, WasmResults};
@@ -64,21 +64,11 @@ impl Host {
     }
 }
 
-/// As the host's own, in `host/src/instance/engine.rs`.
+/// With fuel, epochs and one call at a time, as the host's own.
 fn config(memories: &Memories, stacks: &Stacks) -> Config {
     let mut config = Config::new();
-    config
-        .consume_fuel(true)
-        .epoch_interruption(true)
-        .with_host_memory(Arc::new(memories.clone()))
-        .memory_reservation(0)
-        .memory_reservation_for_growth(0)
-        .memory_guard_size(0)
-        .memory_init_cow(false)
-        .with_host_stack(Arc::new(stacks.clone()))
-        .async_stack_size(STACK)
-        .max_wasm_stack(STACK / 2)
-        .concurrency_support(false);
+    carrel_arena::configure(&mut config, memories, stacks);
+    config.consume_fuel(true).epoch_interruption(true).max_wasm_stack(STACK / 2).concurrency_support(false);
     config
 }
 
