@@ -115,7 +115,7 @@ async fn try_out(shared: &Arc<Shared>) -> Result<(), Vec<Problem>> {
         let allowance = Allowance { fuel: limits.fuel_per_call, deadline: Instant::now() + limits.deadline };
         let made = Making { function, session: &session, limits, allowance, depth: 1 }.image().await;
         session.permit().give_back();
-        let stop = match made.result {
+        let stop = match made {
             Ok(image) => {
                 function.set_image(image);
                 continue;

@@ -114,62 +114,44 @@ impl Making<'_> {
     ///
     /// Twice an instance is made, with other randomness. If both are alike, and neither was told what differs from one
     /// instance to the next, the image is of a configured instance, and no other instance needs to be configured.
-    pub(crate) async fn image(&self) -> Done<Option<Image>> {
-        let mut fuel = 0;
-        let mut seen = Vec::new();
-        for seed in [u128::MAX / 3, u128::MAX / 3 * 2] {
-            let made = self.watched(seed).await;
-            fuel += made.fuel;
-            match made.result {
-                Ok(watched) => seen.push(watched),
-                Err(stop) => return Done { result: Err(stop), fuel },
-            }
-        }
-        let start_alike = seen.iter().all(|it| !it.start_differs && it.started == seen[0].started);
-        let alike = start_alike && seen.iter().all(|it| !it.differs && it.configured == seen[0].configured);
-        let Watched { started, mut configured, .. } = seen.swap_remove(0);
-        let sizes = started.iter().map(Vec::len).sum();
-        let state = match &self.function.guest.state {
-            Ok(state) => state,
-            Err(_) => return Done { result: Ok(None), fuel },
-        };
+    pub(crate) async fn image(&self) -> Result<Option<Image>, Stop> {
+        const SEEDS: [u128; 2] = [u128::MAX / 3, u128::MAX / 3 * 2];
+        let one = self.watched(SEEDS[0]).await?;
+        let Ok(state) = &self.function.guest.state else { return Ok(None) };
+        let other = self.watched(SEEDS[1]).await?;
+        let start_alike = !one.start_differs && !other.start_differs && one.started == other.started;
+        let alike = start_alike && !one.differs && !other.differs && one.configured == other.configured;
         if state.sets_globals_at_start && !start_alike {
-            return Done { result: Ok(None), fuel };
+            return Ok(None);
         }
         let mut identity = blake3::Hasher::new();
         identity.update(&state.hash).update(self.function.config.as_bytes());
-        let mut bytes = if alike { std::mem::take(&mut configured) } else { started.clone() };
-        let image = Image::new(
-            start_alike.then_some(&started),
-            bytes.iter_mut().map(Vec::as_mut_slice),
-            sizes,
+        Ok(Image::new(
+            start_alike.then_some(one.started.as_slice()),
+            if alike { &one.configured } else { &one.started },
+            one.started.iter().map(Vec::len).sum(),
             alike,
             state.dead,
             &identity,
-        );
-        Done { result: Ok(image), fuel }
+        ))
     }
 
     /// An instance that is only made to be looked at.
-    async fn watched(&self, seed: u128) -> Done<Watched> {
+    async fn watched(&self, seed: u128) -> Result<Watched, Stop> {
         let budget = Arc::new(AtomicUsize::new(self.limits.log_size));
         let differs = Arc::new(AtomicBool::new(false));
         let watch = Watch { differs: differs.clone(), seed };
         let made = self.instantiate(self.context(budget.clone(), Some(watch)), &[]).await;
-        let (mut store, guest) = match made.result {
-            Ok(made) => made,
-            Err(stop) => return Done { result: Err(stop), fuel: made.fuel },
-        };
+        let (mut store, guest) = made.result?;
         let look = |store: &mut Tracked<Context>| {
             let logged = budget.load(Ordering::Relaxed) != self.limits.log_size;
             let differs = differs.load(Ordering::Relaxed) || logged || store.data().holds_handles();
             (store.memories().map(|memory| memory.to_vec()).collect::<Vec<_>>(), differs)
         };
         let (started, start_differs) = look(&mut store);
-        let done = self.configure(&mut store, &guest, made.fuel).await;
+        self.configure(&mut store, &guest, made.fuel).await.result?;
         let (configured, differs) = look(&mut store);
-        let watched = Watched { started, start_differs, configured, differs };
-        Done { result: done.result.map(|()| watched), fuel: made.fuel + done.fuel }
+        Ok(Watched { started, start_differs, configured, differs })
     }
 }
 

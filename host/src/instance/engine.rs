@@ -2,7 +2,7 @@
 
 use crate::limits::{Lane, SLOW_TICK, TICK, TICKS_UNTIL_SLOW};
 use carrel_arena::{Memories, Stacks};
-use std::{sync::Arc, thread};
+use std::thread;
 use wasmtime::Config;
 
 /// Stack that a guest's code may use. Rust guests keep most of theirs in linear memory.
@@ -46,19 +46,13 @@ impl Engine {
 
     fn with(memories: Memories, stacks: Stacks, lane: &Lane) -> Result<Self, String> {
         let mut config = Config::new();
+        // Memories and stacks are slots of a few large mappings, so that users cost no mappings; accesses to memories are
+        // bounds-checked by code, since slots have no guard pages.
+        carrel_arena::configure(&mut config, &memories, &stacks);
         config
             // Fuel counts, epochs measure time: see `limits`.
             .consume_fuel(true)
             .epoch_interruption(true)
-            // Memories are slots of a few large mappings, so that users cost no mappings; their accesses are
-            // bounds-checked by code, since slots have no guard pages.
-            .with_host_memory(Arc::new(memories.clone()))
-            .memory_reservation(0)
-            .memory_reservation_for_growth(0)
-            .memory_guard_size(0)
-            .memory_init_cow(false)
-            .with_host_stack(Arc::new(stacks.clone()))
-            .async_stack_size(WASM_STACK + HOST_STACK)
             .max_wasm_stack(WASM_STACK)
             // One call at a time in a store is what a session promises anyway.
             .concurrency_support(false);

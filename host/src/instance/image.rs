@@ -122,9 +122,9 @@ impl Image {
     /// one only, hold nothing between calls. `identity` is of the guest and its configuration.
     ///
     /// None, if the memories are of a kind that has no image.
-    pub(super) fn new<'a>(
-        started: Option<&Vec<Vec<u8>>>,
-        memories: impl Iterator<Item = &'a mut [u8]>,
+    pub(super) fn new(
+        started: Option<&[Vec<u8>]>,
+        memories: &[Vec<u8>],
         size_at_start: usize,
         configured: bool,
         dead: usize,
@@ -132,7 +132,7 @@ impl Image {
     ) -> Option<Self> {
         let mut starts = Vec::new();
         let mut identity = identity.clone();
-        for (index, memory) in memories.enumerate() {
+        for (index, memory) in memories.iter().enumerate() {
             let whole = memory.len().is_multiple_of(PAGE) && memory.len() / PAGE <= Page::PAGES;
             if index >= Page::MEMORIES || !whole {
                 return None;

@@ -259,9 +259,9 @@ mod tests {
         memories.iter_mut().map(Vec::as_mut_slice)
     }
 
-    fn image(mut memories: Memories, identity: &str) -> Image {
+    fn image(memories: Memories, identity: &str) -> Image {
         let identity = blake3::Hasher::new_keyed(blake3::hash(identity.as_bytes()).as_bytes());
-        Image::new(None, slices(&mut memories), 0, true, 0, &identity).unwrap()
+        Image::new(None, &memories, 0, true, 0, &identity).unwrap()
     }
 
     /// As an instance's is taken.

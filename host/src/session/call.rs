@@ -110,13 +110,12 @@ impl Ready {
             let _active = session.account().arrive();
             session.begin();
             let done = permitted(session.permit(), outer(session, position, &input, emitter, running.started)).await;
-            let ended = session.end();
-            let dropped = ended.lost.clone();
+            let Ended { lost: dropped, stops, undone } = session.end();
             let result = match done.result {
                 Ok(Ok(output)) => Ok(output),
                 Ok(Err(GuestError::InvalidInput(why))) => Err(Failure::InvalidInput(why)),
-                Ok(Err(GuestError::Failed(why))) => Err(failed(why, ended)),
-                Err(stop) => Err(Failure::Stopped { stop, undone: ended.lost.is_empty() }),
+                Ok(Err(GuestError::Failed(why))) => Err(failed(why, stops, undone)),
+                Err(stop) => Err(Failure::Stopped { stop, undone: dropped.is_empty() }),
             };
             let bill = running.end(done.fuel, result.is_err());
             Answer { result, dropped, bill }
@@ -152,9 +151,9 @@ impl Drop for Running<'_> {
 }
 
 /// A function that fails with the very words of a stop passes on what happened to one that it called.
-fn failed(why: String, ended: Ended) -> Failure {
-    match ended.stops.into_iter().rev().find(|stop| passes_on(&why, stop)) {
-        Some(stop) => Failure::Stopped { stop, undone: ended.undone },
+fn failed(why: String, stops: Vec<Stop>, undone: bool) -> Failure {
+    match stops.into_iter().rev().find(|stop| passes_on(&why, stop)) {
+        Some(stop) => Failure::Stopped { stop, undone },
         _ => Failure::Failed(why),
     }
 }

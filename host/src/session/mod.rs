@@ -15,8 +15,8 @@
 //!   leaves, which is nothing.
 //! * [`Registry`]: which sessions exist; [`Handle`] keeps one in use. `sweep`: drops idle ones. `park`: puts idle ones
 //!   to sleep, and makes room when it is needed.
-//! * `pace`: how fast both work. [`Policy`]: how the configuration wants it. `account`: what a session has used. `turn`: the queue. `to_the_end`: a
-//!   call whose caller went away, and that cannot be undone.
+//! * `pace`: how fast both work. [`Policy`]: how the configuration wants it. `account`: what a session has used. `turn`:
+//!   the queue. `to_the_end`: a call whose caller went away, and that cannot be undone.
 
 mod account;
 mod call;

@@ -9,7 +9,7 @@
 //! until it is needed.
 
 use super::{Session, Slot};
-use crate::instance::{Instance, Saved, Snapshot, Stop};
+use crate::instance::{Image, Instance, Saved, Snapshot, Stop};
 use std::sync::Arc;
 
 /// Stops of one call that are remembered: a function may let others fail as often as its fuel lasts.
@@ -64,7 +64,7 @@ impl Session {
         };
         let (instance, before) = match was {
             Slot::Idle(mut instance) => {
-                let saved = if self.rolls_back(position) { instance.save() } else { None };
+                let saved = self.undone_by(position).and_then(|_| instance.save());
                 (Some(instance), saved.map_or(Before::Lost, Before::Saved))
             }
             Slot::Parked(snapshot) => (None, Before::Parked(snapshot)),
@@ -79,9 +79,9 @@ impl Session {
         Some(Taken { frame, instance })
     }
 
-    /// Whether a function's calls can be undone.
-    fn rolls_back(&self, position: usize) -> bool {
-        self.shared.policy.rollback && self.catalog().functions()[position].image().is_some()
+    /// What a function's instances begin with, if its calls can be undone.
+    fn undone_by(&self, position: usize) -> Option<&Image> {
+        self.catalog().functions()[position].image().filter(|_| self.shared.policy.rollback)
     }
 
     /// Makes a function what it was before.
@@ -123,7 +123,7 @@ impl Frame {
 
     /// It was parked, and has an instance again. Without rollback that is what is lost if it fails.
     pub(super) fn woken(&mut self) {
-        if !self.session.rolls_back(self.position) && matches!(self.before, Before::Parked(_)) {
+        if self.session.undone_by(self.position).is_none() && matches!(self.before, Before::Parked(_)) {
             self.before = Before::Lost;
             self.session.current().loses = true;
         }
@@ -141,9 +141,7 @@ impl Frame {
     pub(super) fn commit(mut self, mut instance: Box<Instance>) {
         self.ended = true;
         let (session, position) = (&self.session, self.position);
-        if session.rolls_back(position)
-            && let Some(image) = session.catalog().functions()[position].image()
-        {
+        if let Some(image) = session.undone_by(position) {
             instance.changed(image);
         }
         *session.slot(position) = Slot::Idle(instance);

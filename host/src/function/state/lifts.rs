@@ -1,13 +1,13 @@
 //! What a component does with the functions of its core modules: which it lifts, and what is called after each of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use wasmparser::{CanonicalFunction, CanonicalOption, ComponentAlias, Encoding, ExternalKind, Instance, Payload};
+use wasmparser::{CanonicalFunction, CanonicalOption, ComponentAlias, ExternalKind, Instance, Payload};
 
 /// The core functions that a component lifts and passes around, by the names under which modules export them.
 #[derive(Debug, Default)]
 pub(super) struct Lifts {
-    /// The components around the payload that is read, with the names of their core functions.
-    levels: Vec<Option<Vec<Option<String>>>>,
+    /// The components and modules around the payload that is read, with the names of the components' core functions.
+    levels: Vec<Vec<Option<String>>>,
     /// Functions that are lifted, each with those that the host calls after it; `None` where there is none.
     lifted: BTreeMap<String, BTreeSet<Option<String>>>,
     /// Functions that code of another module may call.
@@ -18,14 +18,12 @@ impl Lifts {
     /// Reads what a payload says. All payloads of a component have to be read, in order.
     pub(super) fn read(&mut self, payload: &Payload<'_>) -> wasmparser::Result<()> {
         match payload {
-            Payload::Version { encoding, .. } => {
-                self.levels.push((*encoding == Encoding::Component).then(Vec::new));
-            }
+            Payload::Version { .. } => self.levels.push(Vec::new()),
             Payload::End(_) => drop(self.levels.pop()),
             Payload::ComponentAliasSection(aliases) => {
                 for alias in aliases.clone() {
                     if let ComponentAlias::CoreInstanceExport { kind: ExternalKind::Func, name, .. } = alias? {
-                        self.functions().push(Some(name.to_owned()));
+                        self.push(Some(name.to_owned()));
                     }
                 }
             }
@@ -52,7 +50,7 @@ impl Lifts {
                             }
                         }
                         // Each of the others is a core function, and none that a module exports.
-                        _ => self.functions().push(None),
+                        _ => self.push(None),
                     }
                 }
             }
@@ -78,15 +76,13 @@ impl Lifts {
             && !self.passed.contains(after)
     }
 
-    fn functions(&mut self) -> &mut Vec<Option<String>> {
-        if self.levels.is_empty() {
-            self.levels.push(None);
+    fn push(&mut self, function: Option<String>) {
+        if let Some(functions) = self.levels.last_mut() {
+            functions.push(function);
         }
-        let last = self.levels.len() - 1;
-        self.levels[last].get_or_insert_default()
     }
 
     fn name(&self, index: u32) -> Option<String> {
-        self.levels.last()?.as_ref()?.get(index as usize)?.clone()
+        self.levels.last()?.get(index as usize)?.clone()
     }
 }
