@@ -106,6 +106,7 @@ async fn a_session_in_use_is_never_dropped() {
         let alice = alice.clone();
         tokio::spawn(async move { alice.call(json!({"do": "sleep", "milliseconds": 200})).await.ok() })
     };
+    server.until_in_use(1).await;
     let queued = {
         let alice = alice.clone();
         tokio::spawn(async move { alice.call(json!({"do": "count"})).await.ok() })
