@@ -194,7 +194,7 @@ async fn the_description_of_the_api_comes_from_the_functions_schemas() {
     let schema = &api["components"]["schemas"]["UserAssistantInput"];
     assert_eq!(schema["required"], json!(["command"]));
     assert_eq!(schema["properties"]["param1"]["type"], "string");
-    for path in ["/v1/workflow", "/generate/stream", "/hostile", "/health", "/monitor/users"] {
+    for path in ["/v1/workflow", "/generate/stream", "/hostile", "/health", "/metrics", "/monitor/users"] {
         assert!(api["paths"][path].is_object(), "{path}");
     }
     // Every reference leads somewhere.

@@ -133,6 +133,27 @@ async fn a_caller_who_goes_away_takes_the_call_with_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_goes_away_pays_for_what_the_call_has_used() {
+    let server = Test::hostile().set("functions.h1", json!({"_type": "hostile"})).start().await;
+    let then_sleep = |milliseconds: u64| {
+        let sleep = json!({"do": "sleep", "milliseconds": milliseconds});
+        json!({"do": "all", "of": [{"do": "call", "name": "h1", "input": {"do": "fill", "byte": 7, "bytes": 100_000}}, sleep]})
+    };
+    let in_sibling = |milliseconds| json!({"do": "call", "name": "h1", "input": then_sleep(milliseconds)["of"][1]});
+    for (number, call) in [&then_sleep as &dyn Fn(u64) -> Value, &in_sibling].into_iter().enumerate() {
+        let fuel = |name: &str| {
+            let user = carrel::identity::User::from_credential(name);
+            server.host.registry().look(user).map_or(0, |seen| seen.session.account().fuel())
+        };
+        let (stays, goes) = (format!("stays-{number}"), format!("goes-{number}"));
+        server.user(&stays).at("/hostile").call(call(1)).await.ok();
+        server.user(&goes).at("/hostile").abandon(call(60_000)).await;
+        let (whole, until_then) = (fuel(&stays), fuel(&goes));
+        assert!(until_then < whole && until_then > whole / 4 * 3, "{until_then} of {whole}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_rollback_a_caller_who_goes_away_leaves_no_call_half_way() {
     let server = Test::hostile().set("sessions.rollback", false).start().await;
     let alice = server.user("alice").at("/hostile");

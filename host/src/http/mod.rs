@@ -37,6 +37,10 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header, reque
 use std::{collections::HashSet, sync::Arc};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
+const JSON: &str = "application/json";
+/// The text format of OpenMetrics, which Prometheus asks for.
+const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 /// The routes to functions: the configured ones, and `/v1/workflow`, which NAT has whatever is configured.
 pub(crate) fn endpoints(host: &Host) -> Vec<Endpoint> {
     let front_end = &host.config().general.front_end;
@@ -91,8 +95,7 @@ async fn health(State(host): State<Arc<Host>>) -> Result<Response<Body>, Error> 
 
 async fn metrics(State(host): State<Arc<Host>>) -> Response<Body> {
     let mut response = Response::new(Body::from(host.metrics()));
-    let text = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, text);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(METRICS));
     response
 }
 
@@ -126,7 +129,7 @@ fn not_found(paths: &HashSet<String>, request: &Request<Body>) -> Response<Body>
 fn json(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
     response
 }
 

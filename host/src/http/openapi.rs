@@ -1,6 +1,6 @@
 //! `GET /openapi.json`: the routes, from the functions' own schemas.
 
-use super::{endpoints, json};
+use super::{JSON, METRICS, endpoints, json};
 use crate::{
     Host,
     config::{Endpoint, WORKFLOW},
@@ -29,9 +29,12 @@ pub(crate) fn describe(host: &Host) -> String {
             methods[endpoint.method.as_str().to_lowercase()] = operation;
         }
     }
-    paths.insert("/health".into(), json!({"get": own("Health", "Whether the host takes requests.", &health())}));
+    paths.insert("/health".into(), json!({"get": own("Health", "Whether the host takes requests.", JSON, &health())}));
+    let metrics =
+        own("Metrics", "What the host counts, in Prometheus' text format.", METRICS, &json!({"type": "string"}));
+    paths.insert("/metrics".into(), json!({"get": metrics}));
     if host.config().general.enable_per_user_monitoring {
-        let mut get = own("Users", "What each live user has used.", &json!({"type": "object"}));
+        let mut get = own("Users", "What each live user has used.", JSON, &json!({"type": "object"}));
         get["parameters"] =
             json!([{"name": "user_id", "in": "query", "required": false, "schema": {"type": "string"}}]);
         paths.insert("/monitor/users".into(), json!({"get": get}));
@@ -167,12 +170,12 @@ fn redirect(schema: &mut Value, owner: &str) {
     }
 }
 
-fn own(summary: &str, description: &str, schema: &Value) -> Value {
+fn own(summary: &str, description: &str, content_type: &str, schema: &Value) -> Value {
     json!({
         "summary": summary,
         "description": description,
         "security": [],
-        "responses": {"200": {"description": description, "content": {"application/json": {"schema": schema}}}},
+        "responses": {"200": {"description": description, "content": {content_type: {"schema": schema}}}},
     })
 }
 

@@ -12,7 +12,7 @@ use crate::{
     function::Function,
     identity::User,
     limits::{Allowance, Limits, Permit, SHORT, memory::HostMemory, within},
-    session::Session,
+    session::{Session, Unbilled},
 };
 use carrel_arena::{PAGE, Tracked};
 use std::{
@@ -178,9 +178,10 @@ impl Instance {
             Ok(made) => made,
             Err(stop) => return Done { result: Err(stop), fuel: made.fuel },
         };
+        let unbilled = Unbilled::new(making.session, made.fuel);
         let configured = making.configure(&mut store, &guest, made.fuel).await;
         let result = configured.result.map(|()| Self { store, guest, dirty: Dirty::default() });
-        Done { result, fuel: made.fuel + configured.fuel }
+        Done { result, fuel: unbilled.bill() + configured.fuel }
     }
 
     /// The instance that a snapshot is of.
@@ -350,8 +351,10 @@ async fn run<T>(
     let context = store.data_mut();
     context.memory.begin();
     context.running = Some(running);
-    let ended = within(|| allowance.deadline, what(store)).await;
-    let fuel = allowance.fuel.saturating_sub(store.look().get_fuel().unwrap_or(0));
+    let metered = Metered { store, fuel: allowance.fuel };
+    let ended = within(|| allowance.deadline, what(&mut *metered.store)).await;
+    let fuel = metered.used();
+    std::mem::forget(metered);
     store.data_mut().running = None;
     store.data().flush_log();
     let result = match ended {
@@ -360,6 +363,29 @@ async fn run<T>(
         None => Err(StopKind::DeadlineExceeded),
     };
     Done { result: result.map_err(|kind| store.data().stop(kind)), fuel }
+}
+
+/// A store in which something runs. Dropped before that has ended, its caller went away: what it used is told to its
+/// session, since nobody waits for it any more.
+struct Metered<'a> {
+    store: &'a mut Tracked<Context>,
+    /// What it may use.
+    fuel: u64,
+}
+
+impl Metered<'_> {
+    fn used(&self) -> u64 {
+        self.fuel.saturating_sub(self.store.look().get_fuel().unwrap_or(0))
+    }
+}
+
+impl Drop for Metered<'_> {
+    fn drop(&mut self) {
+        let running = self.store.data().running.as_ref();
+        if let Some(session) = running.and_then(|running| running.session.as_ref()) {
+            drop(Unbilled::new(session, self.used()));
+        }
+    }
 }
 
 /// Cuts a text to so many bytes, between characters.

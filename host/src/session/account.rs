@@ -1,5 +1,6 @@
 //! What a call costs, and what a session has used.
 
+use super::Session;
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, SystemTime},
@@ -86,6 +87,32 @@ impl Account {
         self.fuel.fetch_add(bill.fuel, Ordering::Relaxed);
         let took = (bill.waited + bill.ran).as_micros();
         self.microseconds.fetch_add(u64::try_from(took).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+/// Fuel that a function has used, and that its caller is told of. If this is dropped before, the caller went away, and
+/// the session bears it.
+pub(crate) struct Unbilled<'a> {
+    session: &'a Session,
+    fuel: u64,
+}
+
+impl<'a> Unbilled<'a> {
+    pub(crate) fn new(session: &'a Session, fuel: u64) -> Self {
+        Self { session, fuel }
+    }
+
+    /// The fuel, for the caller.
+    pub(crate) fn bill(mut self) -> u64 {
+        std::mem::take(&mut self.fuel)
+    }
+}
+
+impl Drop for Unbilled<'_> {
+    fn drop(&mut self) {
+        if self.fuel > 0 {
+            self.session.current().abandoned += self.fuel;
+        }
     }
 }
 

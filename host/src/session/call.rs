@@ -1,6 +1,6 @@
 //! One call from outside, and one of a function.
 
-use super::{Bill, Ended, Handle, Refusal, Session, Taken, Turn, to_the_end, undo::Frame};
+use super::{Bill, Ended, Handle, Refusal, Session, Taken, Turn, Unbilled, to_the_end, undo::Frame};
 use crate::{
     instance::{Done, Emitter, GuestError, Instance, Json, Making, Stop, StopKind},
     limits::{Allowance, Permit},
@@ -110,7 +110,7 @@ impl Ready {
             let _active = session.account().arrive();
             session.begin();
             let done = permitted(session.permit(), outer(session, position, &input, emitter, running.started)).await;
-            let Ended { lost: dropped, stops, undone } = session.end();
+            let Ended { lost: dropped, stops, undone, .. } = session.end();
             let result = match done.result {
                 Ok(Ok(output)) => Ok(output),
                 Ok(Err(GuestError::InvalidInput(why))) => Err(Failure::InvalidInput(why)),
@@ -144,8 +144,8 @@ impl Running<'_> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            self.session.end();
-            self.end(0, true);
+            let abandoned = self.session.end().abandoned;
+            self.end(abandoned, true);
         }
     }
 }
@@ -212,11 +212,13 @@ pub(crate) async fn run(
 ) -> Done<Result<String, GuestError>> {
     let session = frame.session().clone();
     let mut left = allowance;
+    let mut unbilled = Unbilled::new(&session, 0);
     let mut instance = match instance {
         Some(instance) => instance,
         None => {
             let made = make(&frame, &session, allowance, depth).await;
             left.fuel -= made.fuel;
+            unbilled = Unbilled::new(&session, made.fuel);
             match made.result {
                 Ok(instance) => {
                     frame.woken();
@@ -224,13 +226,13 @@ pub(crate) async fn run(
                 }
                 Err(stop) => {
                     frame.stopped(&stop);
-                    return Done { result: Err(stop), fuel: made.fuel };
+                    return Done { result: Err(stop), fuel: unbilled.bill() };
                 }
             }
         }
     };
     let mut done = instance.call(input, &session, left, depth, frame.from(), emitter).await;
-    done.fuel += allowance.fuel - left.fuel;
+    done.fuel += unbilled.bill();
     match &done.result {
         // Whoever asked from outside is told of a stop, so that the whole call never happened.
         Ok(Err(GuestError::Failed(why))) if depth == 1 && session.undoes(|stop| passes_on(why, stop)) => {

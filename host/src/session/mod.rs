@@ -29,6 +29,7 @@ mod to_the_end;
 mod turn;
 mod undo;
 
+pub(crate) use account::Unbilled;
 pub use account::{Account, Bill};
 pub(crate) use call::run;
 pub use call::{Answer, Failure};
@@ -116,6 +117,8 @@ struct Current {
     stops: Vec<Stop>,
     /// It was undone, though no function that was called from outside was stopped.
     undone: bool,
+    /// Fuel of functions whose caller went away while they ran.
+    abandoned: u64,
 }
 
 /// How a call from outside has ended.
@@ -126,6 +129,8 @@ struct Ended {
     stops: Vec<Stop>,
     /// It was undone because of that.
     undone: bool,
+    /// Fuel of what did not end, as its caller went away.
+    abandoned: u64,
 }
 
 /// What is there of a session.
@@ -218,7 +223,9 @@ impl Session {
         current.loses = false;
         let name = |position: usize| self.catalog().functions()[position].name.clone();
         let lost = current.lost.drain(..).map(name).collect();
-        Ended { lost, stops: std::mem::take(&mut current.stops), undone: std::mem::take(&mut current.undone) }
+        let stops = std::mem::take(&mut current.stops);
+        let (undone, abandoned) = (std::mem::take(&mut current.undone), std::mem::take(&mut current.abandoned));
+        Ended { lost, stops, undone, abandoned }
     }
 
     /// Whether the call that runs can be undone as a whole.

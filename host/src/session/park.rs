@@ -120,9 +120,10 @@ async fn make_room(registry: &Registry) {
         }
     }
     let enough = (registry.live() / SHARE).max(1);
-    idle.sort_unstable_by_key(|(idle, _)| std::cmp::Reverse(*idle));
+    // By one reading of each: some may be used meanwhile.
+    idle.sort_by_cached_key(|session| session.uses.last());
     let mut parked = 0;
-    for (_, session) in idle {
+    for session in idle {
         parked += usize::from(registry.park(&session));
         if parked >= enough {
             break;
@@ -136,7 +137,7 @@ impl Registry {
     pub async fn park_idle(&self, time: Duration) -> usize {
         let (mut parked, mut pace) = (0, Pace::new());
         for shard in 0..self.shards() {
-            for (_, session) in self.idle_live(shard, time) {
+            for session in self.idle_live(shard, time) {
                 parked += usize::from(self.park(&session));
                 pace.step().await;
             }

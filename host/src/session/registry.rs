@@ -202,13 +202,12 @@ impl Registry {
         taken
     }
 
-    /// The live sessions of one shard that nobody has used for `time`, and for how long nobody has.
-    pub(super) fn idle_live(&self, shard: usize, time: Duration) -> Vec<(Duration, Arc<Session>)> {
+    /// The live sessions of one shard that nobody has used for `time`.
+    pub(super) fn idle_live(&self, shard: usize, time: Duration) -> Vec<Arc<Session>> {
         let now = Instant::now();
         let shard = lock(&self.shards[shard]);
-        let idle = shard.live.values().filter(|session| session.uses.is_idle());
-        let idle = idle.map(|session| (self.idle(session, now), session.clone()));
-        idle.filter(|(idle, _)| *idle >= time).collect()
+        let idle = shard.live.values().filter(|session| session.uses.is_idle() && self.idle(session, now) >= time);
+        idle.cloned().collect()
     }
 
     pub(super) fn shards(&self) -> usize {
@@ -268,7 +267,7 @@ impl Registry {
     }
 
     fn idle(&self, session: &Session, now: Instant) -> Duration {
-        let last = self.began + Duration::from_micros(session.uses.last.load(Ordering::Relaxed));
+        let last = self.began + Duration::from_micros(session.uses.last());
         now.saturating_duration_since(last)
     }
 
@@ -290,6 +289,11 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 }
 
 impl Uses {
+    /// When the session was last used, in microseconds since the registry began.
+    pub(super) fn last(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.handles.load(Ordering::Acquire) == 0
     }

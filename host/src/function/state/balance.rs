@@ -19,7 +19,9 @@ use wasmparser::{
 
 /// Whether every function that may run during calls leaves a global as it found it.
 pub(super) fn keeps(module: &Module<'_>, global: u32) -> bool {
-    if !matches!(module.globals[global as usize].ty, ValType::I32 | ValType::I64) {
+    let number = matches!(module.globals[global as usize].ty, ValType::I32 | ValType::I64);
+    // Looking for the setters looks at each function.
+    if !number || !module.may_try(module.own_functions()) {
         return false;
     }
     let mut moved = BTreeMap::new();
@@ -164,6 +166,7 @@ impl<'a> Walk<'a> {
         let mut beyond = 0;
         for operator in body.get_operators_reader().map_err(|_| Unproved)? {
             let operator = operator.map_err(|_| Unproved)?;
+            self.takes(1)?;
             if self.state.is_some() {
                 self.step(&operator)?;
                 continue;
@@ -299,10 +302,22 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// The walk takes so many steps more.
+    fn takes(&self, steps: usize) -> Result<(), Unproved> {
+        if self.module.may_try(steps) { Ok(()) } else { Err(Unproved) }
+    }
+
+    /// What holds here, to be kept: it takes as much as there are locals.
+    fn keep(&mut self) -> Result<State, Unproved> {
+        let state = self.state()?.clone();
+        self.takes(4 * state.locals.len())?;
+        Ok(state)
+    }
+
     fn enter(&mut self, kind: FrameKind, ty: BlockType) -> Result<(), Unproved> {
         let (params, _) = self.block_type_arity(ty).ok_or(Unproved)?;
         let height = self.operands.len().checked_sub(params as usize).ok_or(Unproved)?;
-        let began = self.state()?.clone();
+        let began = self.keep()?;
         self.frames.push(Frame { kind, number: self.loops, ty, height, began, exit: None });
         Ok(())
     }
@@ -315,7 +330,7 @@ impl<'a> Walk<'a> {
 
     fn jump(&mut self, depth: u32) -> Result<(), Unproved> {
         let index = self.frames.len().checked_sub(depth as usize + 1).ok_or(Unproved)?;
-        let state = self.state()?.clone();
+        let state = self.keep()?;
         let Frame { kind, number, began, .. } = &self.frames[index];
         if *kind != FrameKind::Loop {
             return self.exits(index, state);
@@ -372,7 +387,16 @@ impl<'a> Walk<'a> {
 
 /// Instructions that go elsewhere in ways that the walk does not follow.
 fn jumps_otherwise(operator: &Operator<'_>) -> bool {
-    let name = format!("{operator:?}");
+    macro_rules! name {
+        ($( @$proposal:ident $name:ident $({ $($argument:ident: $ty:ty),* })? => $visit:ident ($($annotation:tt)*))*) => {
+            match operator {
+                $(Operator::$name $({ $($argument: _),* })? => stringify!($name),)*
+                // One that this version of the parser does not list.
+                _ => return true,
+            }
+        };
+    }
+    let name = wasmparser::for_each_operator!(name);
     let prefixes = ["Br", "Try", "Catch", "Throw", "Rethrow", "Delegate", "Resume", "Suspend", "Switch"];
     prefixes.iter().any(|prefix| name.starts_with(prefix))
 }

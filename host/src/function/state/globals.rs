@@ -5,6 +5,7 @@
 //! the rest of an instance.
 
 use super::{balance, module::Module};
+use std::collections::HashMap;
 use wasm_encoder::{
     ConstExpr, DataSection, DataSegment, DataSegmentMode, Encode, Instruction, MemArg, MemorySection, MemoryType,
     RawSection, Section, SectionId, ValType as Encoded,
@@ -37,7 +38,8 @@ pub(super) fn can_be_moved(module: &Module<'_>, global: u32) -> Result<(), &'sta
 /// Moves globals, each of which can be.
 pub(super) fn move_to_memory(wasm: &[u8], module: &Module<'_>, globals: &[u32]) -> wasmparser::Result<Vec<u8>> {
     let memory = module.imported_memories + module.memories;
-    let moving = Moving { module, globals, memory };
+    let cells = globals.iter().copied().zip(0..).collect();
+    let moving = Moving { module, globals, cells, memory };
     let mut sections = sections(wasm)?;
     // Sections come in this order; custom ones may be anywhere, and keep their places.
     const MEMORY: u8 = SectionId::Memory as u8;
@@ -80,6 +82,8 @@ pub(super) fn move_to_memory(wasm: &[u8], module: &Module<'_>, globals: &[u32]) 
 struct Moving<'a> {
     module: &'a Module<'a>,
     globals: &'a [u32],
+    /// Where each of them is among them.
+    cells: HashMap<u32, u64>,
     /// The number of the memory that is added.
     memory: u32,
 }
@@ -153,11 +157,11 @@ impl Moving<'_> {
             let (Operator::GlobalGet { global_index } | Operator::GlobalSet { global_index }) = operator else {
                 continue;
             };
-            let Some(cell) = self.globals.iter().position(|global| *global == global_index) else { continue };
+            let Some(cell) = self.cells.get(&global_index) else { continue };
             out.extend_from_slice(&bytes[copied - start..at - start]);
             copied = reader.original_position();
             let ty = self.module.globals[global_index as usize].ty;
-            let place = MemArg { offset: cell as u64 * CELL, align: 2, memory_index: self.memory };
+            let place = MemArg { offset: cell * CELL, align: 2, memory_index: self.memory };
             let is_set = matches!(operator, Operator::GlobalSet { .. });
             if is_set {
                 Instruction::LocalSet(waiting(ty)).encode(&mut out);

@@ -1,6 +1,9 @@
 //! What a core module declares, and what its functions do to what may be state.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+};
 use wasmparser::{
     CompositeInnerType, ConstExpr, DataKind, ElementItems, ExternalKind, FunctionBody, Operator, Parser, Payload,
     SubType, TypeRef, ValType,
@@ -8,6 +11,8 @@ use wasmparser::{
 
 /// What the name of an export begins with that the host calls after each call of another one.
 const AFTER: &str = "cabi_post_";
+/// Steps that proofs about a module may take together: a second's worth. Compilers' modules need a hundredth of it.
+const EFFORT: u64 = 20_000_000;
 
 /// A core module.
 #[derive(Debug, Default)]
@@ -38,6 +43,8 @@ pub(super) struct Module<'a> {
     does: Vec<Does<'a>>,
     /// Functions that run only before the first call.
     start_only: BTreeSet<u32>,
+    /// Steps that proofs have taken.
+    effort: Cell<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -220,6 +227,19 @@ impl<'a> Module<'a> {
     pub(super) fn setters(&self, global: u32) -> impl Iterator<Item = (u32, &FunctionBody<'a>)> {
         let setters = self.after_start().filter(move |(_, does)| does.sets.contains(&global));
         setters.map(|(number, does)| (number, &does.body))
+    }
+
+    /// A proof takes so many steps more; gives whether it may. What is not proved in time counts as not proved at all, so
+    /// that nobody can write a guest whose examination takes for ever.
+    pub(super) fn may_try(&self, steps: usize) -> bool {
+        let taken = self.effort.get().saturating_add(steps as u64);
+        self.effort.set(taken);
+        taken <= EFFORT
+    }
+
+    /// Its own functions.
+    pub(super) fn own_functions(&self) -> usize {
+        self.does.len()
     }
 
     /// Whether a function may be called by this module's own code.
