@@ -4,6 +4,7 @@
 
 mod cli;
 mod config;
+mod connections;
 mod docs;
 mod guests;
 mod http;

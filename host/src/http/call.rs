@@ -20,7 +20,7 @@ use axum::{body::Body, extract::State};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use std::{sync::Arc, time::Instant};
+use std::{pin::pin, sync::Arc, time::Instant};
 
 /// A route to a function.
 pub(super) struct Route {
@@ -65,7 +65,7 @@ impl Route {
     async fn input(&self, headers: &HeaderMap, body: Body) -> Result<String, Error> {
         let limits = self.host.limits();
         let until = || Instant::now() + limits.deadline;
-        let read = within(until, Limited::new(body, limits.body_size).collect()).await;
+        let read = within(until, pin!(Limited::new(body, limits.body_size).collect())).await;
         let body = match read {
             Some(Ok(body)) => body.to_bytes(),
             Some(Err(error)) if error.is::<LengthLimitError>() => return Err(Error::body_too_large(limits.body_size)),

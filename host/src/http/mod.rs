@@ -2,7 +2,8 @@
 //!
 //! # Layout
 //!
-//! * [`app`]: the router, apart from any socket. [`serve`]: a socket, and a shutdown that drains.
+//! * [`app`]: the router, apart from any socket. [`serve`]: a socket, and a shutdown that drains. `progress`: whether
+//!   anything comes of a connection.
 //! * `call`: a route to a function, from bytes to bytes. `stream`: the same, as server-sent events.
 //! * `error`: every error's status, code and body. `invalid_input`: NAT's list of wrong fields; `json`: where JSON is
 //!   broken.
@@ -15,6 +16,7 @@ mod invalid_input;
 mod json;
 mod monitor;
 mod openapi;
+mod progress;
 mod server;
 mod stream;
 

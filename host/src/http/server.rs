@@ -1,21 +1,21 @@
 //! A socket, and a shutdown that drains.
 
+use super::progress::{Progress, Watched};
 use crate::{Host, session};
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
+use hyper::{
+    server::conn::http1,
+    service::{Service, service_fn},
 };
+use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown, service::TowerToHyperService};
 use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream, lookup_host},
     time::{Instant, sleep, timeout_at},
 };
 
-/// How long a connection may take to send a request's headers, and may be idle between requests.
-const HEADERS_WITHIN: Duration = Duration::from_secs(60);
+/// How long a connection may be idle between requests, take to send a request's headers, or not take what is sent.
+const QUIET: Duration = Duration::from_secs(60);
 /// Bytes of a request's line and headers.
 const HEADERS_SIZE: usize = 64 << 10;
 /// How long to wait when the system has no more file descriptors.
@@ -77,15 +77,32 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>, app: Router, shutdown
 fn serve_connection(stream: TcpStream, app: &Router, connections: &GracefulShutdown) {
     // Answers are small and written at once: waiting for more would only delay them.
     let _ = stream.set_nodelay(true);
+    let (app, progress) = (TowerToHyperService::new(app.clone()), Arc::new(Progress::default()));
+    let working = progress.clone();
+    let service = service_fn(move |request| {
+        let (app, working) = (app.clone(), working.clone());
+        async move {
+            working.begins();
+            let response = app.call(request).await;
+            working.ends();
+            response
+        }
+    });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS_WITHIN)
+        // A timer of the library's for each request would cost more than all of this.
+        .header_read_timeout(None)
         .max_buf_size(HEADERS_SIZE)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app.clone()));
+        .serve_connection(Watched { io: TokioIo::new(stream), progress: progress.clone() }, service);
     let connection = connections.watch(connection);
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!("a connection ended early: {error}");
+        tokio::select! {
+            biased;
+            ended = connection => {
+                if let Err(error) = ended {
+                    tracing::debug!("a connection ended early: {error}");
+                }
+            }
+            () = progress.stands_still(QUIET) => tracing::debug!("a connection was closed: nothing came of it"),
         }
     });
 }

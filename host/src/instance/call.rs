@@ -16,6 +16,7 @@ use crate::{
 };
 use carrel_arena::{PAGE, Tracked};
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -352,7 +353,7 @@ async fn run<T>(
     context.memory.begin();
     context.running = Some(running);
     let metered = Metered { store, fuel: allowance.fuel };
-    let ended = within(|| allowance.deadline, what(&mut *metered.store)).await;
+    let ended = within(|| allowance.deadline, pin!(what(&mut *metered.store))).await;
     let fuel = metered.used();
     std::mem::forget(metered);
     store.data_mut().running = None;

@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
+    pin::Pin,
     task::Poll,
     time::Instant,
 };
@@ -10,8 +10,8 @@ use tokio::time::sleep_until;
 
 /// What something gives, or `None` if it has not ended by then. Most calls end the first time that they are asked, and
 /// make no timer.
-pub(crate) async fn within<T>(until: impl FnOnce() -> Instant, what: impl Future<Output = T>) -> Option<T> {
-    let (mut what, mut until, mut timer) = (pin!(what), Some(until), None);
+pub(crate) async fn within<F: Future>(until: impl FnOnce() -> Instant, mut what: Pin<&mut F>) -> Option<F::Output> {
+    let (mut until, mut timer) = (Some(until), None);
     poll_fn(|cx| {
         if let Poll::Ready(value) = what.as_mut().poll(cx) {
             return Poll::Ready(Some(value));
@@ -30,14 +30,14 @@ pub(crate) async fn within<T>(until: impl FnOnce() -> Instant, what: impl Future
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use std::{pin::pin, time::Duration};
     use tokio::time::sleep;
 
     #[tokio::test(start_paused = true)]
     async fn what_ends_in_time_is_given_and_what_does_not_is_not() {
         let soon = || Instant::now() + Duration::from_secs(60);
-        assert_eq!(within(soon, async { 1 }).await, Some(1));
-        assert_eq!(within(soon, sleep(Duration::from_secs(30))).await, Some(()));
-        assert_eq!(within(soon, sleep(Duration::from_secs(3600))).await, None);
+        assert_eq!(within(soon, pin!(async { 1 })).await, Some(1));
+        assert_eq!(within(soon, pin!(sleep(Duration::from_secs(30)))).await, Some(()));
+        assert_eq!(within(soon, pin!(sleep(Duration::from_secs(3600)))).await, None);
     }
 }

@@ -7,7 +7,7 @@ use crate::{
 };
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     time::Instant,
 };
@@ -109,7 +109,8 @@ impl Ready {
             let mut running = Running { session, arrived, started: Instant::now(), ended: false };
             let _active = session.account().arrive();
             session.begin();
-            let done = permitted(session.permit(), outer(session, position, &input, emitter, running.started)).await;
+            let mut call = pin!(outer(session, position, &input, emitter, running.started));
+            let done = permitted(session.permit(), call.as_mut()).await;
             let Ended { lost: dropped, stops, undone, .. } = session.end();
             let result = match done.result {
                 Ok(Ok(output)) => Ok(output),
@@ -181,7 +182,7 @@ async fn outer(
 
 /// Runs a call that may hold a permit of the slow lane. It holds none while it waits for anything, else a guest that
 /// sleeps would keep all others that run long from running; nor after its end, whichever that is.
-async fn permitted<T>(permit: &Permit, call: impl Future<Output = T>) -> T {
+async fn permitted<F: Future>(permit: &Permit, mut call: Pin<&mut F>) -> F::Output {
     struct GiveBack<'a>(&'a Permit);
 
     impl Drop for GiveBack<'_> {
@@ -191,7 +192,6 @@ async fn permitted<T>(permit: &Permit, call: impl Future<Output = T>) -> T {
     }
 
     let held = GiveBack(permit);
-    let mut call = pin!(call);
     poll_fn(|cx| {
         let polled = call.as_mut().poll(cx);
         if polled.is_pending() {
@@ -216,7 +216,8 @@ pub(crate) async fn run(
     let mut instance = match instance {
         Some(instance) => instance,
         None => {
-            let made = make(&frame, &session, allowance, depth).await;
+            // Boxed: most calls find an instance, and need no place for what it takes to make one.
+            let made = Box::pin(make(&frame, &session, allowance, depth)).await;
             left.fuel -= made.fuel;
             unbilled = Unbilled::new(&session, made.fuel);
             match made.result {
