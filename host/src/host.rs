@@ -1,14 +1,17 @@
 //! The host: everything that a configuration makes, ready to serve.
 
 use crate::{
-    config::{self, Config, Problem},
+    config::{
+        self, Config, Problem,
+        reader::{list, nearest},
+    },
     function::Catalog,
     http::openapi_of,
     identity::User,
     instance::{Engine, Making, StopKind},
-    limits::{Allowance, Lane, Limits, memory::HostMemory},
+    limits::{Allowance, Lane, Limits, memory::Memory},
     observe::Metrics,
-    session::{Pressure, Registry, Session, Shared},
+    session::{Pressure, Registry, Session, Shared, Tenant},
 };
 use std::{
     sync::{
@@ -37,19 +40,26 @@ impl Host {
     /// All that is wrong with the configuration and its guests.
     pub async fn start(config: Config, threads: usize) -> Result<Arc<Self>, config::Error> {
         let lane = Lane::new(threads);
-        let engine = Engine::new(config.limits.memory_per_instance, &lane);
+        let limits = config.tenants.iter().map(|tenant| &tenant.limits).chain([&config.limits]);
+        let largest = limits.map(|limits| limits.memory_per_instance).max().unwrap_or_default();
+        let engine = Engine::new(largest, &lane);
         let engine = engine.map_err(|why| config.source.error(vec![Problem::new(Default::default(), why)]))?;
         Self::with_engine(config, engine, lane).await
     }
 
     async fn with_engine(config: Config, engine: Engine, lane: Lane) -> Result<Arc<Self>, config::Error> {
         let catalog = Catalog::load(&config, &engine, &lane).await?;
+        unknown_functions(&config, &catalog).map_err(|problems| config.source.error(problems))?;
+        let memory = Memory::new(config.limits.memory);
+        let tenants = config.tenants.iter().map(|it| Arc::new(Tenant::new(it, catalog.functions(), &memory)));
+        let tenants = tenants.collect();
         let shared = Arc::new(Shared {
             catalog,
+            tenants,
             limits: config.limits.clone(),
             policy: config.sessions.clone(),
             lane,
-            memory: HostMemory::new(config.limits.memory),
+            memory,
             pressure: Pressure::default(),
         });
         try_out(&shared).await.map_err(|problems| config.source.error(problems))?;
@@ -76,7 +86,17 @@ impl Host {
         &self.shared.catalog
     }
 
-    /// The limits.
+    /// The tenants, in the configuration's order.
+    pub fn tenants(&self) -> &[Arc<Tenant>] {
+        &self.shared.tenants
+    }
+
+    /// A user's tenant.
+    pub fn tenant(&self, user: User) -> &Arc<Tenant> {
+        self.shared.tenant(user)
+    }
+
+    /// The limits of the host.
     pub fn limits(&self) -> &Limits {
         &self.shared.limits
     }
@@ -103,6 +123,23 @@ impl Host {
     pub(crate) fn openapi(&self) -> String {
         self.openapi.clone()
     }
+}
+
+/// Tenants may only be given functions that there are.
+fn unknown_functions(config: &Config, catalog: &Catalog) -> Result<(), Vec<Problem>> {
+    let mut problems = Vec::new();
+    for tenant in &config.tenants {
+        for name in tenant.functions.iter().flatten().filter(|name| catalog.position(name).is_none()) {
+            let names = || catalog.functions().iter().map(|function| &*function.name);
+            let hint = match nearest(name, names()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("there are {}", list(names())),
+            };
+            let key = tenant.key.with("functions");
+            problems.push(Problem::new(key, format!("there is no function `{name}`")).hint(hint));
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 /// Makes and configures each function, in a session of its own that is dropped after it, and keeps what its instances

@@ -4,6 +4,7 @@
 //! configuration is wrong.
 
 mod info;
+mod key;
 mod run;
 mod serve;
 mod validate;
@@ -47,6 +48,8 @@ enum Command {
     Validate(ConfigFile),
     /// List the functions and guests: types, summaries, schemas, where each guest comes from
     Info(info::Arguments),
+    /// Make an API key: the key goes to stdout, its hash, for the configuration, to stderr
+    Key,
 }
 
 #[derive(Debug, Args)]
@@ -60,6 +63,8 @@ struct ConfigFile {
 enum Error {
     /// The configuration is wrong.
     Config(config::Error),
+    /// What was asked for is not done, for a reason that the configuration has to settle.
+    Usage(String),
     /// Something else.
     Other(String),
 }
@@ -80,11 +85,16 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(arguments),
         Command::Validate(file) => validate::validate(file),
         Command::Info(arguments) => info::info(arguments),
+        Command::Key => key::key(),
     };
     match done {
         Ok(code) => code,
         Err(Error::Config(error)) => {
             say(&format!("error: {error}"));
+            ExitCode::from(2)
+        }
+        Err(Error::Usage(why)) => {
+            say(&format!("error: {why}"));
             ExitCode::from(2)
         }
         Err(Error::Other(why)) => {

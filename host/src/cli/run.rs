@@ -42,7 +42,8 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let answer = runtime.block_on(async {
         let handle = host.registry().session(User::from_credential(&arguments.user));
         let handle = handle.map_err(|error| Error::Other(error.to_string()))?;
-        Ok::<Answer, Error>(handle.call(position, input.into(), Emitter::new(None, host.limits().output_size)).await)
+        let emitter = Emitter::new(None, handle.session().tenant().limits().output_size);
+        Ok::<Answer, Error>(handle.call(position, input.into(), emitter).await)
     })?;
     match answer.result {
         Ok(output) => {

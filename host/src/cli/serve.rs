@@ -1,7 +1,7 @@
 //! `carrel serve`
 
 use super::{ConfigFile, Error, runtime, say, start, threads};
-use crate::{Host, config::Config, http};
+use crate::{Host, config::Config, http, identity::Identity};
 use clap::Args;
 use std::{process::ExitCode, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,6 +37,12 @@ async fn listen(host: Arc<Host>, threads: usize) -> Result<ExitCode, Error> {
         Error::Other(format!("cannot listen on {name}:{port}: {error}; {hint}"))
     })?;
     let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;
+    if matches!(host.config().identity, Identity::Open { said: false }) && !address.ip().is_loopback() {
+        return Err(Error::Usage(format!(
+            "nobody is verified, and {address} can be reached from elsewhere: whoever sends a user's cookie would be \
+             that user. Configure `identity`, listen on localhost, or say `identity: open` if that is what you want"
+        )));
+    }
     let unavailable = |error| Error::Other(format!("signals cannot be handled: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(unavailable)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(unavailable)?;
@@ -89,8 +95,17 @@ fn announce(host: &Host, address: &str, threads: usize) {
     if host.engine().stacks().guards_are_mappings() {
         say("note: this kernel is older than 6.13: guard pages cost mappings, so that some 16,000 instances fit");
     }
-    say("warning: nobody is verified: whoever sends a user's cookie, key or token is that user. Let only callers in \
-         whom you trust.");
+    for tenant in host.tenants().iter().filter(|_| config.tenants.iter().any(|tenant| !tenant.key.is_root())) {
+        let functions = host.catalog().functions().iter().enumerate();
+        let names: Vec<_> = functions.filter(|(it, _)| tenant.may_call(*it)).map(|(_, it)| &*it.name).collect();
+        say(&format!("tenant {:<16} may call {}", tenant.name(), names.join(", ")));
+    }
+    if !config.identity.is_verified() {
+        say(
+            "warning: nobody is verified: whoever sends a user's cookie, key or token is that user. Let only callers in \
+             whom you trust.",
+        );
+    }
 }
 
 fn limits(config: &Config, threads: usize) -> String {

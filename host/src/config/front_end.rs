@@ -145,13 +145,14 @@ impl FrontEnd {
 pub(crate) const FORMS: [&str; 3] = ["", "/stream", "/full"];
 
 /// Routes that are there whatever the configuration says.
-const OWN_ROUTES: [&str; 8] = [
+const OWN_ROUTES: [&str; 9] = [
     "/v1/workflow",
     "/v1/workflow/stream",
     "/v1/workflow/full",
     "/health",
     "/monitor/users",
     "/metrics",
+    "/session",
     "/openapi.json",
     "/docs",
 ];

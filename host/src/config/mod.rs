@@ -7,7 +7,8 @@
 //!
 //! # Layout
 //!
-//! * [`Config`] and [`General`], here; [`FrontEnd`]; [`Limits`] and [`Policy`] read their own sections.
+//! * [`Config`] and [`General`], here; [`FrontEnd`]; [`Limits`], [`Policy`], [`Identity`] and
+//!   [`TenantConfig`] read their own sections.
 //! * `reader`: sections, key by key. `yaml`: the parser. [`Problem`], [`Error`]: what is wrong, and where.
 
 mod front_end;
@@ -20,7 +21,11 @@ pub(crate) use front_end::FORMS;
 pub use front_end::{Cors, Endpoint, FrontEnd, Method};
 pub use problem::{Error, KeyPath, Problem};
 
-use crate::{limits::Limits, session::Policy};
+use crate::{
+    identity::{Identity, TenantConfig},
+    limits::Limits,
+    session::Policy,
+};
 use reader::{Problems, Section, boolean, duration, text};
 use serde_json::{Map, Value};
 use std::{
@@ -46,6 +51,10 @@ pub struct Config {
     pub limits: Limits,
     /// `sessions`.
     pub sessions: Policy,
+    /// `identity`.
+    pub identity: Identity,
+    /// `tenants`; one, if none are given.
+    pub tenants: Vec<TenantConfig>,
     /// `functions`, in the file's order, and the workflow at the end.
     pub functions: Vec<FunctionConfig>,
     /// NAT keys that are given and mean nothing here, for a note at start.
@@ -204,12 +213,14 @@ impl Config {
         });
         let limits = Limits::read(top.section("limits"));
         let sessions = Policy::read(top.section("sessions"));
+        let mut tenants = TenantConfig::read_all(&mut top, &limits);
+        let identity = Identity::read(&mut top, &mut tenants, folder);
         let functions = read_functions(&mut top);
         for key in NAT_ONLY {
             ignored.extend(top.ignore(key));
         }
         top.finish();
-        Self { source, general, guests, guest_cache, limits, sessions, functions, ignored }
+        Self { source, general, guests, guest_cache, limits, sessions, identity, tenants, functions, ignored }
     }
 }
 

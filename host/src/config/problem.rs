@@ -24,6 +24,11 @@ impl KeyPath {
         Self(keys)
     }
 
+    /// Whether it is the whole file.
+    pub(crate) fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn keys(&self) -> &[String] {
         &self.0
     }

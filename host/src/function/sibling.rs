@@ -18,7 +18,8 @@ pub(crate) async fn call(mut cx: StoreContextMut<'_, Context>, name: &str, input
         _ => return Err(CallError::Stopped("not_in_a_call: siblings can only be called from `call`".into())),
     };
     let Some(session) = running.session else { return Err(CallError::Unknown(format!("no function `{name}`"))) };
-    let Some(position) = session.catalog().position(name) else {
+    let allowed = |position: &usize| session.tenant().may_call(*position);
+    let Some(position) = session.catalog().position(name).filter(allowed) else {
         return Err(CallError::Unknown(format!("no function `{name}` is configured")));
     };
     let limits = session.limits();

@@ -13,7 +13,7 @@ use crate::{
     function::Function,
     identity,
     instance::Emitter,
-    limits::within,
+    limits::{Limits, within},
     session::{Answer, Failure, Handle},
 };
 use axum::{body::Body, extract::State};
@@ -39,7 +39,7 @@ pub(super) struct Admitted {
 
 pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Body>) -> Result<Response<Body>, Error> {
     let Admitted { handle, input } = route.admit(request).await?;
-    let emitter = Emitter::new(None, route.host.limits().output_size);
+    let emitter = Emitter::new(None, handle.session().limits().output_size);
     let answer = handle.call(route.position, input.clone(), emitter).await;
     route.respond(answer, &input)
 }
@@ -55,15 +55,24 @@ impl Route {
             return Err(Error::draining());
         }
         let (parts, body) = request.into_parts();
-        let user = identity::user(&parts.headers);
-        let input = if self.has_body { self.input(&parts.headers, body).await? } else { "null".to_owned() };
+        let identity = &self.host.config().identity;
+        let user = identity.user(&parts.headers);
+        // Of whoever is verified and fails at it, nothing more is read.
+        if let (Err(error), true) = (&user, identity.is_verified()) {
+            return Err(Error::no_user(error));
+        }
+        let tenant = user.as_ref().ok().map(|user| self.host.tenant(*user));
+        if tenant.is_some_and(|tenant| !tenant.may_call(self.position)) {
+            return Err(Error::forbidden(&self.function().name));
+        }
+        let limits = tenant.map_or(self.host.limits(), |tenant| tenant.limits());
+        let input = if self.has_body { Self::input(limits, &parts.headers, body).await? } else { "null".to_owned() };
         let user = user.map_err(|error| self.no_user(&error, &input))?;
-        let handle = self.host.registry().session(user).map_err(Error::too_many_sessions)?;
+        let handle = self.host.registry().session(user).map_err(|refusal| Error::refused(&refusal))?;
         Ok(Admitted { handle, input: input.into() })
     }
 
-    async fn input(&self, headers: &HeaderMap, body: Body) -> Result<String, Error> {
-        let limits = self.host.limits();
+    async fn input(limits: &Limits, headers: &HeaderMap, body: Body) -> Result<String, Error> {
         let until = || Instant::now() + limits.deadline;
         let read = within(until, pin!(Limited::new(body, limits.body_size).collect())).await;
         let body = match read {

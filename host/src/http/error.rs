@@ -10,7 +10,8 @@ use super::{invalid_input, json};
 use crate::{
     function::schema::Schema,
     identity,
-    session::{Failure, Refusal, TooManySessions},
+    limits::Level,
+    session::{Failure, Refusal, TooManySessions, calls_of},
 };
 use axum::{body::Body, response::IntoResponse};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -113,22 +114,47 @@ impl Error {
 
     pub(super) fn no_user(error: &identity::Error) -> Self {
         let code = match error {
-            identity::Error::Required => "identity_required",
+            identity::Error::Required(_) => "identity_required",
             identity::Error::Invalid(_) => "identity_invalid",
         };
         Self::new(StatusCode::UNAUTHORIZED, code, error.to_string())
     }
 
-    pub(super) fn too_many_sessions(error: TooManySessions) -> Self {
-        // All live ones are in use, which ends soon; all that there may be exist, which ends when some are dropped.
-        let (setting, time) = match error {
-            TooManySessions::Live(_) => ("limits.max_sessions", Duration::from_secs(1)),
-            TooManySessions::Awake(_) => ("limits.max_sessions", Duration::from_secs(60)),
-            TooManySessions::All(_) => ("sessions.max_parked", Duration::from_secs(60)),
+    /// A call that was not run.
+    pub(super) fn refused(refusal: &Refusal) -> Self {
+        use TooManySessions as Sessions;
+        let (many, full) = (StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE);
+        let (second, minute) = (Some(Duration::from_secs(1)), Some(Duration::from_secs(60)));
+        let (status, code, setting, time) = match refusal {
+            Refusal::QueueFull { .. } => (many, "queue_full", "limits.queue_per_session", second),
+            Refusal::WaitedTooLong => (StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", "limits.deadline", None),
+            Refusal::TooManyCalls { level: Level::Host, .. } => (full, "too_many_calls", "limits.calls", second),
+            Refusal::TooManyCalls { level, .. } => (many, "too_many_calls", calls_of(*level), second),
+            Refusal::Spent(spent) => {
+                let code = if spent.is_fuel { "budget_spent" } else { "rate_limited" };
+                (many, code, spent.setting(), Some(spent.retry_after))
+            }
+            // All live ones are in use, which ends soon; all that there may be exist, which ends when some are dropped.
+            Refusal::TooManySessions(too_many) => {
+                let (setting, time) = match too_many {
+                    Sessions::Live(_) => ("limits.max_sessions", second),
+                    Sessions::Awake(_) => ("limits.max_sessions", minute),
+                    Sessions::OfTenant(_) => ("limits.tenant.sessions", minute),
+                    Sessions::All(_) => ("sessions.max_parked", minute),
+                };
+                (full, "too_many_sessions", setting, time)
+            }
         };
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_sessions", error.to_string())
-            .setting(Some(setting))
-            .retry_after(time)
+        let error = Self::new(status, code, refusal.to_string()).setting(Some(setting));
+        match time {
+            Some(time) => error.retry_after(time),
+            None => error,
+        }
+    }
+
+    pub(super) fn forbidden(function: &str) -> Self {
+        let detail = format!("this tenant may not call the function `{function}`");
+        Self::new(StatusCode::FORBIDDEN, "function_forbidden", detail).setting(Some("tenants.*.functions"))
     }
 
     /// What does not fit, in NAT's words.
@@ -141,22 +167,13 @@ impl Error {
 
     pub(super) fn of_call(failure: Failure, schema: &Schema, input: &str) -> Self {
         match failure {
-            Failure::Refused(refusal @ Refusal::QueueFull { .. }) => {
-                Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", refusal.to_string())
-                    .setting(Some("limits.queue_per_session"))
-                    .retry_after(Duration::from_secs(1))
-            }
-            Failure::Refused(refusal @ Refusal::WaitedTooLong) => {
-                Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", refusal.to_string())
-                    .setting(Some("limits.deadline"))
-            }
-            Failure::Refused(Refusal::TooManySessions(error)) => Self::too_many_sessions(error),
+            Failure::Refused(refusal) => Self::refused(&refusal),
             Failure::InvalidInput(why) => Self::invalid_input(schema, input, &why),
             Failure::Failed(why) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "function_failed", why),
             Failure::Stopped { stop, undone } => {
                 let status = match stop.kind.code() {
                     "deadline_exceeded" => StatusCode::GATEWAY_TIMEOUT,
-                    "host_full" => StatusCode::SERVICE_UNAVAILABLE,
+                    "host_full" | "tenant_full" => StatusCode::SERVICE_UNAVAILABLE,
                     _ => StatusCode::INTERNAL_SERVER_ERROR,
                 };
                 let detail = format!("the function `{}` {}", stop.function, stop.kind);

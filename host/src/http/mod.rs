@@ -7,7 +7,7 @@
 //! * `call`: a route to a function, from bytes to bytes. `stream`: the same, as server-sent events.
 //! * `error`: every error's status, code and body. `invalid_input`: NAT's list of wrong fields; `json`: where JSON is
 //!   broken.
-//! * `monitor`, `openapi`, `docs`: the host's own routes.
+//! * `session`, `monitor`, `openapi`, `docs`: the host's own routes.
 
 mod call;
 mod docs;
@@ -18,6 +18,7 @@ mod monitor;
 mod openapi;
 mod progress;
 mod server;
+mod session;
 mod stream;
 
 pub(crate) use openapi::describe as openapi_of;
@@ -60,6 +61,10 @@ pub fn app(host: Arc<Host>) -> Router {
         .route("/openapi.json", get(openapi::get))
         .merge(docs::routes())
         .with_state(host.clone());
+    if host.config().identity.gives_cookies() {
+        let routes = on(MethodFilter::POST, session::issue).on(MethodFilter::DELETE, session::end);
+        router = router.merge(Router::new().route("/session", routes).with_state(host.clone()));
+    }
     if host.config().general.enable_per_user_monitoring {
         router = router.merge(Router::new().route("/monitor/users", get(monitor::users)).with_state(host.clone()));
     }
@@ -103,7 +108,9 @@ async fn metrics(State(host): State<Arc<Host>>) -> Response<Body> {
 
 fn known_paths(host: &Host) -> HashSet<String> {
     let monitor = host.config().general.enable_per_user_monitoring.then_some("/monitor/users");
-    let own = ["/health", "/metrics", "/openapi.json", "/docs"].into_iter().chain(monitor).map(str::to_owned);
+    let session = host.config().identity.gives_cookies().then_some("/session");
+    let own = ["/health", "/metrics", "/openapi.json", "/docs"].into_iter().chain(monitor).chain(session);
+    let own = own.map(str::to_owned);
     let routes = endpoints(host).into_iter().flat_map(|it| FORMS.map(|form| format!("{}{form}", it.path)));
     own.chain(routes).collect()
 }

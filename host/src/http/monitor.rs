@@ -1,12 +1,12 @@
 //! `GET /monitor/users`: NAT's figures for each user, and Carrel's own beside them.
 
-use super::json;
+use super::{error::Error, json};
 use crate::{Host, identity::User, session::Seen};
 use axum::{
     body::Body,
     extract::{RawQuery, State},
 };
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -14,12 +14,23 @@ use std::sync::Arc;
 /// Users that are written before others get a turn.
 const BATCH: usize = 64;
 
-pub(super) async fn users(State(host): State<Arc<Host>>, RawQuery(query): RawQuery) -> Response<Body> {
+pub(super) async fn users(
+    State(host): State<Arc<Host>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response<Body>, Error> {
     // An id has no characters that a query would have to escape. Of several the last counts, as with NAT.
     let query = query.unwrap_or_default();
     let asked = query.split('&').filter_map(|pair| pair.strip_prefix("user_id=")).next_back();
+    let identity = &host.config().identity;
     let mut seen: Vec<Seen> = match asked {
-        Some(id) => User::from_id(id).and_then(|user| host.registry().look(user)).into_iter().collect(),
+        // Whoever is verified sees nobody else.
+        _ if identity.is_verified() => {
+            let user = identity.user(&headers).map_err(|error| Error::no_user(&error))?;
+            let own = asked.is_none_or(|id| user.to_string().eq_ignore_ascii_case(id));
+            host.registry().look(user).filter(|_| own).into_iter().collect()
+        }
+        Some(id) => User::from_id(0, id).and_then(|user| host.registry().look(user)).into_iter().collect(),
         None => host.registry().look_at_all(),
     };
     seen.sort_by_key(|seen| seen.session.account().created());
@@ -36,9 +47,12 @@ pub(super) async fn users(State(host): State<Arc<Host>>, RawQuery(query): RawQue
             tokio::task::yield_now().await;
         }
     }
-    let (live, parked) = (host.registry().live(), host.registry().parked());
+    let (live, parked) = match identity.is_verified() {
+        true => (seen.iter().filter(|seen| !seen.parked).count(), seen.iter().filter(|seen| seen.parked).count()),
+        false => (host.registry().live(), host.registry().parked()),
+    };
     body.push_str(&format!(r#"],"live":{live},"parked":{parked}}}"#));
-    json(StatusCode::OK, body)
+    Ok(json(StatusCode::OK, body))
 }
 
 fn user(seen: &Seen, now: Timestamp, functions: usize) -> Value {

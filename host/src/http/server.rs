@@ -8,9 +8,11 @@ use hyper::{
     service::{Service, service_fn},
 };
 use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown, service::TowerToHyperService};
+use serde_json::json;
 use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream, lookup_host},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout_at},
 };
 
@@ -44,6 +46,8 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>, app: Router, shutdown
     let after = host.config().sessions.park_after;
     let parking = after.map(|after| tokio::spawn(session::park(host.registry().clone(), after)));
     let connections = GracefulShutdown::new();
+    let most = host.limits().connections;
+    let places = Arc::new(Semaphore::new(most));
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -51,7 +55,10 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>, app: Router, shutdown
             () = &mut shutdown => break,
         };
         match accepted {
-            Ok((stream, _)) => serve_connection(stream, &app, &connections),
+            Ok((stream, _)) => match places.clone().try_acquire_owned() {
+                Ok(place) => serve_connection(stream, &app, &connections, place),
+                Err(_) => turn_away(&stream, most),
+            },
             Err(error) => {
                 tracing::warn!("a connection could not be accepted: {error}");
                 sleep(ACCEPT_AGAIN).await;
@@ -74,7 +81,16 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>, app: Router, shutdown
     host.registry().in_use()
 }
 
-fn serve_connection(stream: TcpStream, app: &Router, connections: &GracefulShutdown) {
+/// As many connections are open as may: this one is told, as far as its buffer takes it, and closed.
+fn turn_away(stream: &TcpStream, most: usize) {
+    let detail = format!("{most} connections are open, which is what `limits.connections` allows");
+    let body = json!({"detail": detail, "code": "too_many_connections", "setting": "limits.connections"}).to_string();
+    let head = "HTTP/1.1 503 Service Unavailable\r\ncarrel-error: too_many_connections\r\nretry-after: 1\r\n\
+                content-type: application/json\r\nconnection: close\r\n";
+    let _ = stream.try_write(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes());
+}
+
+fn serve_connection(stream: TcpStream, app: &Router, connections: &GracefulShutdown, place: OwnedSemaphorePermit) {
     // Answers are small and written at once: waiting for more would only delay them.
     let _ = stream.set_nodelay(true);
     let (app, progress) = (TowerToHyperService::new(app.clone()), Arc::new(Progress::default()));
@@ -95,6 +111,7 @@ fn serve_connection(stream: TcpStream, app: &Router, connections: &GracefulShutd
         .serve_connection(Watched { io: TokioIo::new(stream), progress: progress.clone() }, service);
     let connection = connections.watch(connection);
     tokio::spawn(async move {
+        let _place = place;
         tokio::select! {
             biased;
             ended = connection => {

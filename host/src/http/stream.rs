@@ -34,7 +34,7 @@ const WAITING: usize = 16;
 pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Body>) -> Result<Response<Body>, Error> {
     let Admitted { handle, input } = route.admit(request).await?;
     let (sender, mut chunks) = mpsc::channel(WAITING);
-    let emitter = Emitter::new(Some(sender), route.host.limits().output_size);
+    let emitter = Emitter::new(Some(sender), handle.session().limits().output_size);
     // Whoever goes away while the call waits is not called for; once it runs, it is a task of its own, which ends with
     // this one.
     let ready = match handle.turn().await {

@@ -1,6 +1,6 @@
 //! The `Authorization` header: a JWT's claims, a key, or a name and password.
 
-use super::{Error, User, is_space};
+use super::{Error, User, open::is_space};
 use base64::{Engine, engine::general_purpose as base64_kinds};
 use serde_json::{Map, Value};
 

@@ -5,7 +5,7 @@
 //! Libraries for cookies follow RFC 6265, which does not have these escapes; a user who has one in the cookie would be
 //! another user here than with NAT.
 
-use super::{is_space, latin1};
+use super::open::{is_space, latin1};
 use http::{HeaderMap, header::COOKIE};
 
 /// The value of a cookie.

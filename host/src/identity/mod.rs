@@ -1,122 +1,172 @@
-//! 2. Identity: from a request's headers to a user.
+//! 2. Identity: from a request's headers to a user, and the tenant that the user belongs to.
 //!
-//! The order and the ids are NAT's: the cookie `nat-session`, then `Authorization`, then `X-API-Key`; a user's id is
-//! the UUIDv5 of the credential. Nothing is verified: whoever sends a user's credential is that user, and a JWT's claims
-//! are believed whoever signed it. The host says so when it starts.
+//! Either nobody is verified, as with NAT: `open`. Or every request has to bring a credential that is: a JWT of an
+//! issuer whom the configuration names, an API key, or a session cookie that this host has signed. Then a user is made
+//! of who vouches for the credential and what it says, so that two callers never meet in one session because their
+//! credentials look alike.
 //!
 //! # Layout
 //!
-//! * [`User`] and [`user`], here. `cookie`: one cookie of a header. `authorization`: Bearer and Basic.
+//! * [`Identity`], here; [`User`]: an opaque id. [`TenantConfig`]: whose users they are.
+//! * `open`: NAT's way, with `cookie` and `authorization`, which read as NAT reads.
+//! * `verified`: which credential counts. `jwt`, `api_key`, `signed`: the three kinds.
 
+mod api_key;
 mod authorization;
 mod cookie;
+mod jwt;
+mod open;
+mod signed;
+mod tenant;
+mod user;
+mod verified;
 
+pub use api_key::{KeyHash, generate};
+pub(crate) use signed::Issued;
+pub use tenant::{DEFAULT, TenantConfig};
+pub use user::User;
+
+use crate::config::reader::Section;
 use http::HeaderMap;
-use std::{fmt, sync::LazyLock};
-use uuid::Uuid;
+use serde_json::Value;
+use std::{path::Path, sync::Arc};
+use verified::Verified;
 
-/// The cookie that names a user.
+/// The cookie that names a user, or that a session is kept in.
 pub const COOKIE: &str = "nat-session";
+/// The header with an API key.
+const API_KEY: &str = "x-api-key";
 
-/// A user: an opaque id, made of the credential, from which the credential cannot be told. Safe to log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct User(Uuid);
-
-/// NAT's namespace: the UUIDv5 of `nemo-agent-toolkit` among the DNS names.
-static NAMESPACE: LazyLock<Uuid> = LazyLock::new(|| Uuid::new_v5(&Uuid::NAMESPACE_DNS, b"nemo-agent-toolkit"));
-
-impl User {
-    /// The user whom a credential names.
-    pub fn from_credential(credential: &str) -> Self {
-        Self(Uuid::new_v5(&NAMESPACE, credential.as_bytes()))
-    }
-
-    /// From an id, as monitoring shows it.
-    pub fn from_id(id: &str) -> Option<Self> {
-        Uuid::try_parse(id).ok().map(Self)
-    }
-}
-
-impl fmt::Display for User {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.hyphenated().fmt(f)
-    }
+/// Who is who.
+#[derive(Clone)]
+pub enum Identity {
+    /// Nobody is verified.
+    Open {
+        /// The configuration says so in so many words.
+        said: bool,
+    },
+    /// Everybody is.
+    Verified(Arc<Verified>),
 }
 
 /// Why a request has no user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It brings no credential.
-    #[error(
-        "this request names no user: send the cookie `nat-session=<name>`, an `Authorization` header (Bearer or Basic) \
-         or an `X-API-Key` header"
-    )]
-    Required,
-    /// It brings a credential that cannot be read.
-    #[error("the `Authorization` header cannot be read: {0}")]
+    /// It brings no credential; and what it could bring.
+    #[error("this request names no user: {0}")]
+    Required(&'static str),
+    /// It brings a credential that cannot be read, or is not right.
+    #[error("the credential is not taken: {0}")]
     Invalid(&'static str),
 }
 
-/// The user whom a request's headers name.
-///
-/// # Errors
-///
-/// [`Error`].
-pub fn user(headers: &HeaderMap) -> Result<User, Error> {
-    if let Some(cookie) = cookie::find(headers, COOKIE).filter(|cookie| !cookie.is_empty()) {
-        return Ok(User::from_credential(&cookie));
-    }
-    if let Some(value) = headers.get(http::header::AUTHORIZATION)
-        && let Some(user) = authorization::user(&latin1(value.as_bytes()))?
-    {
-        return Ok(user);
-    }
-    let key = headers.get("x-api-key").map(|value| latin1(value.as_bytes())).filter(|key| !key.is_empty());
-    key.map(|key| User::from_credential(&key)).ok_or(Error::Required)
-}
-
-/// A header's bytes as text: each byte is the character of that number, as HTTP has it.
-fn latin1(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| char::from(*byte)).collect()
-}
-
-/// White space, as Python strips it, among the characters that a header can have.
-fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use http::{HeaderName, HeaderValue};
-
-    fn id(headers: &[(&str, &str)]) -> Result<String, Error> {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            let name = HeaderName::try_from(*name).unwrap_or_else(|error| panic!("{error}"));
-            map.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|error| panic!("{error}")));
+impl Identity {
+    /// The user whom a request's headers name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub fn user(&self, headers: &HeaderMap) -> Result<User, Error> {
+        match self {
+            Self::Open { .. } => open::user(headers),
+            Self::Verified(verified) => verified.user(headers),
         }
-        user(&map).map(|user| user.to_string())
     }
 
-    #[test]
-    fn ids_are_nats() {
-        let alice = "fd784dad-3cbf-507a-887f-c3f10843fe4c";
-        assert_eq!(id(&[("cookie", "nat-session=g-readme-alice")]), Ok(alice.into()));
-        assert_eq!(id(&[("x-api-key", "g-readme-alice")]), Ok(alice.into()));
-        assert_eq!(id(&[("authorization", "bEaReR   g-readme-alice ")]), Ok(alice.into()));
+    /// A session cookie for whoever a request is of. `None`: none are given.
+    ///
+    /// # Errors
+    ///
+    /// The request has no credential, or a wrong one, and not everybody gets a cookie.
+    pub(crate) fn issue(&self, headers: &HeaderMap) -> Option<Result<Issued, Error>> {
+        match self {
+            Self::Open { .. } => None,
+            Self::Verified(verified) => verified.issue(headers),
+        }
     }
 
-    #[test]
-    fn the_cookie_comes_first_then_authorization_then_the_key() {
-        let of = |credential| Ok(User::from_credential(credential).to_string());
-        let all = [("cookie", "nat-session=a"), ("authorization", "Bearer b"), ("x-api-key", "c")];
-        assert_eq!(id(&all), of("a"));
-        assert_eq!(id(&all[1..]), of("b"));
-        assert_eq!(id(&[("cookie", "nat-session="), all[2]]), of("c"));
-        assert_eq!(id(&[("authorization", "Digest q"), all[2]]), of("c"));
-        assert!(matches!(id(&[("authorization", "Bearer a.b.c"), all[2]]), Err(Error::Invalid(_))));
-        assert_eq!(id(&[]), Err(Error::Required));
-        assert_eq!(id(&[("x-api-key", "")]), Err(Error::Required));
+    /// The header that takes a session cookie away. `None`: none are given.
+    pub(crate) fn expire(&self, headers: &HeaderMap) -> Option<String> {
+        match self {
+            Self::Open { .. } => None,
+            Self::Verified(verified) => verified.expire(headers),
+        }
     }
+
+    /// Whether session cookies are given.
+    pub(crate) fn gives_cookies(&self) -> bool {
+        matches!(self, Self::Verified(verified) if verified.gives_cookies())
+    }
+
+    /// Whether everybody is verified.
+    pub fn is_verified(&self) -> bool {
+        matches!(self, Self::Verified(_))
+    }
+
+    /// `identity`.
+    pub(crate) fn read(top: &mut Section<'_>, tenants: &mut [TenantConfig], folder: &Path) -> Self {
+        let (key, problems) = (top.path().with("identity"), top.problems());
+        let several = tenants.len() > 1 || tenants.first().is_some_and(|tenant| &*tenant.name != DEFAULT);
+        let open = |said| {
+            if several {
+                problems.add(&key, "must say how tenants are told apart: with `open`, nobody is verified");
+            }
+            Self::Open { said }
+        };
+        match top.take("identity") {
+            None => open(false),
+            Some(Value::String(it)) if it == "open" => open(true),
+            Some(value @ Value::Object(_)) => {
+                let section = Section::new(key.clone(), value, problems);
+                Self::Verified(Arc::new(Verified::read(section, tenants, folder)))
+            }
+            Some(_) => {
+                problems.add(&key, "must be `open`, or a map of what is verified: `jwt`, `api_keys`, `cookies`");
+                Self::Open { said: false }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.is_verified() { "Verified" } else { "Open" })
+    }
+}
+
+/// The tenants, as credentials name them.
+#[derive(Debug, Default)]
+struct Tenants {
+    names: Vec<Arc<str>>,
+    claims: Vec<Vec<String>>,
+}
+
+impl Tenants {
+    fn new(tenants: &[TenantConfig]) -> Self {
+        Self {
+            names: tenants.iter().map(|tenant| tenant.name.clone()).collect(),
+            claims: tenants.iter().map(|tenant| tenant.claims.clone()).collect(),
+        }
+    }
+
+    fn only_one(&self) -> bool {
+        self.names.len() == 1
+    }
+
+    fn by_name(&self, name: &str) -> Option<u16> {
+        number(self.names.iter().position(|it| **it == *name)?)
+    }
+
+    fn by_claim(&self, claim: &str) -> Option<u16> {
+        number(self.claims.iter().position(|claims| claims.iter().any(|it| it == claim))?)
+    }
+
+    fn named(&self, tenant: u16) -> (u16, &str) {
+        (tenant, &self.names[usize::from(tenant)])
+    }
+}
+
+/// There are never more tenants than that.
+fn number(position: usize) -> Option<u16> {
+    u16::try_from(position).ok()
 }

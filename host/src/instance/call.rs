@@ -11,7 +11,7 @@ use super::{
 use crate::{
     function::Function,
     identity::User,
-    limits::{Allowance, Limits, Permit, SHORT, memory::HostMemory, within},
+    limits::{Allowance, Limits, Permit, SHORT, memory::Memory, within},
     session::{Session, Unbilled},
 };
 use carrel_arena::{PAGE, Tracked};
@@ -67,6 +67,7 @@ impl Making<'_> {
             phase,
             allowance: self.allowance,
             began: Instant::now(),
+            charged_at: self.allowance.fuel,
             depth: self.depth,
             undo: 0,
             emitter: None,
@@ -251,6 +252,7 @@ impl Instance {
             phase: Phase::Call,
             allowance,
             began: Instant::now(),
+            charged_at: allowance.fuel,
             depth,
             undo,
             emitter: Some(emitter),
@@ -287,7 +289,7 @@ pub(crate) async fn describe(
 ) -> Result<Description, Stop> {
     let budget = Arc::new(AtomicUsize::new(limits.log_size));
     // Guests are described one after the other, before there are sessions.
-    let memory = MemoryLimit::new(limits.memory_per_instance, &HostMemory::new(limits.memory));
+    let memory = MemoryLimit::new(limits.memory_per_instance, &Memory::new(limits.memory));
     let context = Context::new(name, User::from_credential(""), memory, budget, None);
     let mut store = Tracked::new(new_store(guest.engine(), context, limits));
     let allowance = Allowance { fuel: limits.fuel_per_call, deadline: Instant::now() + limits.deadline };
@@ -297,6 +299,7 @@ pub(crate) async fn describe(
         phase: Phase::Describe,
         allowance,
         began: Instant::now(),
+        charged_at: allowance.fuel,
         depth: 1,
         undo: 0,
         emitter: None,
@@ -320,14 +323,18 @@ fn new_store(engine: &wasmtime::Engine, context: Context, limits: &Limits) -> St
 
 /// What a guest that runs when the clock ticks does: it stops if its time is over, and lets others run if it has run
 /// for long.
-fn tick(cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline> {
-    let Some(running) = &cx.data().running else { return Ok(UpdateDeadline::Interrupt) };
+fn tick(mut cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline> {
+    let fuel = cx.get_fuel()?;
+    let Some(running) = &mut cx.data_mut().running else { return Ok(UpdateDeadline::Interrupt) };
     let now = Instant::now();
     if now >= running.allowance.deadline {
         return Ok(UpdateDeadline::Interrupt);
     }
     if now - running.began < SHORT {
         return Ok(UpdateDeadline::Continue(1));
+    }
+    if let Some(session) = &running.session {
+        session.charge(std::mem::replace(&mut running.charged_at, fuel).saturating_sub(fuel));
     }
     running.permit.lane().meet();
     Ok(UpdateDeadline::YieldCustom(1, running.permit.clone().next_turn()))

@@ -9,7 +9,7 @@ use crate::{
     identity::User,
     limits::{
         Allowance, Permit,
-        memory::{self, Charge, HostMemory},
+        memory::{self, Charge, Full, Memory},
     },
     session::Session,
 };
@@ -59,6 +59,8 @@ pub(crate) struct Running {
     pub(crate) phase: Phase,
     pub(crate) allowance: Allowance,
     pub(crate) began: Instant,
+    /// Fuel that was left when the clock last ticked, or at the beginning.
+    pub(super) charged_at: u64,
     /// 1 for the function that was called from outside.
     pub(crate) depth: usize,
     /// From where on in the session's list of what can be undone its siblings' entries are: see `session::undo`.
@@ -144,8 +146,10 @@ pub(super) struct MemoryLimit {
     pub(super) used: usize,
     /// What it would have used, had its last growth not been refused in this call.
     pub(super) refused: Option<usize>,
-    /// The host had no room for the last growth, though the limit would have allowed it.
-    pub(super) host_full: bool,
+    /// There was no memory for the last growth, though the instance's own limit would have allowed it.
+    pub(super) full: Option<Full>,
+    /// The host had no place for it.
+    pub(super) no_place: bool,
     /// What was last granted, to be taken back if the growth fails all the same.
     granted: usize,
     /// What it takes of the host's memory.
@@ -153,14 +157,23 @@ pub(super) struct MemoryLimit {
 }
 
 impl MemoryLimit {
-    pub(super) fn new(limit: usize, host: &Arc<HostMemory>) -> Self {
-        Self { limit, used: 0, refused: None, host_full: false, granted: 0, charge: host.charge(memory::INSTANCE) }
+    pub(super) fn new(limit: usize, host: &Arc<Memory>) -> Self {
+        Self {
+            limit,
+            used: 0,
+            refused: None,
+            full: None,
+            no_place: false,
+            granted: 0,
+            charge: host.charge(memory::INSTANCE),
+        }
     }
 
     /// A call begins: what was refused in another is forgotten.
     pub(super) fn begin(&mut self) {
         self.refused = None;
-        self.host_full = false;
+        self.full = None;
+        self.no_place = false;
     }
 
     /// Refusing makes `memory.grow` and `table.grow` give -1, and an instance that starts too large fails.
@@ -171,8 +184,8 @@ impl MemoryLimit {
             self.granted = 0;
             return false;
         }
-        if !self.charge.grow(more) {
-            self.host_full = true;
+        if let Err(full) = self.charge.grow(more) {
+            self.full = Some(full);
             self.granted = 0;
             return false;
         }
@@ -188,7 +201,7 @@ impl MemoryLimit {
     }
 
     /// The host's memory.
-    pub(super) fn host(&self) -> &Arc<HostMemory> {
+    pub(super) fn host(&self) -> &Arc<Memory> {
         self.charge.of()
     }
 
@@ -203,7 +216,7 @@ impl MemoryLimit {
         let granted = std::mem::take(&mut self.granted);
         self.used -= granted;
         self.charge.shrink(granted);
-        self.host_full |= Engine::is_full(error);
+        self.no_place |= Engine::is_full(error);
     }
 }
 

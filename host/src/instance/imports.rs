@@ -11,8 +11,10 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
 
     let mut functions = linker.instance("carrel:function/functions@0.1.0")?;
     functions.func_wrap("exists", |cx: StoreContextMut<'_, Context>, (name,): (String,)| {
-        let session = session_of(&cx);
-        Ok((session.is_some_and(|session| session.catalog().position(&name).is_some()),))
+        let may = |session: &Session| {
+            session.catalog().position(&name).is_some_and(|position| session.tenant().may_call(position))
+        };
+        Ok((session_of(&cx).is_some_and(may),))
     })?;
     functions.func_wrap_async("call", |cx: StoreContextMut<'_, Context>, (name, input): (String, String)| {
         Box::new(async move {

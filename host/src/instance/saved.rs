@@ -4,7 +4,7 @@ use super::{
     image::{Dirty, Image, Page},
     snapshot::Snapshot,
 };
-use crate::limits::memory::HostMemory;
+use crate::limits::memory::Memory;
 use std::{cell::RefCell, sync::Arc};
 
 /// An instance's state, kept while a call runs in it.
@@ -45,7 +45,7 @@ impl Saved {
     }
 
     /// The same as a snapshot.
-    pub(crate) fn snapshot(&self, image: &Image, host: &Arc<HostMemory>) -> Snapshot {
+    pub(crate) fn snapshot(&self, image: &Image, host: &Arc<Memory>) -> Snapshot {
         let Buffers { sizes, pages, bytes } = &self.0;
         let pages = pages.iter().zip(bytes.chunks(carrel_arena::PAGE));
         Snapshot::new(image, sizes, pages.map(|(page, bytes)| (*page, bytes)), host)

@@ -12,7 +12,7 @@
 //! function is an error.
 
 use super::image::{Dirty, Image, Key, Page};
-use crate::limits::memory::{self, Charge, HostMemory};
+use crate::limits::memory::{self, Charge, Memory};
 use carrel_arena::PAGE;
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ impl Snapshot {
         image: &Image,
         sizes: &[usize],
         pages: impl Iterator<Item = (Page, &'a [u8])>,
-        host: &Arc<HostMemory>,
+        host: &Arc<Memory>,
     ) -> Self {
         let mut body = Vec::with_capacity(1024);
         for size in sizes {
@@ -268,7 +268,7 @@ mod tests {
     fn taken(image: &Image, now: &Memories) -> Snapshot {
         let (mut now, mut dirty) = (now.clone(), Dirty::default());
         image.find_dirty(slices(&mut now), &mut dirty);
-        Saved::new(slices(&mut now), &dirty).snapshot(image, &HostMemory::new(usize::MAX))
+        Saved::new(slices(&mut now), &dirty).snapshot(image, &Memory::new(usize::MAX))
     }
 
     /// As an instance is made of it.
@@ -279,13 +279,13 @@ mod tests {
         let mut dirty = Dirty::default();
         checked.apply(slices(&mut memories), &mut dirty);
         // What was not written is known to be as it was: a second snapshot needs no other pages.
-        let again = Saved::new(slices(&mut memories), &dirty).snapshot(image, &HostMemory::new(usize::MAX));
+        let again = Saved::new(slices(&mut memories), &dirty).snapshot(image, &Memory::new(usize::MAX));
         assert_eq!(again.bytes, snapshot.bytes);
         Ok(memories)
     }
 
     fn of(bytes: &[u8]) -> Snapshot {
-        Snapshot { bytes: bytes.into(), _charge: HostMemory::new(usize::MAX).charge(0) }
+        Snapshot { bytes: bytes.into(), _charge: Memory::new(usize::MAX).charge(0) }
     }
 
     /// With the right key and hash, whatever the body is.

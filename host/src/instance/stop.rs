@@ -1,7 +1,10 @@
 //! Why a guest was stopped: it crashed, or passed a limit.
 
 use super::{context::Context, engine::Engine};
-use crate::{identity::User, limits::Limits};
+use crate::{
+    identity::User,
+    limits::{Level, Limits, memory::Full},
+};
 use std::sync::Arc;
 use wasmtime::Trap;
 use wasmtime_wasi::I32Exit;
@@ -58,6 +61,14 @@ pub enum StopKind {
         /// Why.
         why: String,
     },
+    /// What the user, the tenant or the host may take of memory is taken.
+    #[error("needed memory, and all {limit} bytes that `{}` allows are in use", Self::memory_of(*level))]
+    MemorySpent {
+        /// Whose memory it is.
+        level: Level,
+        /// Bytes that may be taken of it.
+        limit: usize,
+    },
     /// The host has no room for another instance.
     #[error("cannot be started: the host has no memory left for another instance")]
     HostFull,
@@ -74,7 +85,9 @@ impl StopKind {
             Self::OutputTooLarge { .. } => "output_too_large",
             Self::Unconfigurable(_) => "function_failed",
             Self::SnapshotBroken { .. } => "snapshot_broken",
-            Self::HostFull => "host_full",
+            Self::MemorySpent { level: Level::User, .. } => "memory_exhausted",
+            Self::MemorySpent { level: Level::Tenant, .. } => "tenant_full",
+            Self::MemorySpent { level: Level::Host, .. } | Self::HostFull => "host_full",
         }
     }
 
@@ -86,6 +99,25 @@ impl StopKind {
             Self::DeadlineExceeded => Some("limits.deadline"),
             Self::MemoryExhausted { .. } => Some("limits.memory_per_instance"),
             Self::OutputTooLarge { .. } => Some("limits.output_size"),
+            Self::MemorySpent { level, .. } => Some(Self::memory_of(*level)),
+        }
+    }
+
+    /// The key that says how much memory there is for all of a level.
+    fn memory_of(level: Level) -> &'static str {
+        match level {
+            Level::User => "limits.user.memory",
+            Level::Tenant => "limits.tenant.memory",
+            Level::Host => "limits.memory",
+        }
+    }
+
+    /// Whose idle sessions have to be parked, so that there is room; nobody's, if room is not what is missing.
+    pub(crate) fn wants_room(&self) -> Option<Level> {
+        match self {
+            Self::HostFull => Some(Level::Host),
+            Self::MemorySpent { level: level @ (Level::Host | Level::Tenant), .. } => Some(*level),
+            _ => None,
         }
     }
 
@@ -95,7 +127,10 @@ impl StopKind {
             return stop.kind.clone();
         }
         let memory = &context.memory;
-        if Engine::is_full(error) || memory.host_full {
+        if let Some(Full { level, limit }) = memory.full {
+            return Self::MemorySpent { level, limit };
+        }
+        if Engine::is_full(error) || memory.no_place {
             return Self::HostFull;
         }
         if let Some(I32Exit(status)) = error.downcast_ref() {

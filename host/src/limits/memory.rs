@@ -1,9 +1,11 @@
-//! The memory of the host: what all instances and snapshots may take together.
+//! Memory: what all instances and snapshots may take together, of a user, of a tenant, and of the host.
 //!
 //! What is counted are linear memories, by the pages that were written to, and what an instance takes besides; a memory
-//! that grows counts in full until the call has ended, and so does a new instance. When there is no more, idle sessions
-//! are parked, and then new instances and growth are refused: `host_full`.
+//! that grows counts in full until the call has ended, and so does a new instance. What a user takes counts for its
+//! tenant too, and what a tenant takes for the host. When one of them has no more, idle sessions are parked, and then
+//! new instances and growth are refused.
 
+use super::Level;
 use std::{
     fs,
     sync::{
@@ -19,23 +21,42 @@ pub(crate) const SESSION: usize = 1 << 10;
 /// Bytes that a snapshot takes besides its own.
 pub(crate) const SNAPSHOT: usize = 64;
 
-/// What may be taken, and what is.
+/// What may be taken of one level, and what is.
 #[derive(Debug)]
-pub(crate) struct HostMemory {
+pub(crate) struct Memory {
+    level: Level,
     limit: usize,
     used: AtomicUsize,
+    /// The next level, for which it counts as well.
+    within: Option<Arc<Memory>>,
 }
 
-/// A part of the host's memory that somebody has, until this is dropped.
+/// A part of somebody's memory that is taken, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Charge {
-    of: Arc<HostMemory>,
+    of: Arc<Memory>,
     bytes: usize,
 }
 
-impl HostMemory {
+/// There is not so much memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full {
+    /// Whose memory it is that is spent.
+    pub(crate) level: Level,
+    /// Bytes that may be taken of it.
+    pub(crate) limit: usize,
+}
+
+impl Memory {
+    /// The host's.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicUsize::new(0) })
+        Arc::new(Self { level: Level::Host, limit, used: AtomicUsize::new(0), within: None })
+    }
+
+    /// That of a level within this one; without a limit, it is bounded by what it is within.
+    pub(crate) fn within(self: &Arc<Self>, level: Level, limit: Option<usize>) -> Arc<Self> {
+        let limit = limit.unwrap_or(usize::MAX);
+        Arc::new(Self { level, limit, used: AtomicUsize::new(0), within: Some(self.clone()) })
     }
 
     /// Bytes that may be taken.
@@ -50,43 +71,68 @@ impl HostMemory {
 
     /// A part, whether it is there or not: what takes little, and cannot be refused.
     pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
-        self.used.fetch_add(bytes, Ordering::Relaxed);
+        self.add(bytes);
         Charge { of: self.clone(), bytes }
+    }
+
+    /// This level, and those that it is within.
+    fn levels(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |memory| memory.within.as_deref())
+    }
+
+    fn add(&self, bytes: usize) {
+        for memory in self.levels() {
+            memory.used.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn sub(&self, bytes: usize) {
+        for memory in self.levels() {
+            memory.used.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes of all levels, or of none.
+    fn take(&self, bytes: usize) -> Result<(), Full> {
+        for (index, memory) in self.levels().enumerate() {
+            let grown = |used: usize| used.checked_add(bytes).filter(|used| *used <= memory.limit);
+            if memory.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_err() {
+                for taken in self.levels().take(index) {
+                    taken.used.fetch_sub(bytes, Ordering::Relaxed);
+                }
+                return Err(Full { level: memory.level, limit: memory.limit });
+            }
+        }
+        Ok(())
     }
 }
 
 impl Charge {
-    /// The host's memory that it is a part of.
-    pub(crate) fn of(&self) -> &Arc<HostMemory> {
+    /// Whose memory it is a part of.
+    pub(crate) fn of(&self) -> &Arc<Memory> {
         &self.of
     }
 
-    /// Takes more; gives whether there was so much.
-    pub(crate) fn grow(&mut self, more: usize) -> bool {
-        let grown = |used: usize| used.checked_add(more).filter(|used| *used <= self.of.limit);
-        let taken = self.of.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_ok();
-        if taken {
-            self.bytes += more;
-        }
-        taken
+    /// Takes more, if there is so much.
+    pub(crate) fn grow(&mut self, more: usize) -> Result<(), Full> {
+        self.of.take(more)?;
+        self.bytes += more;
+        Ok(())
     }
 
     /// Gives back what was taken and is not needed.
     pub(crate) fn shrink(&mut self, less: usize) {
         let less = less.min(self.bytes);
         self.bytes -= less;
-        self.of.used.fetch_sub(less, Ordering::Relaxed);
+        self.of.sub(less);
     }
 
     /// It is known now how much it really is.
     pub(crate) fn set(&mut self, bytes: usize) {
-        if bytes == self.bytes {
-            return;
-        }
         if bytes > self.bytes {
-            self.of.used.fetch_add(bytes - self.bytes, Ordering::Relaxed);
-        } else {
-            self.of.used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+            self.of.add(bytes - self.bytes);
+        } else if bytes < self.bytes {
+            self.of.sub(self.bytes - bytes);
         }
         self.bytes = bytes;
     }
@@ -94,7 +140,7 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.of.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.of.sub(self.bytes);
     }
 }
 
@@ -115,9 +161,11 @@ mod tests {
 
     #[test]
     fn what_is_taken_is_counted_to_the_byte_and_given_back() {
-        let memory = HostMemory::new(1000);
+        let memory = Memory::new(1000);
         let mut one = memory.charge(100);
-        assert!(one.grow(800) && !one.grow(101) && one.grow(100));
+        assert_eq!(one.grow(800), Ok(()));
+        assert_eq!(one.grow(101), Err(Full { level: Level::Host, limit: 1000 }));
+        assert_eq!(one.grow(100), Ok(()));
         one.shrink(400);
         let two = memory.charge(500);
         assert_eq!(memory.used(), 1100);
@@ -126,6 +174,25 @@ mod tests {
         assert_eq!(memory.used(), 50);
         drop(one);
         assert_eq!(memory.used(), 0);
+    }
+
+    #[test]
+    fn what_a_user_takes_counts_for_the_tenant_and_the_host_and_what_is_refused_for_nobody() {
+        let host = Memory::new(1000);
+        let tenant = host.within(Level::Tenant, Some(500));
+        let users = [tenant.within(Level::User, Some(300)), tenant.within(Level::User, None)];
+        let mut charges = [users[0].charge(0), users[1].charge(0)];
+        let used = || [users[0].used(), users[1].used(), tenant.used(), host.used()];
+        assert_eq!(charges[0].grow(301), Err(Full { level: Level::User, limit: 300 }));
+        assert_eq!(charges[0].grow(300), Ok(()));
+        assert_eq!(charges[1].grow(201), Err(Full { level: Level::Tenant, limit: 500 }));
+        let other = host.charge(600);
+        assert_eq!(charges[1].grow(101), Err(Full { level: Level::Host, limit: 1000 }));
+        assert_eq!(used(), [300, 0, 300, 900]);
+        charges[1].set(150);
+        assert_eq!(used(), [300, 150, 450, 1050], "what it really is counts, though it is too much");
+        drop((other, charges));
+        assert_eq!(used(), [0; 4]);
     }
 
     #[test]

@@ -1,16 +1,28 @@
 //! Limits: what a call, an instance, a session and the host may use.
 //!
 //! Each limit is one key of `limits`, enforced in one place, named by one code when it bites, and proved by a hostile
-//! guest or caller in `tests/`. [`Allowance`] is what is left of them to a call, [`Lane`] keeps calls that run long
-//! from holding the others up.
+//! guest or caller in `tests/`. What a tenant's section does not say is as `limits` has it.
+//!
+//! # Layout
+//!
+//! * [`Limits`], here; [`Quota`]: what a user, or a tenant, may use over time and at once.
+//! * `allowance`: what is left to a call. `lane`: keeps calls that run long from holding the others up. `within`: a
+//!   deadline.
+//! * `budget`, of `bucket`s: what is left over time. `memory`: what is taken, by whom.
 
 mod allowance;
+mod bucket;
+mod budget;
 mod lane;
 pub(crate) mod memory;
+mod quota;
 mod within;
 
 pub use allowance::Allowance;
+pub(crate) use budget::Budget;
+pub use budget::Spent;
 pub(crate) use lane::{Lane, Permit};
+pub use quota::{Level, Quota, Rate};
 pub(crate) use within::within;
 
 use crate::config::reader::{Section, count, duration, size};
@@ -37,8 +49,6 @@ pub struct Limits {
     pub deadline: Duration,
     /// Bytes of linear memory and tables of one instance.
     pub memory_per_instance: usize,
-    /// Bytes that all instances and snapshots may take together.
-    pub memory: usize,
     /// Bytes of a call's output, and of all that it emits.
     pub output_size: usize,
     /// Bytes of a request's body, and of the input of a sibling call.
@@ -47,10 +57,20 @@ pub struct Limits {
     pub log_size: usize,
     /// Calls of one session that may wait for their turn.
     pub queue_per_session: usize,
-    /// Sessions that may be live at once.
-    pub max_sessions: usize,
     /// How deep calls may be nested: 1 lets no function call another.
     pub call_depth: usize,
+    /// What each user may use.
+    pub user: Quota,
+    /// What each tenant may use.
+    pub tenant: Quota,
+    /// Bytes that all instances and snapshots may take together.
+    pub memory: usize,
+    /// Sessions that may be live at once.
+    pub max_sessions: usize,
+    /// Calls that may wait or run at once.
+    pub calls: usize,
+    /// Connections that may be open at once.
+    pub connections: usize,
 }
 
 impl Default for Limits {
@@ -59,37 +79,58 @@ impl Default for Limits {
             fuel_per_call: 1_000_000_000,
             deadline: Duration::from_secs(10),
             memory_per_instance: 64 << 20,
-            memory: memory::of_the_machine() / 4 * 3,
             output_size: 1 << 20,
             body_size: 1 << 20,
             log_size: 64 << 10,
             queue_per_session: 128,
-            max_sessions: 100_000,
             call_depth: 8,
+            user: Quota::default(),
+            tenant: Quota::default(),
+            memory: memory::of_the_machine() / 4 * 3,
+            max_sessions: 100_000,
+            calls: 20_000,
+            connections: 10_000,
         }
     }
 }
 
 impl Limits {
+    /// `limits`.
     pub(crate) fn read(mut section: Section<'_>) -> Self {
-        let default = Self::default();
-        let counted = |section: &mut Section<'_>, key, default: usize, most| {
-            section.read(key, default as u64, count(1, most)) as usize
-        };
-        let gib = 1 << 30;
-        let limits = Self {
-            fuel_per_call: section.read("fuel_per_call", default.fuel_per_call, count(1, u64::MAX / 2)),
-            deadline: section.read("deadline", default.deadline, duration(Duration::from_millis(10))),
-            memory_per_instance: section.read("memory_per_instance", default.memory_per_instance, size(65536, 4 * gib)),
-            memory: section.read("memory", default.memory, size(1 << 20, 1 << 50)),
-            output_size: section.read("output_size", default.output_size, size(1, gib)),
-            body_size: section.read("body_size", default.body_size, size(1, gib)),
-            log_size: section.read("log_size", default.log_size, size(0, gib)),
-            queue_per_session: counted(&mut section, "queue_per_session", default.queue_per_session, 1_000_000),
-            max_sessions: counted(&mut section, "max_sessions", default.max_sessions, 1_000_000),
-            call_depth: counted(&mut section, "call_depth", default.call_depth, 64),
-        };
+        let mut limits = Self::default();
+        limits.read_shared(&mut section);
+        limits.memory = section.read("memory", limits.memory, size(1 << 20, 1 << 50));
+        limits.max_sessions = counted(&mut section, "max_sessions", limits.max_sessions, 1_000_000);
+        limits.calls = counted(&mut section, "calls", limits.calls, 10_000_000);
+        limits.connections = counted(&mut section, "connections", limits.connections, 10_000_000);
         section.finish();
         limits
     }
+
+    /// The `limits` of a tenant: what they do not say is as for all.
+    pub(crate) fn read_of_tenant(&self, mut section: Section<'_>) -> Self {
+        let mut limits = self.clone();
+        limits.read_shared(&mut section);
+        section.finish();
+        limits
+    }
+
+    /// The keys that a tenant may have of its own.
+    fn read_shared(&mut self, section: &mut Section<'_>) {
+        let gib = 1 << 30;
+        self.fuel_per_call = section.read("fuel_per_call", self.fuel_per_call, count(1, u64::MAX / 2));
+        self.deadline = section.read("deadline", self.deadline, duration(Duration::from_millis(10)));
+        self.memory_per_instance = section.read("memory_per_instance", self.memory_per_instance, size(65536, 4 * gib));
+        self.output_size = section.read("output_size", self.output_size, size(1, gib));
+        self.body_size = section.read("body_size", self.body_size, size(1, gib));
+        self.log_size = section.read("log_size", self.log_size, size(0, gib));
+        self.queue_per_session = counted(section, "queue_per_session", self.queue_per_session, 1_000_000);
+        self.call_depth = counted(section, "call_depth", self.call_depth, 64);
+        self.user = Quota::read(section.section("user"), &self.user, Level::User);
+        self.tenant = Quota::read(section.section("tenant"), &self.tenant, Level::Tenant);
+    }
+}
+
+fn counted(section: &mut Section<'_>, key: &'static str, default: usize, most: u64) -> usize {
+    section.read(key, default as u64, count(1, most)) as usize
 }

@@ -3,7 +3,7 @@
 use super::{Bill, Ended, Handle, Refusal, Session, Taken, Turn, Unbilled, to_the_end, undo::Frame};
 use crate::{
     instance::{Done, Emitter, GuestError, Instance, Json, Making, Stop, StopKind},
-    limits::{Allowance, Permit},
+    limits::{Allowance, Level, Permit},
 };
 use std::{
     future::{Future, poll_fn},
@@ -83,7 +83,7 @@ impl Handle {
         let session = self.session();
         let turn = session.turn(session.limits()).await?;
         while self.registry().enliven(session).is_err() {
-            if !session.shared.pressure.make_room().await {
+            if !session.shared.pressure.make_room(None).await {
                 // A place may have become free since.
                 self.registry().enliven(session)?;
                 break;
@@ -138,6 +138,7 @@ impl Running<'_> {
         self.ended = true;
         let bill = Bill { fuel, waited: self.started - self.arrived, ran: self.started.elapsed() };
         self.session.account().add(bill, failed);
+        self.session.settle(fuel);
         bill
     }
 }
@@ -244,9 +245,26 @@ pub(crate) async fn run(
         Err(stop) => {
             drop(instance);
             frame.stopped(stop);
+            // A guest that was refused memory in its call has ended with it; the next one shall find some.
+            if let Some(of) = room_of(&session, &stop.kind) {
+                session.shared.pressure.want(of);
+            }
         }
     }
     done
+}
+
+/// Whether room was made for what was stopped for want of it.
+async fn make_room(session: &Session, kind: &StopKind) -> bool {
+    match room_of(session, kind) {
+        Some(of) => session.shared.pressure.make_room(of).await,
+        None => false,
+    }
+}
+
+/// Whose idle sessions have to make room for what was stopped for want of it: its tenant's, or anybody's (`None`).
+fn room_of(session: &Session, kind: &StopKind) -> Option<Option<u16>> {
+    Some((kind.wants_room()? == Level::Tenant).then(|| session.user().tenant()))
 }
 
 /// Makes a function's instance: a new one, or the one that was parked, whose making the caller does not pay for. If the
@@ -265,7 +283,7 @@ async fn make(frame: &Frame, session: &Arc<Session>, allowance: Allowance, depth
     loop {
         let made = once().await;
         match &made.result {
-            Err(Stop { kind: StopKind::HostFull, .. }) if session.shared.pressure.make_room().await => {}
+            Err(Stop { kind, .. }) if make_room(session, kind).await => {}
             _ => return made,
         }
     }

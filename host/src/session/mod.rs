@@ -25,6 +25,7 @@ mod park;
 mod policy;
 mod registry;
 mod sweep;
+mod tenant;
 mod to_the_end;
 mod turn;
 mod undo;
@@ -37,9 +38,11 @@ pub(crate) use park::{Pressure, park};
 pub use policy::Policy;
 pub use registry::{Handle, Registry, Seen, TooManySessions};
 pub(crate) use sweep::sweep;
+pub use tenant::Tenant;
 pub(crate) use to_the_end::to_the_end;
 pub use turn::Refusal;
 use turn::Turn;
+pub(crate) use turn::calls_of;
 pub(crate) use undo::Taken;
 
 use crate::{
@@ -47,14 +50,14 @@ use crate::{
     identity::User,
     instance::{Instance, Snapshot, Stop},
     limits::{
-        Lane, Limits, Permit,
-        memory::{self, Charge, HostMemory},
+        Budget, Lane, Level, Limits, Permit, Spent,
+        memory::{self, Charge, Memory},
     },
 };
 use registry::Uses;
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicI64, AtomicUsize, Ordering},
 };
 use turn::Queue;
 use undo::Entry;
@@ -64,19 +67,35 @@ use undo::Entry;
 pub struct Shared {
     /// The functions.
     pub catalog: Catalog,
-    /// The limits.
+    /// The limits of the host.
     pub limits: Limits,
+    /// The tenants, in the configuration's order.
+    pub tenants: Vec<Arc<Tenant>>,
     /// What is done with sessions.
     pub policy: Policy,
     pub(crate) lane: Lane,
-    pub(crate) memory: Arc<HostMemory>,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) pressure: Pressure,
+}
+
+impl Shared {
+    /// A user's tenant.
+    pub fn tenant(&self, user: User) -> &Arc<Tenant> {
+        &self.tenants[usize::from(user.tenant())]
+    }
 }
 
 /// All that is live of one user.
 pub struct Session {
     user: User,
     shared: Arc<Shared>,
+    tenant: Arc<Tenant>,
+    /// What the user may take of memory.
+    memory: Arc<Memory>,
+    /// What the user has left over time; none, if there is no limit.
+    budget: Option<Box<Budget>>,
+    /// Fuel that the call that runs was charged for already.
+    charged: AtomicI64,
     /// One for each function of the catalog.
     slots: Box<[Mutex<Slot>]>,
     /// The call that runs, or the last one.
@@ -149,11 +168,24 @@ pub struct Holds {
 impl Session {
     pub(crate) fn new(user: User, shared: Arc<Shared>) -> Arc<Self> {
         let slots = shared.catalog.functions().iter().map(|_| Mutex::default()).collect();
-        let permit = Arc::new(Permit::new(shared.lane.clone()));
-        let (queue, account) = (Queue::new(), Account::new());
-        let (current, log_budget) = (Mutex::default(), Arc::new(AtomicUsize::new(shared.limits.log_size)));
-        let (uses, charge) = (Uses::default(), shared.memory.charge(memory::SESSION));
-        Arc::new(Self { user, shared, slots, current, log_budget, queue, permit, account, uses, _charge: charge })
+        let tenant = shared.tenant(user).clone();
+        let (memory, budget) = (tenant.memory_of_user(), Budget::new(&tenant.limits().user).map(Box::new));
+        Arc::new(Self {
+            user,
+            slots,
+            budget,
+            charged: AtomicI64::new(0),
+            current: Mutex::default(),
+            log_budget: Arc::new(AtomicUsize::new(tenant.limits().log_size)),
+            queue: Queue::new(),
+            permit: Arc::new(Permit::new(shared.lane.clone())),
+            account: Account::new(),
+            uses: Uses::default(),
+            _charge: memory.charge(memory::SESSION),
+            memory,
+            tenant,
+            shared,
+        })
     }
 
     /// Whose it is.
@@ -170,13 +202,47 @@ impl Session {
         &self.shared.catalog
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.shared.limits
+    /// Whose user it is.
+    pub fn tenant(&self) -> &Arc<Tenant> {
+        &self.tenant
     }
 
-    /// The host's memory.
-    pub(crate) fn memory(&self) -> &Arc<HostMemory> {
-        &self.shared.memory
+    pub(crate) fn limits(&self) -> &Limits {
+        self.tenant.limits()
+    }
+
+    /// What the user may take of memory.
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// A request is let in, if the user's rates allow that.
+    fn admit(&self) -> Result<(), Spent> {
+        self.budget.as_ref().map_or(Ok(()), |budget| budget.admit(Level::User))
+    }
+
+    /// Whether the user has used more than there was.
+    fn in_debt(&self) -> bool {
+        self.budget.as_ref().is_some_and(|budget| budget.in_debt())
+    }
+
+    /// The call that runs has used fuel. It is charged before the call's end, so that others are not let in for what is
+    /// spent already.
+    pub(crate) fn charge(&self, units: u64) {
+        let units = i64::try_from(units).unwrap_or(i64::MAX);
+        self.charged.fetch_add(units, Ordering::Relaxed);
+        self.use_fuel(units);
+    }
+
+    /// A call has ended that has used so much in all.
+    fn settle(&self, fuel: u64) {
+        let charged = self.charged.swap(0, Ordering::Relaxed);
+        self.use_fuel(i64::try_from(fuel).unwrap_or(i64::MAX) - charged);
+    }
+
+    fn use_fuel(&self, units: i64) {
+        self.budget.iter().for_each(|budget| budget.use_fuel(units));
+        self.tenant.use_fuel(units);
     }
 
     pub(crate) fn permit(&self) -> &Arc<Permit> {

@@ -6,8 +6,9 @@
 
 use super::{Registry, Session, Slot, pace::Pace};
 use std::{
+    collections::BTreeSet,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -28,6 +29,8 @@ const SHARE: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Pressure {
     wanted: Notify,
+    /// Whose sessions have to make it: a tenant's, or anybody's.
+    of: Mutex<BTreeSet<Option<u16>>>,
     made: Notify,
     /// Somebody makes room.
     parker: AtomicBool,
@@ -38,22 +41,25 @@ pub(crate) struct Pressure {
     parked: AtomicU64,
     /// Instances that were woken, since the start.
     woken: AtomicU64,
+    /// Sessions that were dropped for want of memory, since the start.
+    dropped: AtomicU64,
 }
 
 impl Pressure {
     /// Waits until idle sessions were parked. Gives whether there were any: then it is worth to try again.
-    pub(super) async fn make_room(&self) -> bool {
+    pub(super) async fn make_room(&self, of: Option<u16>) -> bool {
         if !self.parker.load(Ordering::Acquire) {
             return false;
         }
-        let (parked, begun) = (self.parked.load(Ordering::Acquire), self.begun.load(Ordering::Acquire));
-        self.wanted.notify_one();
+        let made_before = self.parked.load(Ordering::Acquire) + self.dropped();
+        let begun = self.begun.load(Ordering::Acquire);
+        self.want(of);
         let found = async {
             loop {
                 let made = self.made.notified();
                 tokio::pin!(made);
                 made.as_mut().enable();
-                if self.parked.load(Ordering::Acquire) > parked {
+                if self.parked.load(Ordering::Acquire) + self.dropped() > made_before {
                     return true;
                 }
                 // What had begun before has maybe not seen those who are idle by now.
@@ -66,6 +72,12 @@ impl Pressure {
         timeout(PATIENCE, found).await.unwrap_or(false)
     }
 
+    /// Room is needed; nobody waits for it.
+    pub(super) fn want(&self, of: Option<u16>) {
+        self.of.lock().unwrap_or_else(PoisonError::into_inner).insert(of);
+        self.wanted.notify_one();
+    }
+
     /// Sessions that were parked, since the start.
     pub(crate) fn parked(&self) -> u64 {
         self.parked.load(Ordering::Relaxed)
@@ -74,6 +86,11 @@ impl Pressure {
     /// Instances that were woken, since the start.
     pub(crate) fn woken(&self) -> u64 {
         self.woken.load(Ordering::Relaxed)
+    }
+
+    /// Sessions that were dropped for want of memory, since the start.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     pub(super) fn woke(&self) {
@@ -102,7 +119,10 @@ pub(crate) async fn park(registry: Arc<Registry>, after: Duration) {
         loop {
             pressure.wanted.notified().await;
             pressure.begun.fetch_add(1, Ordering::AcqRel);
-            make_room(&registry).await;
+            let of = std::mem::take(&mut *pressure.of.lock().unwrap_or_else(PoisonError::into_inner));
+            for of in of {
+                make_room(&registry, of).await;
+            }
             pressure.ended.fetch_add(1, Ordering::AcqRel);
             pressure.made.notify_waiters();
         }
@@ -110,11 +130,11 @@ pub(crate) async fn park(registry: Arc<Registry>, after: Duration) {
     tokio::join!(by_time, by_need);
 }
 
-/// Parks the longest idle of all sessions.
-async fn make_room(registry: &Registry) {
+/// Parks the longest idle of a tenant's sessions, or of all. Where there is none to be parked, drops them, if they may be.
+async fn make_room(registry: &Registry, of: Option<u16>) {
     let mut idle = Vec::new();
     for shard in 0..registry.shards() {
-        idle.append(&mut registry.idle_live(shard, Duration::ZERO));
+        idle.append(&mut registry.idle_live(shard, Duration::ZERO, of));
         if shard % 64 == 63 {
             tokio::task::yield_now().await;
         }
@@ -130,6 +150,34 @@ async fn make_room(registry: &Registry) {
         }
         tokio::task::yield_now().await;
     }
+    if parked == 0 && registry.shared().policy.drop_longest_idle {
+        drop_some(registry, of).await;
+    }
+}
+
+/// Drops the longest idle of a tenant's sessions, or of all, whether they are live or parked.
+async fn drop_some(registry: &Registry, of: Option<u16>) {
+    let mut idle = Vec::new();
+    for shard in 0..registry.shards() {
+        idle.append(&mut registry.idle(shard, of));
+        if shard % 64 == 63 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let enough = (idle.len() / SHARE).max(1);
+    idle.sort_unstable();
+    let mut dropped = 0;
+    for (_, user) in idle {
+        dropped += usize::from(registry.take_if_idle(user).is_some());
+        if dropped >= enough {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    if dropped > 0 {
+        tracing::warn!(dropped, "dropped the longest idle sessions: there was no memory for others");
+        registry.shared().pressure.dropped.fetch_add(dropped as u64, Ordering::Relaxed);
+    }
 }
 
 impl Registry {
@@ -137,7 +185,7 @@ impl Registry {
     pub async fn park_idle(&self, time: Duration) -> usize {
         let (mut parked, mut pace) = (0, Pace::new());
         for shard in 0..self.shards() {
-            for session in self.idle_live(shard, time) {
+            for session in self.idle_live(shard, time, None) {
                 parked += usize::from(self.park(&session));
                 pace.step().await;
             }

@@ -13,11 +13,18 @@ pub struct Policy {
     pub park_after: Option<Duration>,
     /// Sessions that may be parked at once.
     pub max_parked: usize,
+    /// Whether the longest idle sessions are dropped when there is no memory for others and none can be parked.
+    pub drop_longest_idle: bool,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { rollback: true, park_after: Some(Duration::from_secs(60)), max_parked: 1_000_000 }
+        Self {
+            rollback: true,
+            park_after: Some(Duration::from_secs(60)),
+            max_parked: 1_000_000,
+            drop_longest_idle: false,
+        }
     }
 }
 
@@ -38,6 +45,7 @@ impl Policy {
                 value => millisecond(value).map(Some).map_err(|why| format!("{why}, or `off`")),
             }),
             max_parked: section.read("max_parked", default.max_parked as u64, count(0, 10_000_000)) as usize,
+            drop_longest_idle: section.read("drop_longest_idle", default.drop_longest_idle, boolean),
         };
         section.finish();
         policy

@@ -7,8 +7,8 @@
 //! A session is new until its first call begins, live while it has instances, and parked when it has only snapshots.
 //! It becomes live at its turn, where that many may be; a new one whose first call was refused is forgotten.
 
-use super::{Session, Shared};
-use crate::identity::User;
+use super::{Refusal, Session, Shared, Tenant, tenant::InFlight};
+use crate::{identity::User, limits::Level};
 use std::{
     collections::{HashMap, hash_map::Entry},
     hash::{BuildHasher, RandomState},
@@ -77,6 +77,9 @@ pub enum TooManySessions {
     /// No other one may exist, since none is parked.
     #[error("{0} sessions exist, which is what `limits.max_sessions` allows")]
     Awake(usize),
+    /// The tenant may have no other one.
+    #[error("this tenant has {0} sessions, which is what `limits.tenant.sessions` allows")]
+    OfTenant(usize),
     /// No other one may exist, live or parked.
     #[error("{0} sessions exist, which is what `limits.max_sessions` and `sessions.max_parked` allow together")]
     All(usize),
@@ -115,22 +118,46 @@ impl Registry {
         })
     }
 
-    /// The user's session; a new one, if there is none and there may be another.
+    /// The user's session, for a call; a new one, if there is none and there may be another.
     ///
     /// # Errors
     ///
-    /// [`TooManySessions`].
-    pub fn session(self: &Arc<Self>, user: User) -> Result<Handle, TooManySessions> {
+    /// As many calls wait or run as may, the user's or the tenant's budget is spent, or there are too many sessions.
+    pub fn session(self: &Arc<Self>, user: User) -> Result<Handle, Refusal> {
+        let (tenant, limit) = (self.shared.tenant(user), self.shared.limits.calls);
+        if self.in_use() >= limit {
+            return Err(Refusal::TooManyCalls { level: Level::Host, limit });
+        }
+        let in_flight = tenant.call_begins()?;
+        tenant.admit()?;
+        let handle = self.enter(user, tenant, in_flight);
+        if handle.is_err() {
+            tenant.readmit();
+        }
+        handle
+    }
+
+    fn enter(self: &Arc<Self>, user: User, tenant: &Tenant, in_flight: InFlight<'_>) -> Result<Handle, Refusal> {
         match self.shard(user).sessions.entry(user) {
-            Entry::Occupied(entered) => Ok(Handle::new(entered.get().clone(), self.clone())),
+            Entry::Occupied(entered) => {
+                entered.get().admit()?;
+                Ok(Handle::new(entered.get().clone(), self.clone(), in_flight))
+            }
             Entry::Vacant(free) => {
+                tenant.session_begins()?;
                 let sleeping = self.shared.policy.max_sleeping();
                 let most = self.shared.limits.max_sessions + sleeping;
                 let one_more = |sessions| (sessions < most).then_some(sessions + 1);
                 let admitted = self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-                admitted.map_err(if sleeping > 0 { TooManySessions::All } else { TooManySessions::Awake })?;
+                if let Err(all) = admitted {
+                    tenant.session_ends();
+                    let which = if sleeping > 0 { TooManySessions::All } else { TooManySessions::Awake };
+                    return Err(which(all).into());
+                }
                 let session = Session::new(user, self.shared.clone());
-                Ok(Handle::new(free.insert(session).clone(), self.clone()))
+                // It is counted among its requests; a bucket that is new has one.
+                let _ = session.admit();
+                Ok(Handle::new(free.insert(session).clone(), self.clone(), in_flight))
             }
         }
     }
@@ -191,7 +218,8 @@ impl Registry {
         let mut taken = Vec::new();
         let Shard { sessions, live } = &mut *lock(&self.shards[shard]);
         sessions.retain(|user, session| {
-            let idle = session.uses.is_idle() && self.idle(session, now) >= timeout;
+            // A debt outlives the state: else whoever has one would only have to wait for the session's end.
+            let idle = session.uses.is_idle() && self.idle_time(session, now) >= timeout && !session.in_debt();
             if idle {
                 self.leave(session);
                 live.remove(user);
@@ -202,12 +230,32 @@ impl Registry {
         taken
     }
 
-    /// The live sessions of one shard that nobody has used for `time`.
-    pub(super) fn idle_live(&self, shard: usize, time: Duration) -> Vec<Arc<Session>> {
+    /// The live sessions of one shard, of one tenant if one is named, that nobody has used for `time`.
+    pub(super) fn idle_live(&self, shard: usize, time: Duration, of: Option<u16>) -> Vec<Arc<Session>> {
         let now = Instant::now();
         let shard = lock(&self.shards[shard]);
-        let idle = shard.live.values().filter(|session| session.uses.is_idle() && self.idle(session, now) >= time);
-        idle.cloned().collect()
+        let wanted = |session: &&Arc<Session>| {
+            let of_whom = of.is_none_or(|tenant| session.user().tenant() == tenant);
+            of_whom && session.uses.is_idle() && self.idle_time(session, now) >= time
+        };
+        shard.live.values().filter(wanted).cloned().collect()
+    }
+
+    /// The sessions of one shard, of one tenant if one is named, that nobody uses, and when they were last used.
+    pub(super) fn idle(&self, shard: usize, of: Option<u16>) -> Vec<(u64, User)> {
+        let shard = lock(&self.shards[shard]);
+        let sessions = shard.sessions.iter().filter(|(user, _)| of.is_none_or(|tenant| user.tenant() == tenant));
+        let idle = sessions.filter(|(_, session)| session.uses.is_idle() && !session.in_debt());
+        idle.map(|(user, session)| (session.uses.last(), *user)).collect()
+    }
+
+    /// Takes a session out, if there is one of this user and nobody uses it. The caller drops it.
+    pub(crate) fn take_if_idle(&self, user: User) -> Option<Arc<Session>> {
+        let mut shard = self.shard(user);
+        let session = shard.sessions.get(&user).filter(|session| session.uses.is_idle())?;
+        self.leave(session);
+        shard.live.remove(&user);
+        shard.sessions.remove(&user)
     }
 
     pub(super) fn shards(&self) -> usize {
@@ -246,6 +294,7 @@ impl Registry {
     /// A session is taken out. Called under the shard's lock.
     fn leave(&self, session: &Session) {
         self.sessions.fetch_sub(1, Ordering::Relaxed);
+        session.tenant().session_ends();
         let was = session.uses.state.swap(State::Gone as u8, Ordering::AcqRel);
         if was == State::Live as u8 {
             self.live.fetch_sub(1, Ordering::Relaxed);
@@ -266,14 +315,14 @@ impl Registry {
         }
     }
 
-    fn idle(&self, session: &Session, now: Instant) -> Duration {
+    fn idle_time(&self, session: &Session, now: Instant) -> Duration {
         let last = self.began + Duration::from_micros(session.uses.last());
         now.saturating_duration_since(last)
     }
 
     fn seen(&self, session: &Arc<Session>, now: Instant) -> Seen {
         let in_use = session.uses.handles.load(Ordering::Acquire);
-        let idle = if in_use > 0 { Duration::ZERO } else { self.idle(session, now) };
+        let idle = if in_use > 0 { Duration::ZERO } else { self.idle_time(session, now) };
         Seen { session: session.clone(), in_use, idle, parked: session.uses.state() == State::Parked }
     }
 
@@ -310,7 +359,8 @@ impl Uses {
 
 impl Handle {
     /// Called under the shard's lock.
-    fn new(session: Arc<Session>, registry: Arc<Registry>) -> Self {
+    fn new(session: Arc<Session>, registry: Arc<Registry>, in_flight: InFlight<'_>) -> Self {
+        in_flight.keep();
         session.uses.handles.fetch_add(1, Ordering::Relaxed);
         registry.in_use.fetch_add(1, Ordering::Relaxed);
         Self { session, registry }
@@ -337,6 +387,7 @@ impl Drop for Handle {
         if new && last {
             self.registry.forget_new(self.session.user());
         }
+        self.session.tenant().call_ends();
         self.registry.in_use.fetch_sub(1, Ordering::Release);
     }
 }

@@ -1,7 +1,7 @@
 //! The queue of a session's calls: one runs, a bounded number waits, first come first served.
 
 use super::{Session, TooManySessions};
-use crate::limits::Limits;
+use crate::limits::{Level, Limits, Spent};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -28,9 +28,29 @@ pub enum Refusal {
     /// There is no place for another session.
     #[error(transparent)]
     TooManySessions(#[from] TooManySessions),
+    /// As many calls wait or run as may.
+    #[error("{limit} calls wait or run, which is what `{}` allows", calls_of(*.level))]
+    TooManyCalls {
+        /// Whose calls they are.
+        level: Level,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// What may be used over time is used.
+    #[error(transparent)]
+    Spent(#[from] Spent),
     /// The call waited for longer than it may run.
     #[error("the call waited for its turn longer than `limits.deadline` allows: this user's other calls are slow")]
     WaitedTooLong,
+}
+
+/// The key that says how many calls of a level may wait or run.
+pub(crate) fn calls_of(level: Level) -> &'static str {
+    match level {
+        Level::User => "limits.queue_per_session",
+        Level::Tenant => "limits.tenant.calls",
+        Level::Host => "limits.calls",
+    }
 }
 
 /// It is this call's turn, until this is dropped.

@@ -1,0 +1,244 @@
+//! JSON Web Tokens of issuers that the configuration names (RFC 7519, RFC 8725).
+//!
+//! A token is believed if its signature is right, by a key of the issuer that it names and an algorithm that belongs to
+//! that key, if it is meant for this host (`aud`), and if it is valid now (`exp`, `nbf`). `alg: none` is no algorithm. A
+//! public key is never taken for a shared secret, since each key has its algorithms before a token is seen.
+
+use super::{Error, Tenants, User};
+use crate::config::{
+    KeyPath,
+    reader::{Section, duration, list, list_of, text},
+};
+use jsonwebtoken::{
+    Algorithm, AlgorithmFamily, DecodingKey, Validation,
+    dangerous::insecure_decode_claims,
+    decode, decode_header,
+    errors::ErrorKind,
+    jwk::{JwkSet, PublicKeyUse},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::{fs, path::Path, str::FromStr, time::Duration};
+
+/// Bytes of a shared secret, at least: as many as the hash of HS256 has (RFC 7518, 3.2).
+pub(super) const SECRET: usize = 32;
+/// Bytes of a claim that names somebody.
+const NAME: usize = 1024;
+
+/// Who signs tokens, and how they are checked.
+pub(super) struct Issuer {
+    name: String,
+    keys: Vec<Key>,
+    validation: Validation,
+    user_claim: String,
+    tenant: Place,
+}
+
+/// Where a token's tenant is told.
+enum Place {
+    /// Each of its tokens is this tenant's.
+    Tenant(u16),
+    /// In this claim.
+    Claim(String),
+}
+
+struct Key {
+    id: Option<String>,
+    algorithms: Vec<Algorithm>,
+    key: DecodingKey,
+}
+
+/// The claim by which an issuer is found. It is believed only once that issuer's key has verified the token.
+#[derive(Deserialize)]
+struct Signed {
+    iss: String,
+}
+
+impl Issuer {
+    /// Checks a token, and gives the user whom it names.
+    pub(super) fn user(issuers: &[Self], tenants: &Tenants, token: &str) -> Result<User, Error> {
+        let signed: Signed =
+            insecure_decode_claims(token).map_err(|_| Error::Invalid("it is no JWT with the claim `iss`"))?;
+        let issuer = issuers.iter().find(|issuer| issuer.name == signed.iss);
+        let issuer = issuer.ok_or(Error::Invalid("nobody here knows its issuer (`iss`)"))?;
+        let claims = issuer.verify(token)?;
+        let text = |claim: &str| match claims.get(claim) {
+            Some(Value::String(name)) if !name.is_empty() && name.len() <= NAME => Some(name.as_str()),
+            _ => None,
+        };
+        let subject =
+            text(&issuer.user_claim).ok_or(Error::Invalid("it has no text in the claim that names its user"))?;
+        let tenant = match &issuer.tenant {
+            Place::Tenant(tenant) => *tenant,
+            Place::Claim(claim) => {
+                let named = text(claim).and_then(|name| tenants.by_claim(name));
+                named.ok_or(Error::Invalid("it has no tenant of this host in the claim that names it"))?
+            }
+        };
+        Ok(User::verified(tenants.named(tenant), "jwt", &[&issuer.name, subject]))
+    }
+
+    fn verify(&self, token: &str) -> Result<Map<String, Value>, Error> {
+        let header = decode_header(token).map_err(|_| Error::Invalid("its header cannot be read"))?;
+        if header.crit.is_some() {
+            return Err(Error::Invalid("its header demands what is not known here (`crit`)"));
+        }
+        let fits = |key: &&Key| header.kid.is_none() || key.id.is_none() || key.id == header.kid;
+        let mut keys = self.keys.iter().filter(fits).filter(|key| key.algorithms.contains(&header.alg)).peekable();
+        if keys.peek().is_none() {
+            return Err(Error::Invalid("its issuer has no key of this id (`kid`) for its algorithm (`alg`)"));
+        }
+        let mut wrong = ErrorKind::InvalidSignature;
+        for key in keys {
+            let validation = Validation { algorithms: key.algorithms.clone(), ..self.validation.clone() };
+            match decode(token, &key.key, &validation) {
+                Ok(token) => return Ok(token.claims),
+                Err(error) => wrong = error.into_kind(),
+            }
+            // Another key may fit only if this one's signature did not.
+            if !matches!(wrong, ErrorKind::InvalidSignature) {
+                break;
+            }
+        }
+        Err(Error::Invalid(match wrong {
+            ErrorKind::InvalidSignature => "its signature is wrong",
+            ErrorKind::ExpiredSignature => "it has expired (`exp`)",
+            ErrorKind::ImmatureSignature => "it is not valid yet (`nbf`)",
+            ErrorKind::InvalidAudience => "it is for another audience (`aud`)",
+            ErrorKind::InvalidIssuer => "it is of another issuer (`iss`)",
+            ErrorKind::MissingRequiredClaim(_) => "it lacks one of the claims `exp`, `aud` and `iss`",
+            _ => "it is no valid JWT",
+        }))
+    }
+
+    /// What it calls itself in its tokens.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// An item of `identity.jwt`. Files are relative to the configuration's folder.
+    pub(super) fn read(mut section: Section<'_>, tenants: &Tenants, folder: &Path) -> Option<Self> {
+        let (path, problems) = (section.path().clone(), section.problems());
+        section.require("issuer");
+        section.require("audience");
+        let name = section.read("issuer", String::new(), text);
+        let audience = section.read("audience", Vec::new(), |value| match value {
+            Value::Array(_) => list_of(text)(value),
+            one => text(one).map(|one| vec![one]),
+        });
+        let algorithms = section.read("algorithms", None, |value| list_of(algorithm)(value).map(Some));
+        let leeway = section.read("leeway", Duration::from_secs(30), duration(Duration::ZERO));
+        let user_claim = section.read("user_claim", "sub".to_owned(), text);
+        let tenant = read_place(&mut section, tenants);
+        let sources = ["secret", "public_key", "jwks"];
+        let given: Vec<_> = sources.into_iter().filter(|source| section.has(source)).collect();
+        if given.len() != 1 {
+            let names = list(sources.into_iter());
+            problems.add(&path, format!("needs exactly one of {names}, and has {}", list(given.iter().copied())));
+        }
+        let secret = section.read("secret", None, |value| secret(value).map(Some));
+        let in_folder = |value: &Value| text(value).map(|file| Some(folder.join(file)));
+        let pem = section.read("public_key", None, in_folder);
+        let jwks = section.read("jwks", None, in_folder);
+        section.finish();
+        let found = match (secret, pem, jwks) {
+            (Some(secret), ..) => Ok(vec![Key::new(None, DecodingKey::from_secret(secret.as_bytes()))]),
+            (_, Some(file), _) => from_pem(&file).map_err(|why| (path.with("public_key"), why)),
+            (.., Some(file)) => from_jwks(&file).map_err(|why| (path.with("jwks"), why)),
+            _ => return None,
+        };
+        let mut keys = found.map_err(|(key, why): (KeyPath, String)| problems.add(&key, why)).ok()?;
+        if let Some(algorithms) = &algorithms {
+            keys.iter_mut().for_each(|key| key.algorithms.retain(|algorithm| algorithms.contains(algorithm)));
+            keys.retain(|key| !key.algorithms.is_empty());
+        }
+        if keys.is_empty() {
+            problems.add(&path.with("algorithms"), "none of them belongs to a key of this issuer");
+        }
+        let mut validation = Validation::default();
+        validation.set_required_spec_claims(&["exp", "aud", "iss"]);
+        validation.set_audience(&audience);
+        validation.set_issuer(&[&name]);
+        validation.validate_nbf = true;
+        validation.leeway = leeway.as_secs();
+        Some(Self { name, keys, validation, user_claim, tenant: tenant? })
+    }
+}
+
+fn read_place(section: &mut Section<'_>, tenants: &Tenants) -> Option<Place> {
+    let (path, problems) = (section.path().clone(), section.problems());
+    let named = section.read("tenant", None, |value| text(value).map(Some));
+    let claim = section.read("tenant_claim", None, |value| text(value).map(Some));
+    match (named, claim) {
+        (Some(_), Some(_)) => {
+            problems.add(&path, "has both `tenant` and `tenant_claim`: a token has one tenant");
+            None
+        }
+        (Some(name), None) => {
+            let tenant = tenants.by_name(&name);
+            if tenant.is_none() {
+                problems.add(&path.with("tenant"), format!("there is no tenant `{name}`"));
+            }
+            tenant.map(Place::Tenant)
+        }
+        (None, Some(claim)) => Some(Place::Claim(claim)),
+        (None, None) if tenants.only_one() => Some(Place::Tenant(0)),
+        (None, None) => {
+            problems.add(&path, "needs `tenant`, or the `tenant_claim` that names one, since there are several");
+            None
+        }
+    }
+}
+
+/// A shared secret. It is never repeated in a message.
+pub(super) fn secret(value: &Value) -> Result<String, String> {
+    match value {
+        Value::String(it) if it.len() >= SECRET => Ok(it.clone()),
+        Value::String(it) => Err(format!("must have {SECRET} bytes at least, and has {}: make it by chance", it.len())),
+        _ => Err(format!("must be a text of {SECRET} bytes at least")),
+    }
+}
+
+fn algorithm(value: &Value) -> Result<Algorithm, String> {
+    let name = text(value)?;
+    Algorithm::from_str(&name).map_err(|_| format!("`{name}` is no algorithm that can be verified here"))
+}
+
+impl Key {
+    fn new(id: Option<String>, key: DecodingKey) -> Self {
+        let algorithms = key.family().algorithms().to_vec();
+        Self { id, algorithms, key }
+    }
+}
+
+fn from_pem(file: &Path) -> Result<Vec<Key>, String> {
+    let pem = fs::read(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    let kinds = [DecodingKey::from_rsa_pem, DecodingKey::from_ec_pem, DecodingKey::from_ed_pem];
+    let key = kinds.into_iter().find_map(|kind| kind(&pem).ok());
+    let key = key.ok_or_else(|| format!("{} is no public key in PEM, of RSA, EC or Ed25519", file.display()))?;
+    Ok(vec![Key::new(None, key)])
+}
+
+fn from_jwks(file: &Path) -> Result<Vec<Key>, String> {
+    let json = fs::read(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    let set: JwkSet =
+        serde_json::from_slice(&json).map_err(|error| format!("{} is no JSON Web Key Set: {error}", file.display()))?;
+    let mut keys = Vec::new();
+    for jwk in &set.keys {
+        if jwk.common.public_key_use == Some(PublicKeyUse::Encryption) || !jwk.is_supported() {
+            continue;
+        }
+        let id = jwk.common.key_id.clone();
+        let key = DecodingKey::from_jwk(jwk).map_err(|error| format!("{}: a key of it: {error}", file.display()))?;
+        // Whoever publishes a secret has none.
+        if key.family() == AlgorithmFamily::Hmac {
+            return Err(format!("{} has a shared secret, which must not be in a set of public keys", file.display()));
+        }
+        let mut key = Key::new(id, key);
+        if let Some(only) = jwk.common.key_algorithm.and_then(|it| Algorithm::from_str(&format!("{it:?}")).ok()) {
+            key.algorithms = vec![only];
+        }
+        keys.push(key);
+    }
+    if keys.is_empty() { Err(format!("{} has no key to verify with", file.display())) } else { Ok(keys) }
+}

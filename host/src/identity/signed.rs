@@ -1,0 +1,155 @@
+//! Session cookies that Carrel itself signs.
+//!
+//! `POST /session` gives one to whoever is verified by another credential, and, where the configuration has it so, to
+//! anybody: each gets a user of their own. The cookie is a JWT, signed with a secret of the host's (HS256); nothing is
+//! kept of it. The first secret signs, all of them verify: so secrets can be exchanged without anybody noticing, and
+//! taking one away ends all cookies that it has signed.
+
+use super::{Error, Tenants, User, jwt::secret};
+use crate::config::reader::{Section, boolean, duration, list_of, text};
+use cookie::{Cookie, SameSite};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use uuid::Uuid;
+
+/// Whom a cookie is meant for: no token of anybody else's is taken for one.
+const AUDIENCE: &str = "carrel-session";
+
+/// `identity.cookies`.
+pub(super) struct Cookies {
+    /// The first one signs.
+    secrets: Vec<Secret>,
+    lifetime: Duration,
+    same_site: SameSite,
+    /// Only over TLS; if it is not said, as the request came.
+    secure: Option<bool>,
+    /// The tenant of whoever has no credential at all; none, if nobody gets a cookie then.
+    anonymous: Option<u16>,
+}
+
+struct Secret {
+    /// Which one it is: a hash, of which nothing can be told.
+    id: String,
+    sign: EncodingKey,
+    verify: DecodingKey,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    aud: String,
+    /// The user's id.
+    sub: String,
+    /// The tenant's name.
+    tenant: String,
+    iat: u64,
+    exp: u64,
+}
+
+/// A cookie that was issued.
+pub(crate) struct Issued {
+    /// Whose it is.
+    pub(crate) user: User,
+    /// The header `Set-Cookie`.
+    pub(crate) header: String,
+    /// How long it is valid.
+    pub(crate) lifetime: Duration,
+}
+
+impl Cookies {
+    /// Whose a cookie is.
+    pub(super) fn user(&self, tenants: &Tenants, value: &str) -> Result<User, Error> {
+        let wrong = Error::Invalid("the session cookie is none of this host's");
+        let header = decode_header(value).map_err(|_| wrong)?;
+        let secret = self.secrets.iter().find(|secret| header.kid.as_deref() == Some(&secret.id)).ok_or(wrong)?;
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.set_required_spec_claims(&["exp", "aud", "sub"]);
+        validation.set_audience(&[AUDIENCE]);
+        validation.leeway = 0;
+        let claims = decode::<Claims>(value, &secret.verify, &validation).map_err(|error| match error.kind() {
+            jsonwebtoken::errors::ErrorKind::ExpiredSignature => Error::Invalid("the session cookie has expired"),
+            _ => wrong,
+        })?;
+        let tenant = tenants.by_name(&claims.claims.tenant).ok_or(wrong)?;
+        User::from_id(tenant, &claims.claims.sub).ok_or(wrong)
+    }
+
+    /// A cookie for a user, or for a new one. `None`: only who has another credential gets one.
+    pub(super) fn issue(&self, tenants: &Tenants, user: Option<User>, name: &str, over_tls: bool) -> Option<Issued> {
+        let user = match user {
+            Some(user) => user,
+            None => {
+                let chance: u128 = rand::random();
+                User::verified(tenants.named(self.anonymous?), "anonymous", &[&Uuid::from_u128(chance).to_string()])
+            }
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let claims = Claims {
+            aud: AUDIENCE.into(),
+            sub: user.to_string(),
+            tenant: tenants.named(user.tenant()).1.to_owned(),
+            iat: now,
+            exp: now + self.lifetime.as_secs(),
+        };
+        let secret = self.secrets.first()?;
+        let header = Header { kid: Some(secret.id.clone()), ..Header::new(Algorithm::HS256) };
+        let value = encode(&header, &claims, &secret.sign).ok()?;
+        Some(Issued { user, header: self.header(name, value, self.lifetime, over_tls), lifetime: self.lifetime })
+    }
+
+    /// The header that takes a cookie away.
+    pub(super) fn expire(&self, name: &str, over_tls: bool) -> String {
+        self.header(name, String::new(), Duration::ZERO, over_tls)
+    }
+
+    fn header(&self, name: &str, value: String, lifetime: Duration, over_tls: bool) -> String {
+        let age = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        Cookie::build((name, value))
+            .path("/")
+            .max_age(cookie::time::Duration::seconds(age))
+            .http_only(true)
+            .same_site(self.same_site)
+            // Browsers take no `SameSite=None` without it.
+            .secure(self.same_site == SameSite::None || self.secure.unwrap_or(over_tls))
+            .to_string()
+    }
+
+    pub(super) fn read(mut section: Section<'_>, tenants: &Tenants) -> Option<Self> {
+        let (path, problems) = (section.path().clone(), section.problems());
+        section.require("secrets");
+        let secrets = section.read("secrets", Vec::new(), list_of(secret));
+        let lifetime = section.read("lifetime", Duration::from_secs(12 * 60 * 60), duration(Duration::from_secs(1)));
+        let same_site = section.read("same_site", SameSite::Lax, |value| match text(value)?.as_str() {
+            "lax" => Ok(SameSite::Lax),
+            "strict" => Ok(SameSite::Strict),
+            "none" => Ok(SameSite::None),
+            other => Err(format!("must be `lax`, `strict` or `none`, and is {other:?}")),
+        });
+        let secure = section.read("secure", None, |value| match value {
+            Value::String(auto) if auto == "auto" => Ok(None),
+            value => boolean(value).map(Some).map_err(|why| format!("{why}, or `auto`")),
+        });
+        let named = section.read("anonymous", None, |value| match value {
+            Value::Bool(false) => Ok(None),
+            value => text(value).map(Some),
+        });
+        section.finish();
+        let anonymous = named.as_ref().and_then(|name| tenants.by_name(name));
+        if let (Some(name), None) = (&named, anonymous) {
+            problems.add(&path.with("anonymous"), format!("there is no tenant `{name}`"));
+        }
+        if secrets.is_empty() {
+            return None;
+        }
+        let secrets = secrets.iter().map(|secret| Secret {
+            id: blake3::derive_key("carrel 2026-11-23 id of a cookie secret", secret.as_bytes())[..8]
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+            sign: EncodingKey::from_secret(secret.as_bytes()),
+            verify: DecodingKey::from_secret(secret.as_bytes()),
+        });
+        Some(Self { secrets: secrets.collect(), lifetime, same_site, secure, anonymous })
+    }
+}

@@ -1,0 +1,151 @@
+//! Everybody is verified: which credential of a request counts.
+//!
+//! The order is that of `open`. Only kinds that the configuration has are looked at, and each at most once: a request
+//! with two cookies of one name, or two `Authorization` headers, is of nobody, since whoever put the second one there
+//! may be somebody else.
+
+use super::{
+    API_KEY, COOKIE, Error, KeyHash, TenantConfig, Tenants, User,
+    jwt::Issuer,
+    number,
+    signed::{Cookies, Issued},
+};
+use crate::config::reader::{Section, list_of};
+use cookie::Cookie;
+use http::{HeaderMap, header};
+use serde_json::Value;
+use std::path::Path;
+
+/// What is verified, and how.
+pub struct Verified {
+    tenants: Tenants,
+    issuers: Vec<Issuer>,
+    api_keys: Vec<(KeyHash, u16)>,
+    cookies: Option<Cookies>,
+}
+
+const REQUIRED: &str = "send an `Authorization: Bearer` header with a JWT or an API key, an `X-API-Key` header, or a \
+                        session cookie of this host, whichever its operator gave you";
+
+impl Verified {
+    pub(super) fn user(&self, headers: &HeaderMap) -> Result<User, Error> {
+        if let Some(user) = self.by_cookie(headers)? {
+            return Ok(user);
+        }
+        self.by_header(headers)?.ok_or(Error::Required(REQUIRED))
+    }
+
+    fn by_cookie(&self, headers: &HeaderMap) -> Result<Option<User>, Error> {
+        let Some(cookies) = &self.cookies else { return Ok(None) };
+        let mut found = None;
+        for header in headers.get_all(header::COOKIE) {
+            let text = header.to_str().map_err(|_| Error::Invalid("the cookies have characters that are no ASCII"))?;
+            for cookie in Cookie::split_parse(text).flatten().filter(|cookie| cookie.name() == COOKIE) {
+                if found.replace(cookie.value().to_owned()).is_some() {
+                    return Err(Error::Invalid("there are two session cookies"));
+                }
+            }
+        }
+        found.map(|value| cookies.user(&self.tenants, &value)).transpose()
+    }
+
+    fn by_header(&self, headers: &HeaderMap) -> Result<Option<User>, Error> {
+        if let Some(value) = only(headers, header::AUTHORIZATION.as_str())? {
+            let (scheme, credential) = value.split_once(' ').unwrap_or((value, ""));
+            if !scheme.eq_ignore_ascii_case("bearer") {
+                return Err(Error::Invalid("only the scheme Bearer is verified here"));
+            }
+            let credential = credential.trim_matches(' ');
+            if credential.matches('.').count() == 2 && !self.issuers.is_empty() {
+                return Issuer::user(&self.issuers, &self.tenants, credential).map(Some);
+            }
+            return self.by_key(credential).map(Some);
+        }
+        only(headers, API_KEY)?.map(|key| self.by_key(key)).transpose()
+    }
+
+    fn by_key(&self, key: &str) -> Result<User, Error> {
+        let hash = KeyHash::of(key);
+        // Each is compared, in constant time, whichever it is.
+        let found =
+            self.api_keys.iter().fold(None, |found, (it, tenant)| if *it == hash { Some(*tenant) } else { found });
+        let tenant = found.ok_or(Error::Invalid("the API key is none of this host's"))?;
+        Ok(User::verified(self.tenants.named(tenant), "key", &[&hash.to_string()]))
+    }
+
+    pub(super) fn gives_cookies(&self) -> bool {
+        self.cookies.is_some()
+    }
+
+    pub(super) fn issue(&self, headers: &HeaderMap) -> Option<Result<Issued, Error>> {
+        let cookies = self.cookies.as_ref()?;
+        // What is said in so many words comes before what a browser sends of itself.
+        let user = match self.by_header(headers) {
+            Ok(None) => self.by_cookie(headers),
+            other => other,
+        };
+        let issued = match user {
+            Ok(user) => cookies.issue(&self.tenants, user, COOKIE, over_tls(headers)).ok_or(Error::Required(REQUIRED)),
+            Err(error) => Err(error),
+        };
+        Some(issued)
+    }
+
+    pub(super) fn expire(&self, headers: &HeaderMap) -> Option<String> {
+        Some(self.cookies.as_ref()?.expire(COOKIE, over_tls(headers)))
+    }
+
+    pub(super) fn read(mut section: Section<'_>, all: &mut [TenantConfig], folder: &Path) -> Self {
+        let (path, problems) = (section.path().clone(), section.problems());
+        let own_keys = section.read("api_keys", Vec::new(), list_of(KeyHash::read));
+        match all {
+            [only] if only.key.is_root() => only.api_keys = own_keys,
+            _ if own_keys.is_empty() => {}
+            _ => problems.add(&path.with("api_keys"), "belong to a tenant: put them into its `api_keys`"),
+        }
+        let tenants = Tenants::new(all);
+        let mut issuers: Vec<Issuer> = Vec::new();
+        let items = match section.take("jwt") {
+            None => Vec::new(),
+            Some(Value::Array(items)) => items,
+            Some(one) => vec![one],
+        };
+        for (index, item) in items.into_iter().enumerate() {
+            let key = path.with("jwt").with(index.to_string());
+            let Some(issuer) = Issuer::read(Section::new(key.clone(), item, problems), &tenants, folder) else {
+                continue;
+            };
+            if issuers.iter().any(|other| other.name() == issuer.name()) {
+                problems.add(&key.with("issuer"), "is there twice: put its keys together, in a `jwks`");
+            }
+            issuers.push(issuer);
+        }
+        let has_cookies = section.has("cookies");
+        let cookies = section.section("cookies");
+        let cookies = if has_cookies { Cookies::read(cookies, &tenants) } else { None };
+        section.finish();
+        let numbered = all.iter().enumerate().filter_map(|(position, tenant)| Some((number(position)?, tenant)));
+        let api_keys: Vec<_> =
+            numbered.flat_map(|(number, tenant)| tenant.api_keys.iter().map(move |hash| (*hash, number))).collect();
+        if issuers.is_empty() && api_keys.is_empty() && cookies.is_none() && problems.is_empty() {
+            problems.add(&path, "verifies nobody: it needs `jwt`, `api_keys` or `cookies`, or to be `open`");
+        }
+        Self { tenants, issuers, api_keys, cookies }
+    }
+}
+
+/// A header that may be there once.
+fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Error> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Error::Invalid("a header with a credential is there twice"));
+    }
+    let value = value.to_str().map_err(|_| Error::Invalid("a credential has characters that are no ASCII"))?;
+    Ok(Some(value.trim_matches(' ')))
+}
+
+/// Whether the proxy in front says that the caller came over TLS.
+fn over_tls(headers: &HeaderMap) -> bool {
+    headers.get("x-forwarded-proto").is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"))
+}
