@@ -20,6 +20,7 @@ use std::{
     },
     time::Instant,
 };
+use tokio::sync::Notify;
 
 /// A host that has checked its configuration, loaded its guests, and tried each function once.
 pub struct Host {
@@ -28,6 +29,7 @@ pub struct Host {
     shared: Arc<Shared>,
     registry: Arc<Registry>,
     draining: AtomicBool,
+    stop: Notify,
     openapi: String,
     metrics: Metrics,
 }
@@ -51,11 +53,14 @@ impl Host {
         let catalog = Catalog::load(&config, &engine, &lane).await?;
         unknown_functions(&config, &catalog).map_err(|problems| config.source.error(problems))?;
         let memory = Memory::new(config.limits.memory);
-        let tenants = config.tenants.iter().map(|it| Arc::new(Tenant::new(it, catalog.functions(), &memory)));
-        let tenants = tenants.collect();
+        let mut metrics = Metrics::new();
+        let tenants = config.tenants.iter();
+        let tenants: Vec<_> = tenants
+            .map(|it| Arc::new(Tenant::new(it, catalog.functions(), &memory, metrics.of_tenant(&it.name))))
+            .collect();
         let shared = Arc::new(Shared {
             catalog,
-            tenants,
+            tenants: tenants.clone(),
             limits: config.limits.clone(),
             policy: config.sessions.clone(),
             lane,
@@ -64,9 +69,9 @@ impl Host {
         });
         try_out(&shared).await.map_err(|problems| config.source.error(problems))?;
         let registry = Registry::new(shared.clone());
-        let metrics = Metrics::new(registry.clone(), engine.clone());
-        let (draining, openapi) = (AtomicBool::new(false), String::new());
-        let mut host = Self { config, engine, shared, registry, draining, openapi, metrics };
+        metrics.look_at(registry.clone(), tenants, engine.clone());
+        let (draining, stop, openapi) = (AtomicBool::new(false), Notify::new(), String::new());
+        let mut host = Self { config, engine, shared, registry, draining, stop, openapi, metrics };
         host.openapi = openapi_of(&host);
         Ok(Arc::new(host))
     }
@@ -111,6 +116,16 @@ impl Host {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Somebody wants the host to stop.
+    pub(crate) fn stop(&self) {
+        self.stop.notify_one();
+    }
+
+    /// Ends when somebody wants the host to stop.
+    pub async fn stopped(&self) {
+        self.stop.notified().await;
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -118,6 +133,11 @@ impl Host {
     /// The figures, in Prometheus' text format.
     pub fn metrics(&self) -> String {
         self.metrics.text()
+    }
+
+    /// A request to a function was answered with an error.
+    pub(crate) fn failed(&self, tenant: Option<&str>, code: &'static str) {
+        self.metrics.failed(tenant, code);
     }
 
     pub(crate) fn openapi(&self) -> String {

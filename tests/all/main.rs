@@ -2,6 +2,8 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod admin;
+mod bill;
 mod cli;
 mod config;
 mod connections;

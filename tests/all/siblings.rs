@@ -28,7 +28,7 @@ async fn a_sibling_that_uses_all_it_gets_leaves_its_caller_enough_to_answer() {
     let said = spins.user("alice").at("/hostile").call(call("h1", json!({"do": "spin"}))).await.ok();
     assert!(said["said"].as_str().is_some_and(|said| said.contains("fuel_exhausted")), "{said}");
 
-    let waits = two().set("limits.deadline", "300ms").set("limits.fuel_per_call", "9000G").start().await;
+    let waits = two().set("limits.deadline", "1500ms").set("limits.fuel_per_call", "9000G").start().await;
     for slow in [json!({"do": "sleep", "milliseconds": 60_000}), json!({"do": "spin"})] {
         let waits = waits.user("alice").at("/hostile").call(call("h1", slow)).await.ok();
         assert!(waits["said"].as_str().is_some_and(|said| said.contains("deadline_exceeded")), "{waits}");

@@ -281,7 +281,8 @@ pub struct Reply {
 }
 
 impl Reply {
-    async fn read(response: http::Response<Body>) -> Self {
+    /// What a router gave.
+    pub async fn read(response: http::Response<Body>) -> Self {
         let (parts, body) = response.into_parts();
         let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         Self { status: parts.status, headers: parts.headers, body }

@@ -1,10 +1,18 @@
 //! `carrel serve`
 
 use super::{ConfigFile, Error, runtime, say, start, threads};
-use crate::{Host, config::Config, http, identity::Identity};
+use crate::{
+    Host,
+    config::{Admin, Config},
+    http,
+    identity::Identity,
+};
 use clap::Args;
 use std::{process::ExitCode, sync::Arc};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -47,10 +55,16 @@ async fn listen(host: Arc<Host>, threads: usize) -> Result<ExitCode, Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(unavailable)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(unavailable)?;
     announce(&host, &address.to_string(), threads);
+    let operators = match &host.config().admin {
+        Some(admin) => Some(tokio::spawn(listen_for_operator(host.clone(), bind_admin(admin).await?))),
+        None => None,
+    };
+    let asked = host.clone();
     let shutdown = async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = asked.stopped() => {}
         }
         // Whoever asks a second time does not want to wait.
         tokio::spawn(async move {
@@ -63,6 +77,9 @@ async fn listen(host: Arc<Host>, threads: usize) -> Result<ExitCode, Error> {
         });
     };
     let left = http::serve(listener, host.clone(), http::app(host.clone()), shutdown).await;
+    if let Some(operators) = operators {
+        operators.abort();
+    }
     if left > 0 {
         let timeout = humantime::format_duration(host.config().general.drain_timeout);
         return Err(Error::Other(format!(
@@ -70,6 +87,29 @@ async fn listen(host: Arc<Host>, threads: usize) -> Result<ExitCode, Error> {
         )));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The operator's listener. Others than this machine reach it only with a token.
+async fn bind_admin(admin: &Admin) -> Result<TcpListener, Error> {
+    let Admin { host, port, token } = admin;
+    let listener = http::bind(host, *port).await.map_err(|error| {
+        Error::Other(format!("cannot listen on {host}:{port}: {error}; `admin` in the configuration chooses another"))
+    })?;
+    let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;
+    if !address.ip().is_loopback() && token.is_none() {
+        return Err(Error::Usage(format!(
+            "{address} can be reached from elsewhere, and whoever reaches it could do all that an operator can: give \
+             `admin` a `token`, as `carrel key` makes it, or let it listen on localhost"
+        )));
+    }
+    say(&format!("the operator's routes are on http://{address}: /tenants, /sessions, /drain, /metrics"));
+    Ok(listener)
+}
+
+async fn listen_for_operator(host: Arc<Host>, listener: TcpListener) {
+    if let Err(error) = axum::serve(listener, http::admin(host)).await {
+        tracing::error!("the operator's listener has ended: {error}");
+    }
 }
 
 /// What is served, where, and with which limits.

@@ -7,16 +7,18 @@
 //!
 //! # Layout
 //!
-//! * [`Config`] and [`General`], here; [`FrontEnd`]; [`Limits`], [`Policy`], [`Identity`] and
+//! * [`Config`] and [`General`], here; [`FrontEnd`]; [`Admin`]; [`Limits`], [`Policy`], [`Identity`] and
 //!   [`TenantConfig`] read their own sections.
 //! * `reader`: sections, key by key. `yaml`: the parser. [`Problem`], [`Error`]: what is wrong, and where.
 
+mod admin;
 mod front_end;
 mod problem;
 pub(crate) mod reader;
 mod variables;
 mod yaml;
 
+pub use admin::Admin;
 pub(crate) use front_end::FORMS;
 pub use front_end::{Cors, Endpoint, FrontEnd, Method};
 pub use problem::{Error, KeyPath, Problem};
@@ -55,6 +57,8 @@ pub struct Config {
     pub identity: Identity,
     /// `tenants`; one, if none are given.
     pub tenants: Vec<TenantConfig>,
+    /// `admin`; none, if the operator has no listener.
+    pub admin: Option<Admin>,
     /// `functions`, in the file's order, and the workflow at the end.
     pub functions: Vec<FunctionConfig>,
     /// NAT keys that are given and mean nothing here, for a note at start.
@@ -215,12 +219,13 @@ impl Config {
         let sessions = Policy::read(top.section("sessions"));
         let mut tenants = TenantConfig::read_all(&mut top, &limits);
         let identity = Identity::read(&mut top, &mut tenants, folder);
+        let admin = Admin::read(&mut top);
         let functions = read_functions(&mut top);
         for key in NAT_ONLY {
             ignored.extend(top.ignore(key));
         }
         top.finish();
-        Self { source, general, guests, guest_cache, limits, sessions, identity, tenants, functions, ignored }
+        Self { source, general, guests, guest_cache, limits, sessions, identity, tenants, admin, functions, ignored }
     }
 }
 

@@ -4,7 +4,8 @@
 //! goes back as it is.
 
 use super::{
-    error::{DROPPED, Error, FUEL, dropped_header},
+    bill,
+    error::{DROPPED, Error, dropped_header},
     invalid_input::LARGE,
     json,
 };
@@ -14,11 +15,11 @@ use crate::{
     identity,
     instance::Emitter,
     limits::{Limits, within},
-    session::{Answer, Failure, Handle},
+    session::{Answer, Failure, Handle, Tenant},
 };
 use axum::{body::Body, extract::State};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::{pin::pin, sync::Arc, time::Instant};
 
@@ -35,13 +36,14 @@ pub(super) struct Route {
 pub(super) struct Admitted {
     pub(super) handle: Handle,
     pub(super) input: Arc<String>,
+    pub(super) tenant: Arc<Tenant>,
 }
 
 pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Body>) -> Result<Response<Body>, Error> {
-    let Admitted { handle, input } = route.admit(request).await?;
+    let Admitted { handle, input, tenant } = route.admit(request).await?;
     let emitter = Emitter::new(None, handle.session().limits().output_size);
     let answer = handle.call(route.position, input.clone(), emitter).await;
-    route.respond(answer, &input)
+    route.respond(answer, &input).map_err(|error| route.count(Some(&tenant), error))
 }
 
 impl Route {
@@ -49,8 +51,23 @@ impl Route {
         &self.host.catalog().functions()[self.position]
     }
 
-    /// Reads a request, and finds its user's session.
+    /// An error that is about to be answered is counted.
+    pub(super) fn count(&self, tenant: Option<&Arc<Tenant>>, error: Error) -> Error {
+        self.host.failed(tenant.map(|tenant| &**tenant.name()), error.code());
+        error
+    }
+
+    /// Reads a request, and finds its user's session. What is refused is counted.
     pub(super) async fn admit(&self, request: Request<Body>) -> Result<Admitted, Error> {
+        let mut tenant = None;
+        match (self.let_in(request, &mut tenant).await, tenant) {
+            (Ok((handle, input)), Some(tenant)) => Ok(Admitted { handle, input: input.into(), tenant }),
+            (Ok(_), None) => Err(Error::internal()),
+            (Err(error), tenant) => Err(self.count(tenant.as_ref(), error)),
+        }
+    }
+
+    async fn let_in(&self, request: Request<Body>, whose: &mut Option<Arc<Tenant>>) -> Result<(Handle, String), Error> {
         if self.host.is_draining() {
             return Err(Error::draining());
         }
@@ -61,15 +78,15 @@ impl Route {
         if let (Err(error), true) = (&user, identity.is_verified()) {
             return Err(Error::no_user(error));
         }
-        let tenant = user.as_ref().ok().map(|user| self.host.tenant(*user));
-        if tenant.is_some_and(|tenant| !tenant.may_call(self.position)) {
+        *whose = user.as_ref().ok().map(|user| self.host.tenant(*user).clone());
+        if whose.as_ref().is_some_and(|tenant| !tenant.may_call(self.position)) {
             return Err(Error::forbidden(&self.function().name));
         }
-        let limits = tenant.map_or(self.host.limits(), |tenant| tenant.limits());
+        let limits = whose.as_ref().map_or(self.host.limits(), |tenant| tenant.limits());
         let input = if self.has_body { Self::input(limits, &parts.headers, body).await? } else { "null".to_owned() };
         let user = user.map_err(|error| self.no_user(&error, &input))?;
         let handle = self.host.registry().session(user).map_err(|refusal| Error::refused(&refusal))?;
-        Ok(Admitted { handle, input: input.into() })
+        Ok((handle, input))
     }
 
     async fn input(limits: &Limits, headers: &HeaderMap, body: Body) -> Result<String, Error> {
@@ -100,9 +117,9 @@ impl Route {
 
     pub(super) fn respond(&self, answer: Answer, input: &str) -> Result<Response<Body>, Error> {
         let Answer { result, dropped, bill } = answer;
-        let output = result.map_err(|failure| self.error(failure, &dropped, input).fuel(bill.fuel))?;
+        let output = result.map_err(|failure| self.error(failure, &dropped, input).bill(bill))?;
         let mut response = json(StatusCode::OK, output);
-        response.headers_mut().insert(FUEL, HeaderValue::from(bill.fuel));
+        bill::write(&bill, response.headers_mut());
         if let Some(dropped) = dropped_header(&dropped) {
             response.headers_mut().insert(DROPPED, dropped);
         }

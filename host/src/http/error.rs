@@ -6,20 +6,18 @@
 //!
 //! The body of a 422 is NAT's to the byte, and has no room for a code. So every error has its code as a header as well.
 
-use super::{invalid_input, json};
+use super::{bill, invalid_input, json};
 use crate::{
     function::schema::Schema,
     identity,
     limits::Level,
-    session::{Failure, Refusal, TooManySessions, calls_of},
+    session::{Bill, Failure, Refusal, TooManySessions, calls_of},
 };
 use axum::{body::Body, response::IntoResponse};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value};
 use std::{sync::Arc, time::Duration};
 
-/// The header with the fuel that a call used.
-pub(super) const FUEL: HeaderName = HeaderName::from_static("carrel-fuel");
 /// The header with the functions that lost what they held for the user.
 pub(super) const DROPPED: HeaderName = HeaderName::from_static("carrel-dropped");
 /// The header that has an error's code.
@@ -39,7 +37,7 @@ pub(super) struct Error {
     /// Boxed, since a `Result` is as large as its error.
     body: Box<Map<String, Value>>,
     retry_after: Option<Duration>,
-    fuel: Option<u64>,
+    bill: Option<Box<Bill>>,
     dropped: Option<HeaderValue>,
     /// All is as it was before the call.
     undone: bool,
@@ -50,7 +48,7 @@ impl Error {
         let mut body = Map::new();
         body.insert("detail".into(), detail.into());
         body.insert("code".into(), code.into());
-        Self { status, code, body: Box::new(body), retry_after: None, fuel: None, dropped: None, undone: false }
+        Self { status, code, body: Box::new(body), retry_after: None, bill: None, dropped: None, undone: false }
     }
 
     fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
@@ -152,6 +150,20 @@ impl Error {
         }
     }
 
+    /// Who is not let in where the operator is.
+    pub(super) fn not_the_operator(by_token: bool) -> Self {
+        let detail = if by_token {
+            "the operator's token is missing or wrong: send `Authorization: Bearer <token>`"
+        } else {
+            "only requests to this machine itself are answered, and none that web pages cause"
+        };
+        Self::new(if by_token { StatusCode::UNAUTHORIZED } else { StatusCode::FORBIDDEN }, "not_the_operator", detail)
+    }
+
+    pub(super) fn session_in_use() -> Self {
+        Self::new(StatusCode::CONFLICT, "session_in_use", "a call uses this session: drop it when it has ended")
+    }
+
     pub(super) fn forbidden(function: &str) -> Self {
         let detail = format!("this tenant may not call the function `{function}`");
         Self::new(StatusCode::FORBIDDEN, "function_forbidden", detail).setting(Some("tenants.*.functions"))
@@ -212,9 +224,14 @@ impl Error {
     }
 
     /// With what the call used all the same.
-    pub(super) fn fuel(mut self, fuel: u64) -> Self {
-        self.fuel = Some(fuel);
+    pub(super) fn bill(mut self, bill: Bill) -> Self {
+        self.bill = Some(Box::new(bill));
         self
+    }
+
+    /// What went wrong, for programs.
+    pub(super) fn code(&self) -> &'static str {
+        self.code
     }
 
     /// As the last event of a stream that has already begun.
@@ -233,8 +250,8 @@ impl IntoResponse for Error {
             let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
-        if let Some(fuel) = self.fuel {
-            headers.insert(FUEL, HeaderValue::from(fuel));
+        if let Some(bill) = self.bill {
+            bill::write(&bill, headers);
         }
         if let Some(dropped) = self.dropped {
             headers.insert(DROPPED, dropped);

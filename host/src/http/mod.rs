@@ -4,11 +4,14 @@
 //!
 //! * [`app`]: the router, apart from any socket. [`serve`]: a socket, and a shutdown that drains. `progress`: whether
 //!   anything comes of a connection.
-//! * `call`: a route to a function, from bytes to bytes. `stream`: the same, as server-sent events.
+//! * `call`: a route to a function, from bytes to bytes. `stream`: the same, as server-sent events. `bill`: what a call
+//!   has cost, as headers.
 //! * `error`: every error's status, code and body. `invalid_input`: NAT's list of wrong fields; `json`: where JSON is
 //!   broken.
-//! * `session`, `monitor`, `openapi`, `docs`: the host's own routes.
+//! * `session`, `monitor`, `openapi`, `docs`: the host's own routes. [`admin`]: the operator's.
 
+mod admin;
+mod bill;
 mod call;
 mod docs;
 mod error;
@@ -21,6 +24,7 @@ mod server;
 mod session;
 mod stream;
 
+pub use admin::admin;
 pub(crate) use openapi::describe as openapi_of;
 pub use server::{bind, serve};
 
@@ -57,10 +61,13 @@ pub(crate) fn endpoints(host: &Host) -> Vec<Endpoint> {
 pub fn app(host: Arc<Host>) -> Router {
     let mut router = Router::new()
         .route("/health", get(health))
-        .route("/metrics", get(metrics))
         .route("/openapi.json", get(openapi::get))
         .merge(docs::routes())
         .with_state(host.clone());
+    // Where the operator has a listener, the figures are there.
+    if host.config().admin.is_none() {
+        router = router.merge(Router::new().route("/metrics", get(metrics)).with_state(host.clone()));
+    }
     if host.config().identity.gives_cookies() {
         let routes = on(MethodFilter::POST, session::issue).on(MethodFilter::DELETE, session::end);
         router = router.merge(Router::new().route("/session", routes).with_state(host.clone()));
@@ -109,7 +116,8 @@ async fn metrics(State(host): State<Arc<Host>>) -> Response<Body> {
 fn known_paths(host: &Host) -> HashSet<String> {
     let monitor = host.config().general.enable_per_user_monitoring.then_some("/monitor/users");
     let session = host.config().identity.gives_cookies().then_some("/session");
-    let own = ["/health", "/metrics", "/openapi.json", "/docs"].into_iter().chain(monitor).chain(session);
+    let metrics = host.config().admin.is_none().then_some("/metrics");
+    let own = ["/health", "/openapi.json", "/docs"].into_iter().chain(metrics).chain(monitor).chain(session);
     let own = own.map(str::to_owned);
     let routes = endpoints(host).into_iter().flat_map(|it| FORMS.map(|form| format!("{}{form}", it.path)));
     own.chain(routes).collect()

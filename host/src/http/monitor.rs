@@ -55,7 +55,7 @@ pub(super) async fn users(
     Ok(json(StatusCode::OK, body))
 }
 
-fn user(seen: &Seen, now: Timestamp, functions: usize) -> Value {
+pub(super) fn user(seen: &Seen, now: Timestamp, functions: usize) -> Value {
     let account = seen.session.account();
     let holds = seen.session.holds();
     let created = Timestamp::try_from(account.created()).unwrap_or(now);
@@ -86,6 +86,7 @@ fn user(seen: &Seen, now: Timestamp, functions: usize) -> Value {
             "parked_bytes": holds.parked_bytes,
         },
         "fuel": account.fuel(),
+        "traps": account.stops(),
     })
 }
 

@@ -32,7 +32,9 @@ pub(crate) fn describe(host: &Host) -> String {
     paths.insert("/health".into(), json!({"get": own("Health", "Whether the host takes requests.", JSON, &health())}));
     let metrics =
         own("Metrics", "What the host counts, in Prometheus' text format.", METRICS, &json!({"type": "string"}));
-    paths.insert("/metrics".into(), json!({"get": metrics}));
+    if host.config().admin.is_none() {
+        paths.insert("/metrics".into(), json!({"get": metrics}));
+    }
     if host.config().general.enable_per_user_monitoring {
         let mut get = own("Users", "What each live user has used.", JSON, &json!({"type": "object"}));
         get["parameters"] =

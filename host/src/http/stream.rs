@@ -4,14 +4,20 @@
 //! the form that NAT gives the output of a workflow. A call that fails before it has emitted anything is answered like
 //! any other call, with its own status; one that fails later ends the stream with an event named `error`.
 //!
+//! What the call has cost is a comment of the last event.
+//!
 //! `{path}/stream` and `{path}/full` are the same here: in NAT they differ in how they tell the steps of its tracing,
 //! which Carrel does not have.
 
 use super::{
+    bill,
     call::{Admitted, Route},
     error::Error,
 };
-use crate::{instance::Emitter, session::Answer};
+use crate::{
+    instance::Emitter,
+    session::{Answer, Tenant},
+};
 use axum::{
     body::Body,
     extract::State,
@@ -32,26 +38,27 @@ use tokio::{
 const WAITING: usize = 16;
 
 pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Body>) -> Result<Response<Body>, Error> {
-    let Admitted { handle, input } = route.admit(request).await?;
+    let Admitted { handle, input, tenant } = route.admit(request).await?;
+    let failed = |error| route.count(Some(&tenant), error);
     let (sender, mut chunks) = mpsc::channel(WAITING);
     let emitter = Emitter::new(Some(sender), handle.session().limits().output_size);
     // Whoever goes away while the call waits is not called for; once it runs, it is a task of its own, which ends with
     // this one.
     let ready = match handle.turn().await {
         Ok(ready) => ready,
-        Err(refused) => return route.respond(refused, &input),
+        Err(refused) => return route.respond(refused, &input).map_err(failed),
     };
     let mut call = Calling(tokio::spawn(ready.run(route.position, input.clone(), emitter)));
     // The call's end drops the sender, so that the first of both is seen here.
     let Some(first) = chunks.recv().await else {
-        let answer = (&mut call.0).await.map_err(|_| Error::internal())?;
+        let answer = (&mut call.0).await.map_err(|_| failed(Error::internal()))?;
         let last = match answer.result {
-            Ok(output) => value(&output),
-            Err(_) => return route.respond(answer, &input),
+            Ok(output) => value(&output).comment(bill::line(&answer.bill)),
+            Err(_) => return route.respond(answer, &input).map_err(failed),
         };
         return Ok(Sse::new(stream::iter([Ok::<_, Infallible>(last)])).into_response());
     };
-    let state = Streaming { first: Some(first), chunks, call: Some(call), route, input };
+    let state = Streaming { first: Some(first), chunks, call: Some(call), route, input, tenant };
     let events = stream::unfold(state, |mut state| async { Some((Ok::<_, Infallible>(state.next().await?), state)) });
     Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
 }
@@ -73,6 +80,7 @@ struct Streaming {
     call: Option<Calling>,
     route: Arc<Route>,
     input: Arc<String>,
+    tenant: Arc<Tenant>,
 }
 
 impl Streaming {
@@ -85,12 +93,17 @@ impl Streaming {
             return Some(value(&chunk));
         }
         let answer = (&mut self.call.take()?.0).await;
-        let failure = match answer {
-            Ok(Answer { result: Ok(output), .. }) => return Some(value(&output)),
-            Ok(Answer { result: Err(failure), dropped, .. }) => self.route.error(failure, &dropped, &self.input),
-            Err(_) => Error::internal(),
+        let Ok(Answer { result, dropped, bill }) = answer else {
+            return Some(error(self.route.count(Some(&self.tenant), Error::internal())));
         };
-        Some(error(failure))
+        let last = match result {
+            Ok(output) => value(&output),
+            Err(failure) => {
+                let failure = self.route.error(failure, &dropped, &self.input);
+                error(self.route.count(Some(&self.tenant), failure))
+            }
+        };
+        Some(last.comment(bill::line(&bill)))
     }
 }
 

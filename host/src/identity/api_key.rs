@@ -24,7 +24,7 @@ impl KeyHash {
     }
 
     /// The text of a hash, as a configuration has it.
-    pub(super) fn read(value: &Value) -> Result<Self, String> {
+    pub(crate) fn read(value: &Value) -> Result<Self, String> {
         let help = "must be a key's hash, `blake3:` and 64 hexadecimal digits, as `carrel key` makes it";
         let text = value.as_str().ok_or(help)?;
         let digits = text.strip_prefix(KIND).ok_or(help)?;

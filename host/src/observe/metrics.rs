@@ -1,43 +1,185 @@
 //! What the host counts, for Prometheus.
+//!
+//! Figures of calls are counted where a call ends, for each tenant: there are few of them, and their names are the
+//! operator's. No figure names a user. What is known elsewhere, such as how many sessions there are, is looked at when
+//! it is asked for.
 
-use crate::{instance::Engine, session};
+use crate::{
+    instance::Engine,
+    session::{self, Bill, Tenant},
+};
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, text},
-    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::ConstGauge,
+        histogram::{Histogram, exponential_buckets},
+    },
     registry::{Registry, Unit},
 };
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// All figures of a host.
 #[derive(Debug)]
-pub(crate) struct Metrics(Registry);
+pub(crate) struct Metrics {
+    registry: Registry,
+    calls: Families,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Whose {
+    tenant: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct What {
+    tenant: String,
+    code: &'static str,
+}
+
+/// The figures of calls, of all tenants.
+#[derive(Debug)]
+struct Families {
+    calls: Family<Whose, Counter>,
+    functions: Family<Whose, Counter>,
+    fuel: Family<Whose, Counter>,
+    queue: Family<Whose, Histogram, fn() -> Histogram>,
+    call: Family<Whose, Histogram, fn() -> Histogram>,
+    errors: Family<What, Counter>,
+    stops: Family<What, Counter>,
+}
+
+/// The figures of one tenant's calls.
+#[derive(Debug)]
+pub(crate) struct CallMetrics {
+    calls: Counter,
+    functions: Counter,
+    fuel: Counter,
+    queue: Histogram,
+    call: Histogram,
+    stops: Family<What, Counter>,
+    tenant: String,
+}
+
+/// From 16 microseconds to 17 seconds.
+fn times() -> Histogram {
+    Histogram::new(exponential_buckets(16e-6, 4.0, 11))
+}
 
 impl Metrics {
-    pub(crate) fn new(sessions: Arc<session::Registry>, engine: Engine) -> Self {
+    pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("carrel");
-        registry.register_collector(Box::new(Figures { sessions, engine }));
-        Self(registry)
+        let (calls, functions, fuel) = (Family::default(), Family::default(), Family::default());
+        registry.register("calls", "Calls that have ended, however they did", Family::clone(&calls));
+        registry.register("functions_run", "Functions that calls have run, siblings too", Family::clone(&functions));
+        registry.register("fuel", "Units of fuel that calls have used", Family::clone(&fuel));
+        let queue = Family::new_with_constructor(times as fn() -> Histogram);
+        let call = Family::new_with_constructor(times as fn() -> Histogram);
+        let help = "How long calls waited for their turn";
+        registry.register_with_unit("queue", help, Unit::Seconds, Family::clone(&queue));
+        registry.register_with_unit("call", "How long calls ran", Unit::Seconds, Family::clone(&call));
+        let (errors, stops) = (Family::default(), Family::default());
+        registry.register("errors", "Requests to functions that were answered with an error", Family::clone(&errors));
+        let help = "Functions that were stopped, also where their callers went on";
+        registry.register("stops", help, Family::clone(&stops));
+        Self { registry, calls: Families { calls, functions, fuel, queue, call, errors, stops } }
+    }
+
+    /// Figures for a tenant's calls.
+    pub(crate) fn of_tenant(&self, name: &str) -> CallMetrics {
+        let whose = Whose { tenant: name.to_owned() };
+        CallMetrics {
+            calls: self.calls.calls.get_or_create_owned(&whose),
+            functions: self.calls.functions.get_or_create_owned(&whose),
+            fuel: self.calls.fuel.get_or_create_owned(&whose),
+            queue: self.calls.queue.get_or_create_owned(&whose),
+            call: self.calls.call.get_or_create_owned(&whose),
+            stops: self.calls.stops.clone(),
+            tenant: whose.tenant,
+        }
+    }
+
+    /// A request to a function was answered with an error; of nobody's tenant, if it named no user.
+    pub(crate) fn failed(&self, tenant: Option<&str>, code: &'static str) {
+        let tenant = tenant.unwrap_or_default().to_owned();
+        self.calls.errors.get_or_create(&What { tenant, code }).inc();
+    }
+
+    /// From now on, tells what a host's sessions and engine are, too.
+    pub(crate) fn look_at(&mut self, sessions: Arc<session::Registry>, tenants: Vec<Arc<Tenant>>, engine: Engine) {
+        self.registry.register_collector(Box::new(Figures { sessions, tenants, engine }));
     }
 
     /// The figures, in the text format.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.
-        let _ = text::encode(&mut text, &self.0);
+        let _ = text::encode(&mut text, &self.registry);
         text
     }
+}
+
+impl CallMetrics {
+    /// A call has ended.
+    pub(crate) fn ended(&self, bill: &Bill) {
+        self.calls.inc();
+        self.functions.inc_by(bill.functions.into());
+        self.fuel.inc_by(bill.fuel);
+        self.queue.observe(seconds(bill.waited));
+        self.call.observe(seconds(bill.ran));
+    }
+
+    /// Calls that have ended.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.get()
+    }
+
+    /// Units of fuel that they have used.
+    pub(crate) fn fuel(&self) -> u64 {
+        self.fuel.get()
+    }
+
+    /// A function was stopped.
+    pub(crate) fn stopped(&self, code: &'static str) {
+        self.stops.get_or_create(&What { tenant: self.tenant.clone(), code }).inc();
+    }
+}
+
+fn seconds(time: Duration) -> f64 {
+    time.as_secs_f64()
 }
 
 /// What is known elsewhere and looked at when it is asked for.
 struct Figures {
     sessions: Arc<session::Registry>,
+    tenants: Vec<Arc<Tenant>>,
     engine: Engine,
 }
 
 impl fmt::Debug for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Figures").finish_non_exhaustive()
+    }
+}
+
+impl Figures {
+    /// A figure of each tenant.
+    fn of_tenants(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        (name, help, unit): (&str, &str, Option<Unit>),
+        value: impl Fn(&Tenant) -> Option<i64>,
+    ) -> fmt::Result {
+        let kind = ConstGauge::new(0_i64).metric_type();
+        let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), kind)?;
+        for tenant in &self.tenants {
+            let Some(value) = value(tenant) else { continue };
+            let whose = Whose { tenant: tenant.name().to_string() };
+            ConstGauge::new(value).encode(metric.encode_family(&whose)?)?;
+        }
+        Ok(())
     }
 }
 
@@ -66,6 +208,17 @@ impl Collector for Figures {
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
         };
         counter("sessions_that_were_parked", "Times that a session was parked", sessions.parkings())?;
-        counter("instances_that_were_woken", "Times that an instance was made of a snapshot", sessions.wakings())
+        let dropped = "Sessions that were dropped for want of memory";
+        counter("sessions_that_were_dropped", dropped, sessions.dropped_for_room())?;
+        counter("instances_that_were_woken", "Times that an instance was made of a snapshot", sessions.wakings())?;
+        let whole = |value: usize| i64::try_from(value).ok();
+        let help = "Sessions that a tenant has, live or parked";
+        self.of_tenants(&mut encoder, ("tenant_sessions", help, None), |tenant| whole(tenant.sessions()))?;
+        let help = "Calls of a tenant that wait or run";
+        self.of_tenants(&mut encoder, ("tenant_calls_in_progress", help, None), |tenant| whole(tenant.calls()))?;
+        let memory = ("tenant_memory", "Memory that a tenant's instances and snapshots take", Some(Unit::Bytes));
+        self.of_tenants(&mut encoder, memory, |tenant| whole(tenant.memory_used()))?;
+        let help = "Units of fuel that are left to a tenant that has a rate; less than nothing is a debt";
+        self.of_tenants(&mut encoder, ("tenant_fuel_left", help, None), Tenant::fuel_left)
     }
 }

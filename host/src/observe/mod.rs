@@ -4,7 +4,7 @@
 
 mod metrics;
 
-pub(crate) use metrics::Metrics;
+pub(crate) use metrics::{CallMetrics, Metrics};
 
 use clap::ValueEnum;
 use std::io::IsTerminal;

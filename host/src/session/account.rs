@@ -13,8 +13,12 @@ pub struct Bill {
     pub fuel: u64,
     /// How long the call waited for its turn.
     pub waited: Duration,
-    /// How long it ran.
+    /// How long it ran, making instances included.
     pub ran: Duration,
+    /// How long it took to make the instances that it needed.
+    pub made: Duration,
+    /// Functions that it ran: the one that was called, and all that were called in it.
+    pub functions: u32,
 }
 
 /// What a session has used since it began.
@@ -23,6 +27,7 @@ pub struct Account {
     created: SystemTime,
     calls: AtomicU64,
     failures: AtomicU64,
+    stops: AtomicU64,
     active: AtomicU64,
     fuel: AtomicU64,
     microseconds: AtomicU64,
@@ -34,6 +39,7 @@ impl Account {
             created: SystemTime::now(),
             calls: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            stops: AtomicU64::new(0),
             active: AtomicU64::new(0),
             fuel: AtomicU64::new(0),
             microseconds: AtomicU64::new(0),
@@ -53,6 +59,15 @@ impl Account {
     /// Calls that ended without an output.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Functions that were stopped, also where their callers went on.
+    pub fn stops(&self) -> u64 {
+        self.stops.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn stopped(&self) {
+        self.stops.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Calls that wait or run.

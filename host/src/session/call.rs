@@ -9,7 +9,7 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// What a call from outside gives.
@@ -111,14 +111,14 @@ impl Ready {
             session.begin();
             let mut call = pin!(outer(session, position, &input, emitter, running.started));
             let done = permitted(session.permit(), call.as_mut()).await;
-            let Ended { lost: dropped, stops, undone, .. } = session.end();
+            let Ended { lost: dropped, stops, undone, made, functions, .. } = session.end();
             let result = match done.result {
                 Ok(Ok(output)) => Ok(output),
                 Ok(Err(GuestError::InvalidInput(why))) => Err(Failure::InvalidInput(why)),
                 Ok(Err(GuestError::Failed(why))) => Err(failed(why, stops, undone)),
                 Err(stop) => Err(Failure::Stopped { stop, undone: dropped.is_empty() }),
             };
-            let bill = running.end(done.fuel, result.is_err());
+            let bill = running.end((done.fuel, made, functions), result.is_err());
             Answer { result, dropped, bill }
         };
         to_the_end(call, move || !session.can_be_undone())
@@ -134,9 +134,11 @@ struct Running<'a> {
 }
 
 impl Running<'_> {
-    fn end(&mut self, fuel: u64, failed: bool) -> Bill {
+    fn end(&mut self, (fuel, made, functions): (u64, Duration, u32), failed: bool) -> Bill {
         self.ended = true;
-        let bill = Bill { fuel, waited: self.started - self.arrived, ran: self.started.elapsed() };
+        let (waited, ran) = (self.started - self.arrived, self.started.elapsed());
+        let bill = Bill { fuel, waited, ran, made, functions };
+        self.session.tenant().metrics.ended(&bill);
         self.session.account().add(bill, failed);
         self.session.settle(fuel);
         bill
@@ -146,8 +148,8 @@ impl Running<'_> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            let abandoned = self.session.end().abandoned;
-            self.end(abandoned, true);
+            let Ended { abandoned, made, functions, .. } = self.session.end();
+            self.end((abandoned, made, functions), true);
         }
     }
 }
@@ -218,7 +220,9 @@ pub(crate) async fn run(
         Some(instance) => instance,
         None => {
             // Boxed: most calls find an instance, and need no place for what it takes to make one.
+            let began = Instant::now();
             let made = Box::pin(make(&frame, &session, allowance, depth)).await;
+            session.current().made += began.elapsed();
             left.fuel -= made.fuel;
             unbilled = Unbilled::new(&session, made.fuel);
             match made.result {

@@ -55,9 +55,12 @@ use crate::{
     },
 };
 use registry::Uses;
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicI64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 use turn::Queue;
 use undo::Entry;
@@ -138,6 +141,10 @@ struct Current {
     undone: bool,
     /// Fuel of functions whose caller went away while they ran.
     abandoned: u64,
+    /// How long it took to make instances.
+    made: Duration,
+    /// Functions that were run.
+    functions: u32,
 }
 
 /// How a call from outside has ended.
@@ -150,6 +157,10 @@ struct Ended {
     undone: bool,
     /// Fuel of what did not end, as its caller went away.
     abandoned: u64,
+    /// How long it took to make instances.
+    made: Duration,
+    /// Functions that were run.
+    functions: u32,
 }
 
 /// What is there of a session.
@@ -291,7 +302,8 @@ impl Session {
         let lost = current.lost.drain(..).map(name).collect();
         let stops = std::mem::take(&mut current.stops);
         let (undone, abandoned) = (std::mem::take(&mut current.undone), std::mem::take(&mut current.abandoned));
-        Ended { lost, stops, undone, abandoned }
+        let (made, functions) = (std::mem::take(&mut current.made), std::mem::take(&mut current.functions));
+        Ended { lost, stops, undone, abandoned, made, functions }
     }
 
     /// Whether the call that runs can be undone as a whole.

@@ -187,6 +187,11 @@ impl Registry {
         self.shared.pressure.parked()
     }
 
+    /// Sessions that were dropped for want of memory, since the start.
+    pub fn dropped_for_room(&self) -> u64 {
+        self.shared.pressure.dropped()
+    }
+
     /// Instances that were woken since the start.
     pub fn wakings(&self) -> u64 {
         self.shared.pressure.woken()
@@ -200,6 +205,11 @@ impl Registry {
     /// A user's session, to look at.
     pub fn look(&self, user: User) -> Option<Seen> {
         self.shard(user).sessions.get(&user).map(|session| self.seen(session, Instant::now()))
+    }
+
+    /// The users who have a session, in no order.
+    pub fn users(&self) -> Vec<User> {
+        self.shards.iter().flat_map(|shard| lock(shard).sessions.keys().copied().collect::<Vec<_>>()).collect()
     }
 
     /// All sessions, to look at, in no order.

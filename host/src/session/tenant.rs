@@ -5,6 +5,7 @@ use crate::{
     function::Function,
     identity::TenantConfig,
     limits::{Budget, Level, Limits, Spent, memory::Memory},
+    observe::CallMetrics,
 };
 use std::sync::{
     Arc,
@@ -23,11 +24,17 @@ pub struct Tenant {
     /// Calls that wait or run.
     calls: AtomicUsize,
     sessions: AtomicUsize,
+    pub(super) metrics: CallMetrics,
 }
 
 impl Tenant {
     /// A tenant of a host that has these functions and this memory.
-    pub(crate) fn new(config: &TenantConfig, functions: &[Function], memory: &Arc<Memory>) -> Self {
+    pub(crate) fn new(
+        config: &TenantConfig,
+        functions: &[Function],
+        memory: &Arc<Memory>,
+        metrics: CallMetrics,
+    ) -> Self {
         let allowed = config
             .functions
             .as_ref()
@@ -41,6 +48,7 @@ impl Tenant {
             budget: Budget::new(quota),
             calls: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
+            metrics,
         }
     }
 
@@ -72,6 +80,16 @@ impl Tenant {
     /// Bytes that its instances and snapshots take.
     pub fn memory_used(&self) -> usize {
         self.memory.used()
+    }
+
+    /// Calls that have ended.
+    pub fn calls_ended(&self) -> u64 {
+        self.metrics.calls()
+    }
+
+    /// Units of fuel that its calls have used.
+    pub fn fuel_used(&self) -> u64 {
+        self.metrics.fuel()
     }
 
     /// Units of fuel that are left of its budget, where it has one; less than nothing if more was used.

@@ -73,6 +73,7 @@ impl Session {
         let from = {
             let mut current = self.current();
             current.loses |= matches!(before, Before::Lost);
+            current.functions += 1;
             current.undo.len()
         };
         let frame = Frame { session: self.clone(), position, before, from, callers, ended: false };
@@ -163,6 +164,8 @@ impl Frame {
 
     /// It was stopped.
     pub(super) fn stopped(self, stop: &Stop) {
+        self.session.account().stopped();
+        self.session.tenant().metrics.stopped(stop.kind.code());
         let mut current = self.session.current();
         if current.stops.len() < STOPS {
             current.stops.push(stop.clone());

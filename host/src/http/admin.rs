@@ -1,0 +1,152 @@
+//! The operator's routes, on a listener of their own: nothing of them is on the port that callers reach.
+//!
+//! Whoever may connect may do all of it. So the listener is on the machine itself, or asks for a token. Without a token
+//! it answers only requests that no web page can have caused: those have an `Origin`, or name another host.
+
+use super::{error::Error, json, metrics, monitor};
+use crate::{
+    Host,
+    identity::{KeyHash, User},
+    session::{Seen, Tenant},
+};
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, Query, Request, State},
+    middleware::{self, Next},
+    routing::{get, post},
+};
+use http::{HeaderMap, Response, StatusCode, header};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::{net::IpAddr, sync::Arc};
+
+/// Sessions of one answer, if it is not said how many, and at most.
+const PAGE: (usize, usize) = (100, 1000);
+
+/// All of the operator's routes.
+pub fn admin(host: Arc<Host>) -> Router {
+    Router::new()
+        .route("/health", get(super::health))
+        .route("/metrics", get(metrics))
+        .route("/tenants", get(tenants))
+        .route("/sessions", get(sessions))
+        .route("/sessions/{tenant}/{user}", get(session).delete(drop_session))
+        .route("/drain", post(drain))
+        .method_not_allowed_fallback(async || Error::method_not_allowed())
+        .fallback(async || Error::not_found())
+        .layer(middleware::from_fn_with_state(host.clone(), guard))
+        .with_state(host)
+}
+
+/// Lets the operator in.
+async fn guard(State(host): State<Arc<Host>>, request: Request, next: Next) -> Result<Response<Body>, Error> {
+    let token = host.config().admin.as_ref().and_then(|admin| admin.token);
+    let right = match token {
+        Some(token) => bearer(request.headers()).is_some_and(|given| KeyHash::of(given) == token),
+        None => is_local(request.headers()),
+    };
+    if right { Ok(next.run(request).await) } else { Err(Error::not_the_operator(token.is_some())) }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Whether a request is one that no web page of elsewhere can have caused.
+fn is_local(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let local = name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback());
+    local && !headers.contains_key(header::ORIGIN)
+}
+
+async fn tenants(State(host): State<Arc<Host>>) -> Response<Body> {
+    let all: Vec<Value> = host.tenants().iter().map(|it| tenant(it)).collect();
+    json(StatusCode::OK, json!({"tenants": all}).to_string())
+}
+
+/// What a tenant uses, beside what it may.
+fn tenant(tenant: &Tenant) -> Value {
+    let quota = &tenant.limits().tenant;
+    let rate =
+        |rate: Option<crate::limits::Rate>| rate.map(|it| json!({"per_second": it.per_second, "burst": it.burst}));
+    json!({
+        "tenant": &**tenant.name(),
+        "calls": {"in_progress": tenant.calls(), "limit": quota.calls, "ended": tenant.calls_ended()},
+        "sessions": {"count": tenant.sessions(), "limit": quota.sessions},
+        "memory": {"bytes": tenant.memory_used(), "limit": quota.memory},
+        "fuel": {"used": tenant.fuel_used(), "left": tenant.fuel_left(), "rate": rate(quota.fuel)},
+        "requests": {"rate": rate(quota.requests)},
+    })
+}
+
+/// What `/sessions` is asked.
+#[derive(Deserialize)]
+struct Asked {
+    tenant: Option<String>,
+    /// The id of the last user of the page before.
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn sessions(State(host): State<Arc<Host>>, Query(asked): Query<Asked>) -> Result<Response<Body>, Error> {
+    let tenant = asked.tenant.as_deref().map(|name| number(&host, name)).transpose()?;
+    let limit = asked.limit.unwrap_or(PAGE.0).min(PAGE.1);
+    let mut users = host.registry().users();
+    users.retain(|user| tenant.is_none_or(|tenant| user.tenant() == tenant));
+    let total = users.len();
+    users.sort_unstable_by_key(|user| (user.to_string(), user.tenant()));
+    let after = asked.after.unwrap_or_default();
+    let mut page = users.into_iter().filter(|user| user.to_string() > after);
+    let seen: Vec<Value> =
+        page.by_ref().filter_map(|user| host.registry().look(user)).take(limit).map(|seen| one(&host, &seen)).collect();
+    let next = if page.next().is_some() { seen.last().map(|last| last["user_id"].clone()) } else { None };
+    Ok(json(StatusCode::OK, json!({"total": total, "sessions": seen, "after": next}).to_string()))
+}
+
+/// A session, as monitoring has it, with its tenant.
+fn one(host: &Host, seen: &Seen) -> Value {
+    let mut shown = monitor::user(seen, Timestamp::now(), host.catalog().functions().len());
+    shown["tenant"] = (&**seen.session.tenant().name()).into();
+    shown
+}
+
+async fn session(
+    State(host): State<Arc<Host>>,
+    Path((tenant, user)): Path<(String, String)>,
+) -> Result<Response<Body>, Error> {
+    let seen = host.registry().look(named(&host, &tenant, &user)?).ok_or_else(Error::not_found)?;
+    Ok(json(StatusCode::OK, one(&host, &seen).to_string()))
+}
+
+/// Drops a session that nobody uses, with all that it holds.
+async fn drop_session(
+    State(host): State<Arc<Host>>,
+    Path((tenant, user)): Path<(String, String)>,
+) -> Result<Response<Body>, Error> {
+    let user = named(&host, &tenant, &user)?;
+    host.registry().look(user).ok_or_else(Error::not_found)?;
+    let dropped = host.registry().take_if_idle(user).ok_or_else(Error::session_in_use)?;
+    tracing::info!(%user, %tenant, "a session was dropped by the operator");
+    drop(dropped);
+    Ok(json(StatusCode::OK, json!({"dropped": user.to_string()}).to_string()))
+}
+
+/// Tells the host to stop, as a signal would: calls that run are let end.
+async fn drain(State(host): State<Arc<Host>>) -> Response<Body> {
+    host.stop();
+    json(StatusCode::ACCEPTED, json!({"draining": true, "calls": host.registry().in_use()}).to_string())
+}
+
+fn number(host: &Host, name: &str) -> Result<u16, Error> {
+    let position = host.tenants().iter().position(|tenant| **tenant.name() == *name);
+    position.and_then(|position| u16::try_from(position).ok()).ok_or_else(Error::not_found)
+}
+
+fn named(host: &Host, tenant: &str, user: &str) -> Result<User, Error> {
+    User::from_id(number(host, tenant)?, user).ok_or_else(Error::not_found)
+}

@@ -1,0 +1,123 @@
+//! The operator's listener.
+
+use axum::body::Body;
+use carrel_tests::{Reply, Server, Test};
+use http::Request;
+use serde_json::json;
+use tower::ServiceExt;
+
+/// With a listener for the operator, and somebody who has a session.
+async fn served(token: Option<&str>) -> Server {
+    let mut test = Test::hostile().set("admin", json!({"port": 0}));
+    if let Some(token) = token {
+        test = test.set("admin.token", carrel::identity::KeyHash::of(token).to_string());
+    }
+    let server = test.start().await;
+    server.user("alice").call(json!({"command": "stats"})).await.ok();
+    server
+}
+
+async fn ask(server: &Server, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+    let mut request = Request::builder().method(method).uri(path).header("host", "localhost:8001");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Body::empty()).expect("a request");
+    Reply::read(carrel::http::admin(server.host.clone()).oneshot(request).await.expect("an answer")).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_the_operators_is_on_the_callers_port() {
+    let server = served(None).await;
+    for path in ["/metrics", "/tenants", "/sessions", "/drain"] {
+        server.get(path).await.error(404, "not_found");
+    }
+    assert!(server.get("/openapi.json").await.ok()["paths"]["/metrics"].is_null());
+    let figures = ask(&server, "GET", "/metrics", &[]).await;
+    assert!(figures.text().contains("carrel_sessions_live 1\n"), "{}", figures.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_are_listed_page_by_page_looked_at_and_dropped() {
+    let server = served(None).await;
+    for user in ["bob", "carol"] {
+        server.user(user).call(json!({"command": "stats"})).await.ok();
+    }
+    let first = ask(&server, "GET", "/sessions?limit=2", &[]).await.ok();
+    assert_eq!((&first["total"], first["sessions"].as_array().map(Vec::len)), (&json!(3), Some(2)));
+    let after = first["after"].as_str().expect("there are more");
+    let second = ask(&server, "GET", &format!("/sessions?limit=2&after={after}"), &[]).await.ok();
+    assert_eq!((second["sessions"].as_array().map(Vec::len), &second["after"]), (Some(1), &json!(null)));
+    assert_eq!(ask(&server, "GET", "/sessions?tenant=default", &[]).await.ok()["total"], 3);
+    ask(&server, "GET", "/sessions?tenant=nobody", &[]).await.error(404, "not_found");
+    let path = format!("/sessions/default/{}", carrel::identity::User::from_credential("alice"));
+    let alice = ask(&server, "GET", &path, &[]).await.ok();
+    assert_eq!((&alice["tenant"], &alice["requests"]["total_requests"]), (&json!("default"), &json!(1)));
+    ask(&server, "DELETE", &path, &[]).await.ok();
+    ask(&server, "DELETE", &path, &[]).await.error(404, "not_found");
+    assert_eq!(server.user("alice").call(json!({"command": "stats"})).await.ok()["data"]["commands_executed"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_in_use_is_not_dropped() {
+    let server = served(None).await;
+    let path = format!("/sessions/default/{}", carrel::identity::User::from_credential("alice"));
+    let slow = server.user("alice").at("/hostile").spawn(json!({"do": "sleep", "milliseconds": 300}));
+    server.until_in_use(1).await;
+    ask(&server, "DELETE", &path, &[]).await.error(409, "session_in_use");
+    slow.await.expect("no panic").ok();
+    ask(&server, "DELETE", &path, &[]).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_are_shown_with_what_they_use() {
+    let server = served(None).await;
+    let reply = server.user("alice").call(json!({"command": "stats"})).await;
+    let tenants = ask(&server, "GET", "/tenants", &[]).await.ok();
+    let tenant = &tenants["tenants"][0];
+    assert_eq!(
+        (&tenant["tenant"], &tenant["calls"]["ended"], &tenant["sessions"]["count"]),
+        (&json!("default"), &json!(2), &json!(1))
+    );
+    let last: u64 = reply.header("carrel-fuel").parse().expect("fuel");
+    assert!(tenant["fuel"]["used"].as_u64() > Some(last), "{tenant}");
+    assert!(tenant["memory"]["bytes"].as_u64() > Some(10_000), "{tenant}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_only_this_machine_itself_is_answered() {
+    let server = served(None).await;
+    for host in ["localhost", "127.0.0.1:8001", "[::1]:8001", "127.8.8.8"] {
+        let request = Request::get("/tenants").header("host", host).body(Body::empty()).expect("a request");
+        let reply = carrel::http::admin(server.host.clone()).oneshot(request).await.expect("an answer");
+        assert_eq!(reply.status(), 200, "{host}");
+    }
+    for host in ["evil.example", "localhost.evil.example", "192.168.1.1:8001", ""] {
+        let request = Request::get("/tenants").header("host", host).body(Body::empty()).expect("a request");
+        let reply = carrel::http::admin(server.host.clone()).oneshot(request).await.expect("an answer");
+        assert_eq!(reply.status(), 403, "{host}: a name that leads here may be anybody's");
+    }
+    ask(&server, "POST", "/drain", &[("origin", "https://evil.example")]).await.error(403, "not_the_operator");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_token_only_who_has_it_is_answered() {
+    let server = served(Some("a long token")).await;
+    ask(&server, "GET", "/tenants", &[]).await.error(401, "not_the_operator");
+    for wrong in ["Bearer a long toke", "Bearer ", "Basic a long token", "a long token"] {
+        ask(&server, "GET", "/tenants", &[("authorization", wrong)]).await.error(401, "not_the_operator");
+    }
+    ask(&server, "GET", "/tenants", &[("authorization", "Bearer a long token"), ("host", "elsewhere")]).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_host_stops_as_by_a_signal() {
+    let server = served(None).await;
+    let stopped = {
+        let host = server.host.clone();
+        tokio::spawn(async move { host.stopped().await })
+    };
+    let reply = ask(&server, "POST", "/drain", &[]).await;
+    assert_eq!((reply.status.as_u16(), reply.json()["draining"].clone()), (202, json!(true)));
+    stopped.await.expect("no panic");
+}
