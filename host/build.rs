@@ -1,11 +1,11 @@
-//! Compiles the three guests that come with Carrel, for the binary to embed.
+//! Compiles the three guests that come with Carrel, and the one that attacks it, for the binary to embed.
 
 #[path = "build/wasm.rs"]
 mod wasm;
 
 fn main() {
     println!("cargo::rerun-if-changed=build");
-    let packages = ["notepad", "preferences", "assistant"];
+    let packages = ["notepad", "preferences", "assistant", "hostile"];
     if let Err(error) = wasm::build_guests("..", &packages) {
         println!("cargo::error={error}");
     }

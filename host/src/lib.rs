@@ -23,6 +23,7 @@
 //! # Layout
 //!
 //! The modules in the order of a request, as above. [`config`] is the file, [`Host`] what it makes, `cli` the commands,
+//! [`prove`] attacks on a configuration,
 //! [`observe`] the log and the figures.
 
 pub mod cli;
@@ -34,6 +35,7 @@ pub mod identity;
 pub mod instance;
 pub mod limits;
 pub mod observe;
+pub mod prove;
 pub mod session;
 
 pub use host::Host;

@@ -35,6 +35,15 @@ async fn a_guest_that_spins_longer_than_its_fuel_lasts_passes_its_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_spins_until_the_deadline_is_charged_for_it() {
+    let server = Test::hostile().set("limits.deadline", "2s").set("limits.fuel_per_call", "9000G").start().await;
+    let reply = server.user("mallory").at("/hostile").call(json!({"do": "spin"})).await;
+    reply.error(504, "deadline_exceeded");
+    let fuel: u64 = reply.header("carrel-fuel").parse().expect("fuel");
+    assert!(fuel >= 10_000_000, "{fuel} units in two seconds");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_waits_passes_its_deadline_too() {
     let server = Test::hostile().set("limits.deadline", "100ms").start().await;
     attacked(&server, json!({"do": "sleep", "milliseconds": 60_000})).await.error(504, "deadline_exceeded");

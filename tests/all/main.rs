@@ -14,6 +14,7 @@ mod isolation;
 mod limits;
 mod model;
 mod parking;
+mod prove;
 mod rollback;
 mod sessions;
 mod siblings;

@@ -5,6 +5,7 @@
 
 mod info;
 mod key;
+mod prove;
 mod run;
 mod serve;
 mod validate;
@@ -48,6 +49,8 @@ enum Command {
     Validate(ConfigFile),
     /// List the functions and guests: types, summaries, schemas, where each guest comes from
     Info(info::Arguments),
+    /// Attack a host made of a configuration with guests and callers that mean no good, and tell which limits hold
+    Prove(prove::Arguments),
     /// Make an API key: the key goes to stdout, its hash, for the configuration, to stderr
     Key,
 }
@@ -79,12 +82,15 @@ impl From<config::Error> for Error {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let pace = if matches!(cli.command, Command::Serve(_)) { Pace::Drop } else { Pace::Wait };
-    let _log = observe::log(cli.log_format, pace);
+    // Those who attack crash again and again, which is no news.
+    let usual = if matches!(cli.command, Command::Prove(_)) { "carrel=error" } else { "carrel=info,guest=info" };
+    let _log = observe::log(cli.log_format, pace, usual);
     let done = match cli.command {
         Command::Serve(arguments) => serve::serve(arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Validate(file) => validate::validate(file),
         Command::Info(arguments) => info::info(arguments),
+        Command::Prove(arguments) => prove::prove(arguments),
         Command::Key => key::key(),
     };
     match done {

@@ -26,6 +26,7 @@ pub(super) const SECRET: usize = 32;
 const NAME: usize = 1024;
 
 /// Who signs tokens, and how they are checked.
+#[derive(Clone)]
 pub(super) struct Issuer {
     name: String,
     keys: Vec<Key>,
@@ -35,6 +36,7 @@ pub(super) struct Issuer {
 }
 
 /// Where a token's tenant is told.
+#[derive(Clone)]
 enum Place {
     /// Each of its tokens is this tenant's.
     Tenant(u16),
@@ -42,6 +44,7 @@ enum Place {
     Claim(String),
 }
 
+#[derive(Clone)]
 struct Key {
     id: Option<String>,
     algorithms: Vec<Algorithm>,

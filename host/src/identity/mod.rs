@@ -103,6 +103,14 @@ impl Identity {
         matches!(self, Self::Verified(_))
     }
 
+    /// The same, with more API keys, each with its tenant's place. Where nobody is verified, there are none.
+    pub(crate) fn with_keys(&self, keys: impl Iterator<Item = (KeyHash, usize)>) -> Self {
+        match self {
+            Self::Open { said } => Self::Open { said: *said },
+            Self::Verified(verified) => Self::Verified(Arc::new(verified.with_keys(keys))),
+        }
+    }
+
     /// `identity`.
     pub(crate) fn read(top: &mut Section<'_>, tenants: &mut [TenantConfig], folder: &Path) -> Self {
         let (key, problems) = (top.path().with("identity"), top.problems());
@@ -135,7 +143,7 @@ impl std::fmt::Debug for Identity {
 }
 
 /// The tenants, as credentials name them.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Tenants {
     names: Vec<Arc<str>>,
     claims: Vec<Vec<String>>,

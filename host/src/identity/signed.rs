@@ -18,6 +18,7 @@ use uuid::Uuid;
 const AUDIENCE: &str = "carrel-session";
 
 /// `identity.cookies`.
+#[derive(Clone)]
 pub(super) struct Cookies {
     /// The first one signs.
     secrets: Vec<Secret>,
@@ -29,6 +30,7 @@ pub(super) struct Cookies {
     anonymous: Option<u16>,
 }
 
+#[derive(Clone)]
 struct Secret {
     /// Which one it is: a hash, of which nothing can be told.
     id: String,

@@ -17,6 +17,7 @@ use serde_json::Value;
 use std::path::Path;
 
 /// What is verified, and how.
+#[derive(Clone)]
 pub struct Verified {
     tenants: Tenants,
     issuers: Vec<Issuer>,
@@ -28,6 +29,11 @@ const REQUIRED: &str = "send an `Authorization: Bearer` header with a JWT or an 
                         session cookie of this host, whichever its operator gave you";
 
 impl Verified {
+    pub(super) fn with_keys(&self, keys: impl Iterator<Item = (KeyHash, usize)>) -> Self {
+        let added = keys.filter_map(|(hash, tenant)| Some((hash, number(tenant)?)));
+        Self { api_keys: self.api_keys.iter().copied().chain(added).collect(), ..self.clone() }
+    }
+
     pub(super) fn user(&self, headers: &HeaderMap) -> Result<User, Error> {
         if let Some(user) = self.by_cookie(headers)? {
             return Ok(user);

@@ -29,6 +29,11 @@ use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 /// ten pages that are in the processor's cache, or three that are not.
 const FEW: usize = 4;
 
+/// Units of fuel after which a guest tells what it has used. In a loop it counts in a register, and neither the clock nor
+/// the deadline makes it write that down: who spins until the deadline would have used nothing. It takes some
+/// milliseconds, and a call that ends before that, as almost all do, never does it.
+const FUEL_STEP: u64 = 10_000_000;
+
 /// One function of one session: a store, and the guest in it.
 pub(crate) struct Instance {
     store: Tracked<Context>,
@@ -316,6 +321,8 @@ fn new_store(engine: &wasmtime::Engine, context: Context, limits: &Limits) -> St
     // Bytes that one call across the boundary may copy: what is allowed, and as much again, so that what is a little too
     // large is told as such.
     store.set_hostcall_fuel(2 * limits.output_size.max(limits.body_size) + (1 << 20));
+    // Only an engine without fuel refuses it.
+    let _ = store.fuel_async_yield_interval(Some(FUEL_STEP));
     store.limiter(|context| &mut context.memory);
     store.epoch_deadline_callback(tick);
     store

@@ -1,6 +1,7 @@
 //! What a user, or a tenant, may use over time, and at once.
 
 use crate::config::reader::{Section, count, size};
+use std::fmt;
 
 /// What a user, or a tenant, may use. What is `None` is bounded only by what is around it: a user by the tenant, a
 /// tenant by the host.
@@ -53,6 +54,12 @@ impl Quota {
         }
         section.finish();
         Self { fuel, requests, memory, calls, sessions }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} a second, {} at once", self.per_second, self.burst)
     }
 }
 

@@ -35,8 +35,8 @@ pub enum Pace {
 #[must_use]
 pub struct Log(#[allow(dead_code)] Option<WorkerGuard>);
 
-/// Sets the log up. A second call changes nothing.
-pub fn log(format: LogFormat, pace: Pace) -> Log {
+/// Sets the log up; `usual` is what is logged where `RUST_LOG` does not say. A second call changes nothing.
+pub fn log(format: LogFormat, pace: Pace, usual: &str) -> Log {
     let (writer, guard) = match pace {
         Pace::Wait => (BoxMakeWriter::new(std::io::stderr), None),
         Pace::Drop => {
@@ -44,7 +44,7 @@ pub fn log(format: LogFormat, pace: Pace) -> Log {
             (BoxMakeWriter::new(writer), Some(guard))
         }
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("carrel=info,guest=info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     let log = fmt().with_env_filter(filter).with_writer(writer).with_ansi(std::io::stderr().is_terminal());
     // It fails only where a log is set up already.
     let _ = match format {
