@@ -70,6 +70,13 @@ fn the_authors_guide_leads_from_an_empty_folder_to_a_served_function() {
 }
 
 #[test]
+fn the_commands_of_the_operators_guide_work() {
+    let folder = tempfile::tempdir().expect("a folder outside of the project");
+    let ran = Terminal::at(folder.path()).run(&Document::read("host/docs/operating.md"));
+    assert_eq!(ran.files, 1, "host/docs/operating.md is no guide any more: {ran:?}");
+}
+
+#[test]
 fn the_pages_on_configuration_and_errors_show_what_happens() {
     if !has_curl() {
         return;

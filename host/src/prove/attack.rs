@@ -100,16 +100,23 @@ impl Attack {
 impl Many {
     pub(super) async fn run(self, stage: &Stage) -> Row {
         let Self { tenant, limit, what, calls: at_once, of_one, expected } = self;
-        // Those of one user come one after the other, and none may wait for longer than the deadline.
-        let deadline = stage.limits(tenant).deadline.as_millis() as usize;
-        let sleep = json!({"do": "sleep", "milliseconds": (deadline / 2 / at_once).clamp(2, 300)});
+        // Long enough for all to arrive meanwhile, and not so long that those who wait pass their deadline.
+        let deadline = stage.limits(tenant).deadline.as_millis() as u64;
+        let sleep = json!({"do": "sleep", "milliseconds": (deadline / 2).min(1000)});
+        let count = json!({"do": "count"});
         let attack = async {
             let began = Instant::now();
             let user = |number| if of_one { MALLORY } else { CROWD + number };
             let all = (0..at_once).map(|number| {
                 let caller = stage.caller(tenant, user(number));
-                let sleep = &sleep;
-                async move { caller.call(sleep).await }
+                // Of one user the first one keeps all others waiting.
+                let input = if of_one && number > 0 { &count } else { &sleep };
+                async move {
+                    if of_one && number > 0 {
+                        tokio::time::sleep(PACE * 4).await;
+                    }
+                    caller.call(input).await
+                }
             });
             let mut stopped = Err("all of them were let in".to_owned());
             for answer in join_all(all).await {
