@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod connections;
 mod docs;
+mod grants;
 mod guests;
 mod http;
 mod isolation;
