@@ -87,14 +87,14 @@ fn the_page_on_configuration_names_every_key() {
     let nonsense = "zzzz: 1\nlimits: {zzzz: 1, user: {zzzz: 1}, tenant: {zzzz: 1}}\nsessions: {zzzz: 1}\nidentity:\n  \
                     zzzz: 1\n  jwt: {zzzz: 1}\n  cookies: {zzzz: 1}\ntenants: {a: {zzzz: 1}}\ngeneral:\n  zzzz: 1\n  front_end:\n    zzzz: 1\n    workflow: {zzzz: 1}\n    \
                     cors: {zzzz: 1}\n    endpoints:\n      - {path: /a, function_name: workflow, zzzz: 1}\n\
-                    workflow: {_type: per_user_notepad}\n";
+                    workflow: {_type: per_user_notepad, allow: {zzzz: 1}}\n";
     fs::write(folder.path().join("config.yml"), nonsense).expect("a file");
     let mut validate = Command::new(CARREL);
     validate.args(["validate", "--config_file=config.yml"]).current_dir(folder.path());
     let told = validate.output().expect("the binary runs").stderr;
     let told = String::from_utf8(told).expect("text");
     let hints: Vec<&str> = told.lines().filter_map(|line| line.trim().strip_prefix("the keys here are ")).collect();
-    assert_eq!(hints.len(), 14, "each of the fourteen sections tells its keys:\n{told}");
+    assert_eq!(hints.len(), 15, "each of the fifteen sections tells its keys:\n{told}");
     let keys: BTreeSet<&str> = hints.iter().flat_map(|hint| hint.split(", ")).collect();
     assert!(keys.contains("`fuel_per_call`") && keys.contains("`allow_origins`"), "{keys:?}");
     let page = read("host/docs/configuration.md");
