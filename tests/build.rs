@@ -7,7 +7,7 @@ mod wasm;
 
 fn main() {
     println!("cargo::rerun-if-changed=../host/build");
-    if let Err(error) = wasm::build_guests("..", &["hostile"]) {
+    if let Err(error) = wasm::build_guests("..", &["hostile", "traveller"]) {
         println!("cargo::error={error}");
     }
     if let Err(error) = assemble() {

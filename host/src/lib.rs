@@ -22,13 +22,14 @@
 //!
 //! # Layout
 //!
-//! The modules in the order of a request, as above. [`config`] is the file, [`Host`] what it makes, `cli` the commands,
-//! [`prove`] attacks on a configuration,
-//! [`observe`] the log and the figures.
+//! The modules in the order of a request, as above. [`grants`] is what a function may reach outside of its sandbox,
+//! [`config`] the file, [`Host`] what it makes, `cli` the commands, [`prove`] attacks on all of
+//! it, [`observe`] the log and the figures.
 
 pub mod cli;
 pub mod config;
 pub mod function;
+pub mod grants;
 mod host;
 pub mod http;
 pub mod identity;

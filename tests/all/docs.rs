@@ -94,7 +94,7 @@ fn the_page_on_configuration_names_every_key() {
     let nonsense = "zzzz: 1\nlimits: {zzzz: 1, user: {zzzz: 1}, tenant: {zzzz: 1}}\nsessions: {zzzz: 1}\nidentity:\n  \
                     zzzz: 1\n  jwt: {zzzz: 1}\n  cookies: {zzzz: 1}\ntenants: {a: {zzzz: 1}}\nadmin: {zzzz: 1}\ngeneral:\n  zzzz: 1\n  front_end:\n    zzzz: 1\n    workflow: {zzzz: 1}\n    \
                     cors: {zzzz: 1}\n    endpoints:\n      - {path: /a, function_name: workflow, zzzz: 1}\n\
-                    workflow: {_type: per_user_notepad}\n";
+                    workflow: {_type: per_user_notepad, allow: {zzzz: 1}}\n";
     fs::write(folder.path().join("config.yml"), nonsense).expect("a file");
     let mut validate = Command::new(CARREL);
     validate.args(["validate", "--config_file=config.yml"]).current_dir(folder.path());

@@ -19,8 +19,8 @@ async fn refused_text(component: &str) -> String {
 
 #[tokio::test]
 async fn an_import_that_the_host_does_not_give_is_named_with_what_it_gives() {
-    let told = refused_text(r#"(component (import "wasi:http/outgoing-handler@0.2.0" (instance)))"#).await;
-    assert!(told.contains("guests.0: ") && told.contains("guest.wasm imports `wasi:http/outgoing-handler@0.2.0`"));
+    let told = refused_text(r#"(component (import "wasi:http/incoming-handler@0.2.0" (instance)))"#).await;
+    assert!(told.contains("guests.0: ") && told.contains("guest.wasm imports `wasi:http/incoming-handler@0.2.0`"));
     assert!(told.contains("which the host does not give\n  it gives, with carrel: at version 0.1"), "{told}");
     assert!(told.contains("carrel:function/functions, ") && told.contains("wasi:cli/stdout"), "{told}");
     let version = refused_text(r#"(component (import "carrel:function/session@0.2.0" (instance)))"#).await;

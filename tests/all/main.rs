@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod connections;
 mod docs;
+mod grants;
 mod guests;
 mod http;
 mod isolation;

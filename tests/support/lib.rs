@@ -33,6 +33,9 @@ use tower::ServiceExt;
 /// The guest that does what it is told.
 pub const HOSTILE: &str = concat!(env!("OUT_DIR"), "/hostile.wasm");
 
+/// The guest that looks for a way out of its sandbox.
+pub const TRAVELLER: &str = concat!(env!("OUT_DIR"), "/traveller.wasm");
+
 /// A configuration, and what to do with it.
 #[derive(Debug, Clone)]
 pub struct Test {
@@ -68,6 +71,11 @@ impl Test {
             .set("guests", json!([HOSTILE]))
             .set("functions.hostile", json!({"_type": "hostile"}))
             .endpoint("/hostile", "hostile")
+    }
+
+    /// NAT's example with a guest beside it, at `POST /it`, that looks for a way out of its sandbox.
+    pub fn traveller() -> Self {
+        Self::new().guest(TRAVELLER, "traveller")
     }
 
     /// NAT's example with a guest of `guests/snapshots` beside it, at `POST /it`.

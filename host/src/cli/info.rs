@@ -52,7 +52,9 @@ fn as_json(functions: &[FunctionConfig], guests: &[Arc<Guest>]) -> String {
         })
     });
     let guests: Vec<Value> = guests.collect();
-    let functions = functions.iter().map(|it| json!({"name": it.name, "guest": it.guest, "config": it.config}));
+    let functions = functions
+        .iter()
+        .map(|it| json!({"name": it.name, "guest": it.guest, "config": it.config, "allow": it.grants.as_json()}));
     let functions: Vec<Value> = functions.collect();
     format!("{:#}", json!({"functions": functions, "guests": guests}))
 }
@@ -66,6 +68,9 @@ fn as_text(functions: &[FunctionConfig], guests: &[Arc<Guest>]) -> String {
     for function in functions {
         let config = Value::Object(function.config.clone());
         let _ = writeln!(out, "  {}: {} {config}", function.name, function.guest);
+        for line in function.grants.lines() {
+            let _ = writeln!(out, "    may use {line}");
+        }
     }
     let _ = write!(out, "{}Guests", if functions.is_empty() { "" } else { "\n" });
     for guest in guests {

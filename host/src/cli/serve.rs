@@ -119,6 +119,9 @@ fn announce(host: &Host, address: &str, threads: usize) {
     say("");
     for function in host.catalog().functions() {
         say(&format!("  {:<16} {} ({})", function.name, function.guest.name, function.guest.source));
+        for line in function.grants.lines() {
+            say(&format!("  {:<16} may use {line}", ""));
+        }
     }
     say("");
     for endpoint in http::endpoints(host) {

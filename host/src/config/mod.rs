@@ -7,8 +7,8 @@
 //!
 //! # Layout
 //!
-//! * [`Config`] and [`General`], here; [`FrontEnd`]; [`Admin`]; [`Limits`], [`Policy`], [`Identity`] and
-//!   [`TenantConfig`] read their own sections.
+//! * [`Config`] and [`General`], here; [`FrontEnd`]; [`Admin`]; [`Limits`], [`Policy`], [`Identity`],
+//!   [`TenantConfig`] and [`Grants`] read their own sections.
 //! * `reader`: sections, key by key. `yaml`: the parser. [`Problem`], [`Error`]: what is wrong, and where.
 
 mod admin;
@@ -24,6 +24,7 @@ pub use front_end::{Cors, Endpoint, FrontEnd, Method};
 pub use problem::{Error, KeyPath, Problem};
 
 use crate::{
+    grants::Grants,
     identity::{Identity, TenantConfig},
     limits::Limits,
     session::Policy,
@@ -32,6 +33,7 @@ use reader::{Problems, Section, boolean, duration, text};
 use serde_json::{Map, Value};
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -128,6 +130,8 @@ pub struct FunctionConfig {
     pub name: String,
     /// `_type`: the guest's own name; empty if there is none, which is a problem.
     pub guest: String,
+    /// `allow`: what it may reach outside of its sandbox.
+    pub grants: Arc<Grants>,
     /// The other keys, which go to the guest.
     pub config: Map<String, Value>,
 }
@@ -220,7 +224,7 @@ impl Config {
         let mut tenants = TenantConfig::read_all(&mut top, &limits);
         let identity = Identity::read(&mut top, &mut tenants, folder);
         let admin = Admin::read(&mut top);
-        let functions = read_functions(&mut top);
+        let functions = read_functions(&mut top, folder);
         for key in NAT_ONLY {
             ignored.extend(top.ignore(key));
         }
@@ -297,7 +301,7 @@ fn read_guests(top: &mut Section<'_>, folder: &Path) -> Vec<GuestPath> {
     guests
 }
 
-fn read_functions(top: &mut Section<'_>) -> Vec<FunctionConfig> {
+fn read_functions(top: &mut Section<'_>, folder: &Path) -> Vec<FunctionConfig> {
     let problems = top.problems();
     let mut functions = Vec::new();
     let mut section = top.section("functions");
@@ -309,7 +313,7 @@ fn read_functions(top: &mut Section<'_>) -> Vec<FunctionConfig> {
         } else if name.is_empty() || name.len() > 64 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
             problems.add(&key, "a function's name has 1 to 64 characters, none of them a space");
         } else {
-            functions.push(read_function(Section::new(key, value, problems), name));
+            functions.push(read_function(Section::new(key, value, problems), name, folder));
         }
     }
     match top.take(WORKFLOW) {
@@ -319,21 +323,22 @@ fn read_functions(top: &mut Section<'_>) -> Vec<FunctionConfig> {
         ),
         Some(value) => {
             let section = Section::new(KeyPath::root().with(WORKFLOW), value, problems);
-            functions.push(read_function(section, WORKFLOW.into()));
+            functions.push(read_function(section, WORKFLOW.into(), folder));
         }
     }
     functions
 }
 
 /// A function without a `_type` is told here, and has an empty one, so that nobody says it is not there at all.
-fn read_function(mut section: Section<'_>, name: String) -> FunctionConfig {
+fn read_function(mut section: Section<'_>, name: String, folder: &Path) -> FunctionConfig {
     let key = section.path().clone();
     if !section.has("_type") {
         let problem = Problem::new(key.clone(), "has no `_type`, which names the guest");
         section.problems().push(problem.hint("`carrel info` lists the guests that come with Carrel"));
     }
     let guest = section.read("_type", String::new(), text);
-    FunctionConfig { key, name, guest, config: section.rest() }
+    let grants = Arc::new(Grants::read(section.section("allow"), folder));
+    FunctionConfig { key, name, guest, grants, config: section.rest() }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     config::{self, Config, FunctionConfig, GuestPath, KeyPath, Problem, WORKFLOW, reader},
+    grants::Grants,
     instance::{self, Engine, Image},
     limits::Lane,
 };
@@ -36,6 +37,8 @@ pub struct Function {
     pub guest: Arc<Guest>,
     /// Its own keys, as the JSON that the guest gets.
     pub config: String,
+    /// What it may reach outside of its sandbox.
+    pub grants: Arc<Grants>,
     /// The key, for messages.
     pub key: KeyPath,
     /// What its instances begin with; `None` inside, if they cannot be made again from their memories.
@@ -80,6 +83,7 @@ impl Catalog {
                 name: function.name.as_str().into(),
                 guest: Arc::clone(guest),
                 config: value.to_string(),
+                grants: function.grants.clone(),
                 key: function.key.clone(),
                 image: OnceLock::new(),
             });
@@ -239,7 +243,7 @@ fn check_config(function: &FunctionConfig, guest: &Guest, value: &Value, problem
                     Some(Step::Name(name)) => name.as_str(),
                     _ => "",
                 };
-                let hint = match reader::nearest(wrong, known()) {
+                let hint = match reader::nearest(wrong, known().chain(["allow"])) {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!("the guest `{}` knows {}", guest.name, reader::list(known())),
                 };

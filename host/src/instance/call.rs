@@ -62,7 +62,7 @@ impl Making<'_> {
     fn context(&self, budget: Arc<AtomicUsize>, watch: Option<Watch>) -> Context {
         let user = self.session.user();
         let memory = MemoryLimit::new(self.limits.memory_per_instance, self.session.memory());
-        Context::new(self.function.name.clone(), user, memory, budget, watch)
+        Context::new(self.function.name.clone(), user, memory, budget, self.function.grants.clone(), watch)
     }
 
     fn running(&self, phase: Phase) -> Running {
@@ -133,6 +133,7 @@ impl Making<'_> {
         }
         let mut identity = blake3::Hasher::new();
         identity.update(&state.hash).update(self.function.config.as_bytes());
+        self.function.grants.identify(&mut identity);
         Ok(Image::new(
             start_alike.then_some(one.started.as_slice()),
             if alike { &one.configured } else { &one.started },
@@ -295,7 +296,7 @@ pub(crate) async fn describe(
     let budget = Arc::new(AtomicUsize::new(limits.log_size));
     // Guests are described one after the other, before there are sessions.
     let memory = MemoryLimit::new(limits.memory_per_instance, &Memory::new(limits.memory));
-    let context = Context::new(name, User::from_credential(""), memory, budget, None);
+    let context = Context::new(name, User::from_credential(""), memory, budget, Arc::default(), None);
     let mut store = Tracked::new(new_store(guest.engine(), context, limits));
     let allowance = Allowance { fuel: limits.fuel_per_call, deadline: Instant::now() + limits.deadline };
     let running = Running {

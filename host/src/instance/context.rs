@@ -6,6 +6,7 @@ use super::{
     sources,
 };
 use crate::{
+    grants::{FIELDS, Grants, Outgoing},
     identity::User,
     limits::{
         Allowance, Permit,
@@ -21,12 +22,14 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use wasmtime::{ResourceLimiter, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 /// A store's data.
 pub(crate) struct Context {
     pub(super) function: Arc<str>,
     user: User,
     log_budget: Arc<AtomicUsize>,
+    grants: Arc<Grants>,
     /// Made when the guest first asks WASI for something; many never do.
     wasi: Option<Box<Wasi>>,
     pub(super) memory: MemoryLimit,
@@ -41,6 +44,14 @@ struct Wasi {
     ctx: WasiCtx,
     table: ResourceTable,
     log: Arc<Log>,
+    /// Made when the guest first asks for something of HTTP.
+    http: Option<Box<Http>>,
+}
+
+/// A guest's way out.
+struct Http {
+    ctx: WasiHttpCtx,
+    outgoing: Outgoing,
 }
 
 /// Whether a guest is told what differs from one instance to the next.
@@ -84,13 +95,14 @@ impl Context {
         user: User,
         memory: MemoryLimit,
         log_budget: Arc<AtomicUsize>,
+        grants: Arc<Grants>,
         watch: Option<Watch>,
     ) -> Self {
-        Self { function, user, log_budget, wasi: None, memory, watch, running: None }
+        Self { function, user, log_budget, grants, wasi: None, memory, watch, running: None }
     }
 
-    /// The sandbox is closed: no files, no environment, no arguments, no sockets, nothing to read, and what the guest
-    /// writes goes to the log.
+    /// The sandbox is closed: no arguments, no sockets, nothing to read, no files and no environment but what is
+    /// granted, and what the guest writes goes to the log.
     fn wasi(&mut self) -> &mut Wasi {
         self.wasi.get_or_insert_with(|| {
             let log = Log::new(self.function.clone(), self.user.to_string(), self.log_budget.clone());
@@ -101,9 +113,12 @@ impl Context {
                 wasi.insecure_random_seed(watch.seed);
             }
             sources::give(&mut wasi, self.watch.as_ref().map(|watch| watch.differs.clone()));
+            self.grants.give(&mut wasi);
+            let mut ctx = wasi.build();
+            self.grants.give_files(&mut ctx);
             let mut table = ResourceTable::new();
             table.set_max_capacity(RESOURCES);
-            Box::new(Wasi { ctx: wasi.build(), table, log })
+            Box::new(Wasi { ctx, table, log, http: None })
         })
     }
 
@@ -136,6 +151,23 @@ impl WasiView for Context {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let wasi = self.wasi();
         WasiCtxView { ctx: &mut wasi.ctx, table: &mut wasi.table }
+    }
+}
+
+/// Every guest may make a request; whether it is sent is for its function's grants to say.
+impl WasiHttpView for Context {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        let deadline = self.running.as_ref().map(|running| running.allowance.deadline);
+        let differs = self.watch.as_ref().map(|watch| watch.differs.clone());
+        let grants = self.grants.clone();
+        let wasi = self.wasi();
+        let http = wasi.http.get_or_insert_with(|| {
+            let mut ctx = WasiHttpCtx::new();
+            ctx.set_field_size_limit(FIELDS);
+            Box::new(Http { ctx, outgoing: Outgoing::new(grants, differs) })
+        });
+        http.outgoing.deadline = deadline;
+        WasiHttpCtxView { hooks: &mut http.outgoing, table: &mut wasi.table, ctx: &mut http.ctx }
     }
 }
 
@@ -225,8 +257,9 @@ const TABLE_ELEMENT: usize = 16;
 /// Core instances of a component, and memories and tables in them. A guest of one language has one memory and two
 /// tables; the rest is for those that are composed of several.
 const PARTS: usize = 64;
-/// Resources of WASI that an instance may hold at once, such as streams and pollables.
-const RESOURCES: usize = 1000;
+/// Resources of WASI that an instance may hold at once, such as streams, pollables and open files. Some take tens of
+/// kilobytes of the host, or a descriptor.
+const RESOURCES: usize = 250;
 /// Random bytes that a guest may ask for at once: the host makes them in one go.
 const RANDOM: u64 = 64 << 10;
 

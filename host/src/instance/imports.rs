@@ -1,13 +1,33 @@
-//! What a guest may import: `carrel:function`, and WASI 0.2, all of it closed.
+//! What a guest may import: `carrel:function`, and WASI 0.2, all of it closed but for what is granted.
 
 use super::{CallError, Context};
-use crate::{function::sibling, session::Session};
-use wasmtime::{StoreContextMut, component::Linker};
+use crate::{function::sibling, grants::TEXT, session::Session};
+use wasmtime::{
+    StoreContextMut,
+    component::{Linker, Resource},
+};
+use wasmtime_wasi_http::{
+    WasiHttpView,
+    p2::{
+        self,
+        bindings::http::{
+            outgoing_handler::Host as _,
+            types::{
+                ErrorCode, FutureIncomingResponse, HostOutgoingRequest as _, Method, OutgoingRequest, RequestOptions,
+            },
+        },
+    },
+};
 
 /// The linker for all guests.
 pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Context>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    p2::add_only_http_to_linker_async(&mut linker)?;
+    linker.allow_shadowing(true);
+    bound_requests(&mut linker)?;
+    free_options(&mut linker)?;
+    linker.allow_shadowing(false);
 
     let mut functions = linker.instance("carrel:function/functions@0.1.0")?;
     functions.func_wrap("exists", |cx: StoreContextMut<'_, Context>, (name,): (String,)| {
@@ -47,13 +67,68 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
     Ok(linker)
 }
 
+/// The versions of `wasi:http` that its crate gives. Guests may be built against any that is compatible.
+const HTTP_TYPES: &str = "wasi:http/types@0.2.12";
+const HTTP_HANDLER: &str = "wasi:http/outgoing-handler@0.2.12";
+
+/// Texts of a request are kept by the host until it is sent or dropped: what is longer than they may be is not taken, by
+/// the answer that these functions have for what is no such text.
+fn bound_requests(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
+    type Request = Resource<OutgoingRequest>;
+    let fits = |text: &Option<String>| text.as_ref().is_none_or(|text| text.len() <= TEXT);
+    let mut types = linker.instance(HTTP_TYPES)?;
+    types.func_wrap(
+        "[method]outgoing-request.set-method",
+        |mut cx: StoreContextMut<'_, Context>, (request, method): (Request, Method)| match &method {
+            Method::Other(name) if name.len() > TEXT => Ok((Err(()),)),
+            _ => Ok((cx.data_mut().http().set_method(request, method)?,)),
+        },
+    )?;
+    types.func_wrap(
+        "[method]outgoing-request.set-authority",
+        move |mut cx: StoreContextMut<'_, Context>, (request, text): (Request, Option<String>)| match fits(&text) {
+            true => Ok((cx.data_mut().http().set_authority(request, text)?,)),
+            false => Ok((Err(()),)),
+        },
+    )?;
+    types.func_wrap(
+        "[method]outgoing-request.set-path-with-query",
+        move |mut cx: StoreContextMut<'_, Context>, (request, text): (Request, Option<String>)| match fits(&text) {
+            true => Ok((cx.data_mut().http().set_path_with_query(request, text)?,)),
+            false => Ok((Err(()),)),
+        },
+    )
+}
+
+/// A request's options are the host's once it is sent, and the crate keeps them for ever: an instance that sends some
+/// would soon have no room for handles, and could never be parked.
+fn free_options(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
+    type Options = Option<Resource<RequestOptions>>;
+    type Sent = Result<Resource<FutureIncomingResponse>, ErrorCode>;
+    linker.instance(HTTP_HANDLER)?.func_wrap(
+        "handle",
+        |mut cx: StoreContextMut<'_, Context>, (request, options): (Resource<OutgoingRequest>, Options)| {
+            let mut http = cx.data_mut().http();
+            let kept: Options = options.as_ref().map(|options| Resource::new_own(options.rep()));
+            let sent: Sent = match http.handle(request, options) {
+                Ok(answer) => Ok(answer),
+                Err(error) => Err(error.downcast()?),
+            };
+            if let Some(kept) = kept {
+                http.table.delete(kept)?;
+            }
+            Ok((sent,))
+        },
+    )
+}
+
 /// The session whose call runs; none while a guest is described.
 fn session_of<'a>(cx: &'a StoreContextMut<'_, Context>) -> Option<&'a Session> {
     cx.data().running.as_ref()?.session.as_deref()
 }
 
 /// The interfaces that [`linker`] gives, without versions: for the message to an author who imports another.
-pub(crate) const OFFERED: [&str; 31] = [
+pub(crate) const OFFERED: [&str; 33] = [
     "carrel:function/functions",
     "carrel:function/output",
     "carrel:function/session",
@@ -72,6 +147,8 @@ pub(crate) const OFFERED: [&str; 31] = [
     "wasi:clocks/wall-clock",
     "wasi:filesystem/preopens",
     "wasi:filesystem/types",
+    "wasi:http/outgoing-handler",
+    "wasi:http/types",
     "wasi:io/error",
     "wasi:io/poll",
     "wasi:io/streams",

@@ -12,7 +12,8 @@
 //! # Layout
 //!
 //! * [`Engine`]: how wasmtime is set up, its memories and stacks, and the clock that stops guests.
-//! * `context`: what a store holds besides the guest: its WASI, its memory limit, the call that runs.
+//! * `context`: what a store holds besides the guest: its WASI, with what is [granted](crate::grants), its memory limit,
+//!   the call that runs.
 //! * `call`: making an instance, and calling it.
 //! * [`Image`]: what all instances of a function begin with, and which pages of one differ from it. [`Saved`]: those
 //!   pages as they were before a call. [`Snapshot`]: an instance's state as bytes.

@@ -3,6 +3,7 @@
 use crate::{
     Host,
     config::{self, Config, Endpoint, FunctionConfig, GuestPath, KeyPath, Method},
+    grants::Grants,
     http,
     identity::KeyHash,
     limits::Limits,
@@ -171,7 +172,13 @@ fn prepare(config: &mut Config, guest: &std::path::Path, secret: &str) {
         for tenant in &mut config.tenants {
             tenant.functions.iter_mut().for_each(|functions| functions.push(name.clone()));
         }
-        let added = FunctionConfig { key, name, guest: "hostile".into(), config: Map::new() };
+        let added = FunctionConfig {
+            key,
+            name,
+            guest: "hostile".into(),
+            grants: Arc::new(Grants::default()),
+            config: Map::new(),
+        };
         config.functions.insert(workflow, added);
     }
     config.general.front_end.endpoints.push(Endpoint {

@@ -1,0 +1,259 @@
+//! A request that a guest sends, from the check to the answer.
+//!
+//! # What must always hold
+//!
+//! * Where a request may go is decided here and nowhere else: its scheme, host and port are on the function's list, and
+//!   the address that it is sent to is one of the whole network, or on the list itself.
+//! * The host resolves the name once, and connects to an address that it has checked: who owns the name cannot make it
+//!   stand for another one in between. Over TLS the certificate must be the name's.
+//! * The host follows no redirect. A guest that wants to sends another request, which is checked as well.
+//! * A request has an end: that of the call that sent it, whether the guest waits for it or not. How many there are at
+//!   once is bounded for an instance, which is refused more, and for a function, where they wait for each other.
+//! * What a guest makes of requests before it sends them takes memory of the host that nobody counts, so each piece has
+//!   a most: its headers, its texts, and what of a body is on its way.
+
+use super::{Grants, address, place::Host, place::Target};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, FusedFuture},
+};
+use http::{HeaderValue, Method, Request, Response, Uri, uri::Scheme};
+use http_body_util::BodyExt;
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, lookup_host},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{timeout, timeout_at},
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{self, ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
+};
+use tower_http::timeout::{TimeoutBody, TimeoutError};
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+/// Requests of one function that are under way: each takes a descriptor of the process, and up to some 100 KiB.
+pub(super) const CONNECTIONS: usize = 500;
+/// Requests of one instance that are under way.
+const REQUESTS: usize = 16;
+/// Bytes that headers may take.
+pub(crate) const FIELDS: usize = 32 << 10;
+/// Bytes of a request's method, host or path.
+pub(crate) const TEXT: usize = 8 << 10;
+/// Bytes of a body that are written at once.
+const CHUNK: usize = 16 << 10;
+/// Bytes of an answer that are kept before the guest reads them, its headers among them; hyper takes no less than 8 KiB.
+const BUFFER: usize = 64 << 10;
+
+/// Sends an instance's requests.
+pub(crate) struct Outgoing {
+    grants: Arc<Grants>,
+    requests: Arc<Semaphore>,
+    /// Told when something is sent: what comes back is not the same for all instances.
+    differs: Option<Arc<AtomicBool>>,
+    /// When the call ends that runs; outside of one nothing is sent.
+    pub(crate) deadline: Option<Instant>,
+}
+
+type Answer = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
+
+impl Outgoing {
+    pub(crate) fn new(grants: Arc<Grants>, differs: Option<Arc<AtomicBool>>) -> Self {
+        Self { grants, requests: Arc::new(Semaphore::new(REQUESTS)), differs, deadline: None }
+    }
+
+    /// Where a request goes, if it may.
+    fn permitted(&self, request: &Request<WasiBody>) -> Option<Target> {
+        let tls = match request.uri().scheme()? {
+            scheme if *scheme == Scheme::HTTPS => true,
+            scheme if *scheme == Scheme::HTTP => false,
+            _ => return None,
+        };
+        let target = Target::parse(tls, request.uri().authority()?.as_str())?;
+        // It would make a proxy of the place, and lead to others.
+        let tunnel = request.method() == Method::CONNECT;
+        (!tunnel && self.grants.http.permits(&target)).then_some(target)
+    }
+}
+
+impl WasiHttpHooks for Outgoing {
+    fn send_request(
+        &mut self,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Result<Answer, Error>> + Send> {
+        if let Some(differs) = &self.differs {
+            differs.store(true, Ordering::Relaxed);
+        }
+        let (Some(target), Some(deadline)) = (self.permitted(&request), self.deadline) else {
+            tracing::debug!(uri = %request.uri().authority().map_or("", |it| it.as_str()), "a request is denied");
+            return Box::new(async { Err(Error::HttpRequestDenied) });
+        };
+        let Ok(one_of_the_instance) = self.requests.clone().try_acquire_owned() else {
+            return Box::new(async { Err(Error::ConnectionLimitReached) });
+        };
+        let grants = self.grants.clone();
+        let sent = async move {
+            let one_of_all = grants.http.connections.clone().acquire_owned().await;
+            let one_of_all = Arc::new(one_of_all.map_err(|_| Error::ConnectionLimitReached)?);
+            let (answer, connection) = send(&grants, &target, request, options, &one_of_all).await?;
+            let connection = async move {
+                let done = timeout_at(deadline.into(), connection).await.unwrap_or(Err(Error::HttpResponseTimeout));
+                drop((one_of_the_instance, one_of_all));
+                done
+            };
+            Ok((answer, Box::new(connection) as Box<dyn Future<Output = _> + Send>))
+        };
+        Box::new(async move { timeout_at(deadline.into(), sent).await.unwrap_or(Err(Error::ConnectionTimeout)) })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK
+    }
+}
+
+/// The answer, and what has to run for its body to come.
+async fn send(
+    grants: &Grants,
+    target: &Target,
+    mut request: Request<WasiBody>,
+    options: Option<RequestOptions>,
+    permit: &Arc<OwnedSemaphorePermit>,
+) -> Result<(Response<WasiBody>, BoxFuture<'static, Result<(), Error>>), Error> {
+    let options = options.unwrap_or_default();
+    // To an origin, only the path is sent; the host is in a header already.
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    *request.uri_mut() = path.parse::<Uri>().map_err(|_| Error::HttpRequestUriInvalid)?;
+    // Kept alive, the connection would be of no use: it is this request's only.
+    request.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+    let connected = async {
+        let stream = connect(grants, target, permit).await?;
+        let stream: Box<dyn Stream> = match target.tls {
+            true => Box::new(encrypt(stream, &target.host).await?),
+            false => Box::new(stream),
+        };
+        let mut http = http1::Builder::new();
+        http.max_buf_size(BUFFER).handshake::<_, WasiBody>(TokioIo::new(stream)).await.map_err(error_of)
+    };
+    let (mut sender, connection) =
+        within(options.connect_timeout, connected).await.unwrap_or(Err(Error::ConnectionTimeout))?;
+    let mut connection = connection.map(|done| done.map_err(error_of)).boxed().fuse();
+    let mut answer = pin!(sender.send_request(request));
+    // The answer comes only while the connection runs; that may be done before it, and have it ready.
+    let answered = async {
+        tokio::select! {
+            biased;
+            answer = &mut answer => answer.map_err(error_of),
+            done = &mut connection => {
+                done?;
+                answer.await.map_err(error_of)
+            }
+        }
+    };
+    let answer = within(options.first_byte_timeout, answered).await.unwrap_or(Err(Error::ConnectionReadTimeout))?;
+    let body = |body: Incoming| match options.between_bytes_timeout {
+        Some(time) => TimeoutBody::new(time, body).map_err(error_between_bytes).boxed_unsync(),
+        None => body.map_err(error_of).boxed_unsync(),
+    };
+    let connection = async move { if connection.is_terminated() { Ok(()) } else { connection.await } };
+    Ok((answer.map(body), connection.boxed()))
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// `None`, if it takes longer than it may.
+async fn within<T>(time: Option<Duration>, what: impl Future<Output = T>) -> Option<T> {
+    match time {
+        Some(time) => timeout(time, what).await.ok(),
+        None => Some(what.await),
+    }
+}
+
+/// A connection to an address that was checked, of those that a name stands for. They are tried in turn.
+async fn connect(grants: &Grants, target: &Target, permit: &Arc<OwnedSemaphorePermit>) -> Result<TcpStream, Error> {
+    let addresses = match &target.host {
+        Host::Address(address) => vec![*address],
+        Host::Name(name) => resolve(name.clone(), permit.clone()).await?,
+    };
+    let may = |address: &IpAddr| address::is_public(*address) || grants.http.names(*address, target);
+    let mut last = Error::DestinationIpProhibited;
+    for address in addresses.into_iter().filter(may) {
+        match timeout(ATTEMPT, TcpStream::connect(SocketAddr::new(address, target.port))).await {
+            Ok(Ok(stream)) => {
+                // What a guest writes is to go out; a stream that cannot be told so is slower, and right.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => last = Error::ConnectionRefused,
+            Ok(Err(_)) => last = Error::DestinationUnavailable,
+            Err(_) => last = Error::ConnectionTimeout,
+        }
+    }
+    Err(last)
+}
+
+/// How long one of several addresses is tried.
+const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// The system's resolver keeps a thread until it is done, also when nobody waits for it any more: so long it counts as
+/// a request of the function.
+async fn resolve(name: String, permit: Arc<OwnedSemaphorePermit>) -> Result<Vec<IpAddr>, Error> {
+    let looked_up = tokio::spawn(async move {
+        let found = lookup_host((name, 0)).await.map(|found| found.map(|it| it.ip()).collect::<Vec<_>>());
+        drop(permit);
+        found
+    });
+    let found = looked_up.await.ok().and_then(Result::ok).filter(|found| !found.is_empty());
+    found.ok_or(Error::DnsError { rcode: None, info_code: None })
+}
+
+/// The certificates that browsers trust. Without them, which is for no reason that there is, nothing is encrypted, and
+/// so nothing sent.
+static TLS: LazyLock<Result<TlsConnector, rustls::Error>> = LazyLock::new(|| {
+    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions()?.with_root_certificates(roots).with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+});
+
+async fn encrypt(stream: TcpStream, host: &Host) -> Result<impl Stream + use<>, Error> {
+    let connector = TLS.as_ref().map_err(|_| Error::ConfigurationError)?;
+    let name = match host {
+        Host::Name(name) => ServerName::try_from(name.clone()).map_err(|_| Error::HttpRequestUriInvalid)?,
+        Host::Address(address) => ServerName::IpAddress((*address).into()),
+    };
+    connector.connect(name, stream).await.map_err(|error| {
+        let certificate = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+        match certificate {
+            Some(rustls::Error::InvalidCertificate(_)) => Error::TlsCertificateError,
+            _ => Error::TlsProtocolError,
+        }
+    })
+}
+
+fn error_of(error: hyper::Error) -> Error {
+    if error.is_incomplete_message() { Error::HttpResponseIncomplete } else { Error::HttpProtocolError }
+}
+
+fn error_between_bytes(error: tower_http::BoxError) -> Error {
+    match error.downcast::<hyper::Error>() {
+        Ok(error) => error_of(*error),
+        Err(error) if error.is::<TimeoutError>() => Error::ConnectionReadTimeout,
+        Err(_) => Error::HttpProtocolError,
+    }
+}
