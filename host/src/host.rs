@@ -231,7 +231,7 @@ mod tests {
     #[tokio::test]
     async fn when_no_memory_is_left_idle_sessions_are_parked_before_anybody_is_refused() {
         let host = host(3, 100).await;
-        let parking = tokio::spawn(session::park(host.registry().clone(), Duration::from_secs(60)));
+        let parking = tokio::spawn(session::park(host.registry().clone(), Some(Duration::from_secs(60))));
         tokio::task::yield_now().await;
         for round in 1..=3 {
             for user in 0..20 {
