@@ -7,9 +7,9 @@ use crate::{
     },
     function::Catalog,
     http::openapi_of,
-    identity::User,
+    identity::{TenantConfig, User},
     instance::{Engine, Making, StopKind},
-    limits::{Allowance, Lane, Limits, memory::Memory},
+    limits::{Allowance, Lane, Limits, Quota, memory::Memory},
     observe::Metrics,
     session::{Pressure, Registry, Session, Shared, Tenant},
 };
@@ -145,7 +145,12 @@ fn unknown_functions(config: &Config, catalog: &Catalog) -> Result<(), Vec<Probl
 /// Makes and configures each function, in a session of its own that is dropped after it, and keeps what its instances
 /// begin with.
 async fn try_out(shared: &Arc<Shared>) -> Result<(), Vec<Problem>> {
-    let session = Session::new(User::from_credential("carrel: trying out"), shared.clone());
+    // It is of no tenant: what the first one may use says nothing of what the others' functions need, and what this
+    // uses is not the first one's to pay.
+    let nobody =
+        TenantConfig::only(&Limits { user: Quota::default(), tenant: Quota::default(), ..shared.limits.clone() });
+    let nobody = Arc::new(Tenant::new(&nobody, shared.catalog.functions(), &shared.memory));
+    let session = Session::of(nobody, User::from_credential("carrel: trying out"), shared.clone());
     let mut problems = Vec::new();
     for function in shared.catalog.functions() {
         let limits = &shared.limits;
