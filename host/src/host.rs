@@ -7,9 +7,9 @@ use crate::{
     },
     function::Catalog,
     http::openapi_of,
-    identity::User,
+    identity::{TenantConfig, User},
     instance::{Engine, Making, StopKind},
-    limits::{Allowance, Lane, Limits, memory::Memory},
+    limits::{Allowance, Lane, Limits, Quota, memory::Memory},
     observe::Metrics,
     session::{Pressure, Registry, Session, Shared, Tenant},
 };
@@ -165,7 +165,14 @@ fn unknown_functions(config: &Config, catalog: &Catalog) -> Result<(), Vec<Probl
 /// Makes and configures each function, in a session of its own that is dropped after it, and keeps what its instances
 /// begin with.
 async fn try_out(shared: &Arc<Shared>) -> Result<(), Vec<Problem>> {
-    let session = Session::new(User::from_credential("carrel: trying out"), shared.clone());
+    // It is of no tenant: what the first one may use says nothing of what the others' functions need, and what this
+    // uses is not the first one's to pay.
+    let nobody =
+        TenantConfig::only(&Limits { user: Quota::default(), tenant: Quota::default(), ..shared.limits.clone() });
+    // Its figures are nobody's.
+    let metrics = Metrics::new().of_tenant(&nobody.name);
+    let nobody = Arc::new(Tenant::new(&nobody, shared.catalog.functions(), &shared.memory, metrics));
+    let session = Session::of(nobody, User::from_credential("carrel: trying out"), shared.clone());
     let mut problems = Vec::new();
     for function in shared.catalog.functions() {
         let limits = &shared.limits;
@@ -251,7 +258,7 @@ mod tests {
     #[tokio::test]
     async fn when_no_memory_is_left_idle_sessions_are_parked_before_anybody_is_refused() {
         let host = host(3, 100).await;
-        let parking = tokio::spawn(session::park(host.registry().clone(), Duration::from_secs(60)));
+        let parking = tokio::spawn(session::park(host.registry().clone(), Some(Duration::from_secs(60))));
         tokio::task::yield_now().await;
         for round in 1..=3 {
             for user in 0..20 {

@@ -177,6 +177,57 @@ fn serve_says_what_it_serves_and_stops_when_it_is_told() {
     }
 }
 
+/// NAT's example with more keys, in a folder of its own.
+fn config_with(more: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("config.yml");
+    let text = std::fs::read_to_string(CONFIG).expect("the configuration");
+    std::fs::write(&config, format!("{text}\n{more}\n")).expect("a file");
+    (folder, config)
+}
+
+#[test]
+fn where_nobody_is_verified_others_than_this_machine_are_served_only_if_the_file_says_so() {
+    for address in ["0.0.0.0", "::"] {
+        let refused = run(&["serve", "--config_file", CONFIG, "--host", address, "--port", "0"]);
+        assert_eq!((refused.status.code(), text(&refused.stdout)), (Some(2), ""), "{address}");
+        let told = text(&refused.stderr);
+        assert!(told.starts_with("error: nobody is verified, and ") && told.contains("`identity: open`"), "{told}");
+        assert!(!told.contains("Carrel 0"), "it was not served: {told}");
+    }
+    // It says so, with the warning that the helper waits for.
+    let (folder, config) = config_with("identity: open");
+    let text = std::fs::read_to_string(&config)
+        .expect("the file")
+        .replace("general:", "general:\n  front_end: {host: 0.0.0.0}");
+    std::fs::write(&config, text).expect("a file");
+    let usual = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let usual = usual.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")));
+    let served = Served::start(&config, &usual.unwrap_or_else(|| folder.path().to_owned()));
+    assert!(served.address.starts_with("0.0.0.0:"), "{}", served.address);
+    assert_eq!(served.get("/health"), r#"{"status":"healthy"}"#);
+}
+
+#[test]
+fn a_key_that_carrel_makes_has_a_hash_that_the_configuration_takes() {
+    let made = run(&["key"]);
+    let (key, told) = (text(&made.stdout), text(&made.stderr));
+    assert_eq!((made.status.code(), key.lines().count()), (Some(0), 1));
+    let key = key.trim();
+    assert!(key.starts_with("carrel_") && !told.contains(key), "the key is on stdout alone");
+    assert_ne!(text(&run(&["key"]).stdout).trim(), key);
+    let hash = told.split_whitespace().find(|word| word.starts_with("blake3:")).expect("its hash");
+    let (_folder, config) = config_with(&format!("identity:\n  api_keys: [\"{hash}\"]"));
+    let config = carrel::config::Config::load(&config).expect("a right configuration");
+    let user = |key: &str| {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("x-api-key", key.parse().expect("a header's value"));
+        config.identity.user(&headers)
+    };
+    assert!(user(key).is_ok());
+    assert!(user(hash).is_err(), "the hash is no key");
+}
+
 #[test]
 fn an_address_that_is_taken_is_told_and_exits_with_1() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -168,3 +168,188 @@ async fn nats_keys_that_mean_nothing_here_are_taken_and_listed() {
     assert_eq!(test.config().ignored, ["general.front_end.use_gunicorn", "llms"]);
     test.start().await;
 }
+
+/// What is wrong with `identity` and `tenants`, each problem on a line of its own, without what helps.
+async fn told_of(more: &str) -> Vec<String> {
+    let told = told(&format!("{WORKFLOW}{more}")).await;
+    told.lines().filter(|line| !line.starts_with("  ")).map(str::to_owned).collect()
+}
+
+const JWT: &str = "identity:\n  jwt:\n    issuer: https://a.example\n    audience: carrel\n";
+const LONG: &str = "0123456789abcdef0123456789abcdef";
+
+#[tokio::test]
+async fn what_is_wrong_with_an_issuer_is_told_with_the_line_of_its_key() {
+    let none = told_of(&format!("{JWT}    leeway: 2h\n")).await;
+    assert_eq!(
+        none,
+        [
+            "config.yml:9: identity.jwt: needs exactly one of `secret`, `public_key`, `jwks`, and has none",
+            "config.yml:12: identity.jwt.leeway: must be an hour at most",
+        ]
+    );
+    let both = told_of(&format!("{JWT}    secret: {LONG}\n    jwks: keys.json\n")).await;
+    assert!(both[0].ends_with("and has `secret`, `jwks`"), "{both:?}");
+    let empty = told_of("identity:\n  jwt: {}\n").await;
+    assert_eq!(
+        empty[..2],
+        ["config.yml:9: identity.jwt: has no `issuer`", "config.yml:9: identity.jwt: has no `audience`"]
+    );
+    let nobody = told_of(&format!("{}    secret: {LONG}\n", JWT.replace("carrel", "[]"))).await;
+    assert_eq!(nobody, ["config.yml:11: identity.jwt.audience: must have one at least: else no token is taken"]);
+    let algorithms = |names: &str| format!("{JWT}    secret: {LONG}\n    algorithms: {names}\n");
+    let of_another_kind = told_of(&algorithms("[RS256]")).await;
+    assert_eq!(
+        of_another_kind,
+        ["config.yml:13: identity.jwt.algorithms: none of them belongs to a key of this issuer"]
+    );
+    let no_algorithm = told_of(&algorithms("[none]")).await;
+    assert_eq!(
+        no_algorithm,
+        ["config.yml:13: identity.jwt.algorithms: `none` is no algorithm that can be verified here"]
+    );
+    let twice = "    - {issuer: a, audience: b, secret: 0123456789abcdef0123456789abcdef}\n".repeat(2);
+    let twice = told_of(&format!("identity:\n  jwt:\n{twice}")).await;
+    assert_eq!(twice, ["config.yml:11: identity.jwt.1.issuer: is there twice: put its keys together, in a `jwks`"]);
+}
+
+#[tokio::test]
+async fn a_file_of_keys_that_no_token_could_be_verified_with_is_refused() {
+    let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/keys/");
+    let folder = tempfile::tempdir().expect("a folder");
+    let written = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).expect("a file");
+        file.display().to_string()
+    };
+    let set = |key: serde_json::Value| written("set.json", &json!({"keys": [key]}).to_string());
+    let in_pem = "is no public key in PEM, of RSA, EC (P-256, P-384) or Ed25519";
+    for (kind, file, why) in [
+        ("public_key", format!("{keys}nowhere.pem"), "cannot be read: No such file"),
+        ("public_key", format!("{keys}README.md"), in_pem),
+        ("public_key", format!("{keys}p521.pub.pem"), in_pem),
+        ("public_key", format!("{keys}rsa.pem"), "has a private key: only its public part belongs here"),
+        ("public_key", format!("{keys}ed25519.pem"), "has a private key"),
+        ("jwks", format!("{keys}README.md"), "is no JSON Web Key Set"),
+        ("jwks", written("empty.json", r#"{"keys": []}"#), "has no key to verify with"),
+    ] {
+        let told = told_of(&format!("{JWT}    {kind}: {file}\n")).await;
+        assert!(told.len() == 1 && told[0].starts_with(&format!("config.yml:12: identity.jwt.{kind}: ")), "{told:?}");
+        assert!(told[0].contains(why), "{told:?}");
+    }
+    let (x, y) = ("yGcon-JPW05dDlkr05LUAOQp-mnhcxn4XHJ7UD_tcCc", "G8bpVxx8zom2vD5b9s94EOTR8-cZuT7q9c-cyuwBzqQ");
+    for (key, why) in [
+        (json!({"kty": "oct", "k": "c2VjcmV0"}), "has a shared secret"),
+        (json!({"kty": "RSA", "use": "enc", "n": "AQAB", "e": "AQAB"}), "has no key to verify with"),
+        (json!({"kty": "OKP", "crv": "Ed25519", "x": "dG9vIHNob3J0"}), "has no key to verify with"),
+        (json!({"kty": "EC", "crv": "P-256", "x": y, "y": x}), "has no key to verify with"),
+        // A public key is for no algorithm of shared secrets, whatever it says.
+        (json!({"kty": "EC", "crv": "P-256", "x": x, "y": y, "alg": "HS256"}), "has no key to verify with"),
+    ] {
+        let told = told_of(&format!("{JWT}    jwks: {}\n", set(key.clone()))).await;
+        assert!(told.len() == 1 && told[0].contains(why), "{key}: {told:?}");
+    }
+    let right = set(json!({"kty": "EC", "crv": "P-256", "x": x, "y": y}));
+    let only = told_of(&format!("{JWT}    jwks: {right}\n    algorithms: [ES384]\n")).await;
+    assert_eq!(only, ["config.yml:13: identity.jwt.algorithms: none of them belongs to a key of this issuer"]);
+}
+
+#[tokio::test]
+async fn no_message_repeats_a_secret_or_a_key() {
+    let short = "hunter2-hunter2";
+    let cookies = "identity:\n  cookies:\n    secrets: ";
+    let api_keys = "identity:\n  api_keys: ";
+    let tenant = "identity: {api_keys: []}\ntenants:\n  a:\n    api_keys: ";
+    for (text, at) in [
+        (
+            format!("{JWT}    secret: {short}\n"),
+            "config.yml:12: identity.jwt.secret: must have 32 bytes at least, and has 15",
+        ),
+        (format!("{JWT}    secret: [{short}]\n"), "config.yml:12: identity.jwt.secret: must be a text of 32 bytes"),
+        (format!("{cookies}[{short}]\n"), "config.yml:10: identity.cookies.secrets: must have 32 bytes at least"),
+        (format!("{cookies}{short}{LONG}\n"), "config.yml:10: identity.cookies.secrets: must be a list"),
+        (format!("{cookies}[]\n"), "config.yml:10: identity.cookies.secrets: must have one at least"),
+        (format!("{api_keys}{short}\n"), "config.yml:9: identity.api_keys: must be a list"),
+        (format!("{api_keys}[{short}]\n"), "config.yml:9: identity.api_keys: must be a key's hash"),
+        (format!("{tenant}{short}\n"), "config.yml:11: tenants.a.api_keys: must be a list"),
+        (format!("{tenant}[{short}]\n"), "config.yml:11: tenants.a.api_keys: must be a key's hash"),
+    ] {
+        let told = told(&format!("{WORKFLOW}{text}")).await;
+        assert!(told.contains(at) && !told.contains("hunter2"), "{text}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn tenants_are_told_apart_or_the_start_is_refused() {
+    let hash = carrel::identity::KeyHash::of("a key");
+    let without = told_of("tenants: {a: {}, b: {}}\n").await;
+    assert_eq!(without.len(), 1);
+    assert!(without[0].contains("identity: must say how tenants are told apart"), "{without:?}");
+    let open = told_of("identity: open\ntenants: {a: {}}\n").await;
+    assert!(open[0].starts_with("config.yml:8: identity: must say how tenants are told apart"), "{open:?}");
+    let odd = told_of("identity: opne\n").await;
+    assert!(odd[0].starts_with("config.yml:8: identity: must be `open`, or a map"), "{odd:?}");
+    let nobody = told_of("identity: {}\n").await;
+    assert!(nobody[0].starts_with("config.yml:8: identity: verifies nobody"), "{nobody:?}");
+    let issuer = |more: &str| format!("{JWT}    secret: {LONG}\n{more}tenants: {{a: {{}}, b: {{}}}}\n");
+    let which = told_of(&issuer("")).await;
+    assert!(which[0].starts_with("config.yml:9: identity.jwt: needs `tenant`, or the `tenant_claim`"), "{which:?}");
+    let unknown = told_of(&issuer("    tenant: c\n")).await;
+    assert_eq!(unknown, ["config.yml:13: identity.jwt.tenant: there is no tenant `c`"]);
+    let both = told_of(&issuer("    tenant: a\n    tenant_claim: org\n")).await;
+    assert_eq!(both, ["config.yml:9: identity.jwt: has both `tenant` and `tenant_claim`: a token has one tenant"]);
+    let cookies = format!("identity:\n  cookies:\n    secrets: [{LONG}]\n    anonymous: c\ntenants: {{a: {{}}}}\n");
+    assert_eq!(told_of(&cookies).await, ["config.yml:11: identity.cookies.anonymous: there is no tenant `c`"]);
+    let shared = format!(
+        "identity: {{api_keys: []}}\ntenants:\n  a:\n    api_keys: [\"{hash}\"]\n  b:\n    claims: [x, a]\n    api_keys: [\"{hash}\"]\n"
+    );
+    assert_eq!(
+        told_of(&shared).await,
+        [
+            "config.yml:13: tenants.b.claims: `a` belongs to the tenant `a` already",
+            "config.yml:14: tenants.b.api_keys: one of them belongs to the tenant `a` already",
+        ]
+    );
+    let misplaced = told_of(&format!("identity:\n  api_keys: [\"{hash}\"]\ntenants: {{a: {{}}, b: {{}}}}\n")).await;
+    assert_eq!(misplaced, ["config.yml:9: identity.api_keys: belong to a tenant: put them into its `api_keys`"]);
+    for name in ["a b", "\u{fc}", &"x".repeat(65), ""] {
+        let told = told_of(&format!("identity: {{api_keys: []}}\ntenants:\n  \"{name}\": {{}}\n")).await;
+        assert!(told[0].contains("a tenant's name has 1 to 64 letters"), "{name:?}: {told:?}");
+    }
+    let none = told_of("identity: {api_keys: []}\ntenants: {}\n").await;
+    assert!(none[0].starts_with("config.yml:9: tenants: has 0 tenants, and must have 1 to 1000"), "{none:?}");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_tenants_functions_and_limits_is_told() {
+    let hash = carrel::identity::KeyHash::of("a key");
+    let tenant = |more: &str| format!("identity: {{}}\ntenants:\n  a:\n    api_keys: [\"{hash}\"]\n{more}");
+    let function = told(&format!("{WORKFLOW}{}", tenant("    functions: [notepad, preference]\n"))).await;
+    assert_eq!(
+        function,
+        "config.yml:12: tenants.a.functions: there is no function `preference`\n  did you mean `preferences`?"
+    );
+    let far = told(&format!("{WORKFLOW}{}", tenant("    functions: [xyz]\n"))).await;
+    assert!(far.ends_with("there are `notepad`, `preferences`, `workflow`"), "{far}");
+    let hosts = told_of(&tenant("    limits: {max_sessions: 5, memory: 1 GiB, calls: 5, connections: 5}\n")).await;
+    assert_eq!(hosts.len(), 4, "{hosts:?}");
+    assert!(hosts[0].starts_with("config.yml:12: tenants.a.limits.max_sessions: unknown key"), "{hosts:?}");
+    let burst = told_of("limits:\n  user:\n    fuel_burst: 5\n  tenant:\n    requests_burst: 5\n").await;
+    assert_eq!(
+        burst,
+        [
+            "config.yml:10: limits.user.fuel_burst: without `fuel_per_second` there is nothing that it would be a burst of",
+            "config.yml:12: limits.tenant.requests_burst: without `requests_per_second` there is nothing that it would be a burst of",
+        ]
+    );
+    // Of a tenant a burst alone is enough where all have a rate.
+    let rated = format!(
+        "{WORKFLOW}limits: {{user: {{fuel_per_second: 5}}}}\n{}",
+        tenant("    limits: {user: {fuel_burst: 7}}\n")
+    );
+    let config = carrel::config::Config::parse(Path::new("config.yml"), &rated).expect("a right configuration");
+    let fuel = config.tenants[0].limits.user.fuel.map(|rate| (rate.per_second, rate.burst));
+    assert_eq!((fuel, config.limits.user.fuel.map(|rate| rate.burst)), (Some((5, 7)), Some(50)));
+    let of_users = told_of("limits:\n  user: {calls: 5, sessions: 5, fuel_per_second: 0, memory: 1 KiB}\n").await;
+    assert_eq!(of_users.len(), 4, "{of_users:?}");
+}

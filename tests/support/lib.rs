@@ -154,12 +154,22 @@ pub struct Server {
 impl Server {
     /// A caller, by the cookie's value.
     pub fn user(&self, name: &str) -> Caller {
-        Caller { server: self.clone(), cookie: Some(format!("nat-session={name}")), path: "/generate".into() }
+        self.nobody().with("cookie", &format!("nat-session={name}"))
+    }
+
+    /// A caller with a token or an API key, as `Authorization: Bearer`.
+    pub fn bearer(&self, credential: &str) -> Caller {
+        self.nobody().with("authorization", &format!("Bearer {credential}"))
+    }
+
+    /// A caller with an API key.
+    pub fn key(&self, key: &str) -> Caller {
+        self.nobody().with("x-api-key", key)
     }
 
     /// A caller who does not say who they are.
     pub fn nobody(&self) -> Caller {
-        Caller { server: self.clone(), cookie: None, path: "/generate".into() }
+        Caller { server: self.clone(), headers: HeaderMap::new(), path: "/generate".into() }
     }
 
     /// Any request.
@@ -223,7 +233,9 @@ impl Listening {
 
     /// A call over the port.
     pub async fn call(&self, user: &str, input: Value) -> Reply {
-        self.send(request("/generate", Some(&format!("nat-session={user}")), input.to_string())).await
+        let mut headers = HeaderMap::new();
+        headers.insert(header::COOKIE, format!("nat-session={user}").parse().expect("a cookie"));
+        self.send(request(Method::POST, "/generate", &headers, input.to_string())).await
     }
 }
 
@@ -231,7 +243,7 @@ impl Listening {
 #[derive(Clone)]
 pub struct Caller {
     server: Server,
-    cookie: Option<String>,
+    headers: HeaderMap,
     path: String,
 }
 
@@ -240,6 +252,17 @@ impl Caller {
     pub fn at(mut self, path: &str) -> Self {
         self.path = path.into();
         self
+    }
+
+    /// The same caller, with one more header; one of the same name stays.
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.append(name, HeaderValue::from_bytes(value.as_bytes()).expect("a header's value"));
+        self
+    }
+
+    /// A request without a body, such as `POST /session`.
+    pub async fn ask(&self, method: Method, path: &str) -> Reply {
+        self.server.send(request(method, path, &self.headers, Body::empty())).await
     }
 
     /// A call with a JSON body.
@@ -262,18 +285,16 @@ impl Caller {
 
     /// A call with any body, declared as JSON.
     pub async fn body(&self, body: impl Into<Body>) -> Reply {
-        self.server.send(request(&self.path, self.cookie.as_deref(), body)).await
+        self.server.send(request(Method::POST, &self.path, &self.headers, body)).await
     }
 }
 
-fn request(path: &str, cookie: Option<&str>, body: impl Into<Body>) -> Request<Body> {
+fn request(method: Method, path: &str, headers: &HeaderMap, body: impl Into<Body>) -> Request<Body> {
     let mut request = Request::new(body.into());
-    *request.method_mut() = Method::POST;
+    *request.method_mut() = method;
     *request.uri_mut() = path.parse().expect("a path");
+    *request.headers_mut() = headers.clone();
     request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Some(cookie) = cookie {
-        request.headers_mut().insert(header::COOKIE, cookie.parse().expect("a cookie"));
-    }
     request
 }
 
@@ -331,6 +352,18 @@ impl Reply {
         let detail = error["detail"].as_str().unwrap_or_default();
         assert!(detail.ends_with("Nothing was changed: all is as before the call."), "{self:?}");
         assert_eq!((&error["dropped"], self.header("carrel-dropped")), (&json!([]), ""), "{self:?}");
+    }
+
+    /// Seconds after which it is worth to try again.
+    #[track_caller]
+    pub fn retry_after(&self) -> u64 {
+        self.header("retry-after").parse().unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// Units of fuel that the call used.
+    #[track_caller]
+    pub fn fuel(&self) -> u64 {
+        self.header("carrel-fuel").parse().unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// A header as text, empty if it is not there.

@@ -168,6 +168,16 @@ pub(crate) fn list_of<T>(read: impl Fn(&Value) -> Result<T, String>) -> impl Fn(
     }
 }
 
+/// The same of what must not be repeated in a message, nor what stands in the list's place.
+pub(crate) fn secret_list_of<T>(
+    read: impl Fn(&Value) -> Result<T, String>,
+) -> impl Fn(&Value) -> Result<Vec<T>, String> {
+    move |value| match value {
+        Value::Array(items) => items.iter().map(&read).collect(),
+        _ => Err("must be a list".into()),
+    }
+}
+
 /// A number that counts something, at least `least`.
 pub(crate) fn count(least: u64, most: u64) -> impl Fn(&Value) -> Result<u64, String> {
     move |value| {

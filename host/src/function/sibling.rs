@@ -43,7 +43,13 @@ pub(crate) async fn call(mut cx: StoreContextMut<'_, Context>, name: &str, input
     left.fuel = cx.as_context_mut().get_fuel().unwrap_or(0);
     let allowance = left.for_sibling(Instant::now());
     let Some(emitter) = running.emitter else { return Err(CallError::Stopped("not_in_a_call".into())) };
+    let charged = session.charged();
     let done = session::run(taken, input, allowance, running.depth + 1, emitter).await;
+    // What the session was charged for while the sibling ran is not the caller's to be charged for once more.
+    let charged = session.charged().saturating_sub(charged);
+    if let Some(running) = &mut cx.data_mut().running {
+        running.charged_at = running.charged_at.saturating_sub(charged);
+    }
     // Fuel is on for every store of the engine.
     let _ = cx.as_context_mut().set_fuel(left.fuel.saturating_sub(done.fuel));
     match done.result {

@@ -43,8 +43,8 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>, app: Router, shutdown
         general.per_user_workflow_timeout,
         general.per_user_workflow_cleanup_interval,
     ));
-    let after = host.config().sessions.park_after;
-    let parking = after.map(|after| tokio::spawn(session::park(host.registry().clone(), after)));
+    let policy = &host.config().sessions;
+    let parking = policy.makes_room().then(|| tokio::spawn(session::park(host.registry().clone(), policy.park_after)));
     let connections = GracefulShutdown::new();
     let most = host.limits().connections;
     let places = Arc::new(Semaphore::new(most));

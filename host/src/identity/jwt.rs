@@ -10,11 +10,11 @@ use crate::config::{
     reader::{Section, duration, list, list_of, text},
 };
 use jsonwebtoken::{
-    Algorithm, AlgorithmFamily, DecodingKey, Validation,
+    Algorithm, AlgorithmFamily, DecodingKey, Validation, crypto,
     dangerous::insecure_decode_claims,
     decode, decode_header,
     errors::ErrorKind,
-    jwk::{JwkSet, PublicKeyUse},
+    jwk::{JwkSet, KeyAlgorithm, PublicKeyUse},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -24,6 +24,11 @@ use std::{fs, path::Path, str::FromStr, time::Duration};
 pub(super) const SECRET: usize = 32;
 /// Bytes of a claim that names somebody.
 const NAME: usize = 1024;
+/// How much clocks may differ at most. Who needs more has another problem; and the library takes it off the time of day,
+/// which must not become less than nothing.
+const LEEWAY: Duration = Duration::from_secs(60 * 60);
+/// Bytes of an Ed25519 public key.
+const ED25519: usize = 32;
 
 /// Who signs tokens, and how they are checked.
 #[derive(Clone)]
@@ -126,11 +131,15 @@ impl Issuer {
         section.require("audience");
         let name = section.read("issuer", String::new(), text);
         let audience = section.read("audience", Vec::new(), |value| match value {
+            Value::Array(items) if items.is_empty() => Err("must have one at least: else no token is taken".into()),
             Value::Array(_) => list_of(text)(value),
             one => text(one).map(|one| vec![one]),
         });
         let algorithms = section.read("algorithms", None, |value| list_of(algorithm)(value).map(Some));
-        let leeway = section.read("leeway", Duration::from_secs(30), duration(Duration::ZERO));
+        let leeway = section.read("leeway", Duration::from_secs(30), |value| {
+            let time = duration(Duration::ZERO)(value)?;
+            if time > LEEWAY { Err("must be an hour at most".to_owned()) } else { Ok(time) }
+        });
         let user_claim = section.read("user_claim", "sub".to_owned(), text);
         let tenant = read_place(&mut section, tenants);
         let sources = ["secret", "public_key", "jwks"];
@@ -145,7 +154,7 @@ impl Issuer {
         let jwks = section.read("jwks", None, in_folder);
         section.finish();
         let found = match (secret, pem, jwks) {
-            (Some(secret), ..) => Ok(vec![Key::new(None, DecodingKey::from_secret(secret.as_bytes()))]),
+            (Some(secret), ..) => Ok(Vec::from_iter(Key::new(None, DecodingKey::from_secret(secret.as_bytes())))),
             (_, Some(file), _) => from_pem(&file).map_err(|why| (path.with("public_key"), why)),
             (.., Some(file)) => from_jwks(&file).map_err(|why| (path.with("jwks"), why)),
             _ => return None,
@@ -208,18 +217,28 @@ fn algorithm(value: &Value) -> Result<Algorithm, String> {
 }
 
 impl Key {
-    fn new(id: Option<String>, key: DecodingKey) -> Self {
-        let algorithms = key.family().algorithms().to_vec();
-        Self { id, algorithms, key }
+    /// `None`: no algorithm takes it. The library would say so only of each token, and would panic at an Ed25519 key that
+    /// is too short.
+    fn new(id: Option<String>, key: DecodingKey) -> Option<Self> {
+        if key.family() == AlgorithmFamily::Ed && key.try_get_as_bytes().ok()?.len() != ED25519 {
+            return None;
+        }
+        // Of a curve there is one algorithm, and the others cannot even be tried with it.
+        let fits = |algorithm: &&Algorithm| crypto::verify("", b"", &key, **algorithm).is_ok();
+        let algorithms: Vec<_> = key.family().algorithms().iter().filter(fits).copied().collect();
+        (!algorithms.is_empty()).then_some(Self { id, algorithms, key })
     }
 }
 
 fn from_pem(file: &Path) -> Result<Vec<Key>, String> {
     let pem = fs::read(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    if String::from_utf8_lossy(&pem).contains("PRIVATE KEY-----") {
+        return Err(format!("{} has a private key: only its public part belongs here", file.display()));
+    }
     let kinds = [DecodingKey::from_rsa_pem, DecodingKey::from_ec_pem, DecodingKey::from_ed_pem];
-    let key = kinds.into_iter().find_map(|kind| kind(&pem).ok());
-    let key = key.ok_or_else(|| format!("{} is no public key in PEM, of RSA, EC or Ed25519", file.display()))?;
-    Ok(vec![Key::new(None, key)])
+    let key = kinds.into_iter().find_map(|kind| kind(&pem).ok()).and_then(|key| Key::new(None, key));
+    let why = || format!("{} is no public key in PEM, of RSA, EC (P-256, P-384) or Ed25519", file.display());
+    Ok(vec![key.ok_or_else(why)?])
 }
 
 fn from_jwks(file: &Path) -> Result<Vec<Key>, String> {
@@ -228,20 +247,23 @@ fn from_jwks(file: &Path) -> Result<Vec<Key>, String> {
         serde_json::from_slice(&json).map_err(|error| format!("{} is no JSON Web Key Set: {error}", file.display()))?;
     let mut keys = Vec::new();
     for jwk in &set.keys {
-        if jwk.common.public_key_use == Some(PublicKeyUse::Encryption) || !jwk.is_supported() {
+        // Sets have keys of other kinds and for other uses as well: those are for others to read.
+        if jwk.common.public_key_use == Some(PublicKeyUse::Encryption) {
             continue;
         }
-        let id = jwk.common.key_id.clone();
-        let key = DecodingKey::from_jwk(jwk).map_err(|error| format!("{}: a key of it: {error}", file.display()))?;
+        let Ok(key) = DecodingKey::from_jwk(jwk) else { continue };
         // Whoever publishes a secret has none.
         if key.family() == AlgorithmFamily::Hmac {
             return Err(format!("{} has a shared secret, which must not be in a set of public keys", file.display()));
         }
-        let mut key = Key::new(id, key);
-        if let Some(only) = jwk.common.key_algorithm.and_then(|it| Algorithm::from_str(&format!("{it:?}")).ok()) {
-            key.algorithms = vec![only];
+        let Some(mut key) = Key::new(jwk.common.key_id.clone(), key) else { continue };
+        // A key may say what it is for; it need not.
+        if let Some(only) = jwk.common.key_algorithm {
+            key.algorithms.retain(|algorithm| KeyAlgorithm::from(*algorithm) == only);
         }
-        keys.push(key);
+        if !key.algorithms.is_empty() {
+            keys.push(key);
+        }
     }
     if keys.is_empty() { Err(format!("{} has no key to verify with", file.display())) } else { Ok(keys) }
 }

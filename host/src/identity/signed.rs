@@ -6,7 +6,7 @@
 //! taking one away ends all cookies that it has signed.
 
 use super::{Error, Tenants, User, jwt::secret};
-use crate::config::reader::{Section, boolean, duration, list_of, text};
+use crate::config::reader::{Section, boolean, duration, secret_list_of, text};
 use cookie::{Cookie, SameSite};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
 use serde::{Deserialize, Serialize};
@@ -120,7 +120,10 @@ impl Cookies {
     pub(super) fn read(mut section: Section<'_>, tenants: &Tenants) -> Option<Self> {
         let (path, problems) = (section.path().clone(), section.problems());
         section.require("secrets");
-        let secrets = section.read("secrets", Vec::new(), list_of(secret));
+        let secrets = section.read("secrets", Vec::new(), |value| match value {
+            Value::Array(items) if items.is_empty() => Err("must have one at least: the first one signs".into()),
+            value => secret_list_of(secret)(value),
+        });
         let lifetime = section.read("lifetime", Duration::from_secs(12 * 60 * 60), duration(Duration::from_secs(1)));
         let same_site = section.read("same_site", SameSite::Lax, |value| match text(value)?.as_str() {
             "lax" => Ok(SameSite::Lax),

@@ -4,7 +4,7 @@ use super::api_key::KeyHash;
 use crate::{
     config::{
         KeyPath,
-        reader::{Problems, Section, count, list_of, text},
+        reader::{Problems, Section, count, list_of, secret_list_of, text},
     },
     limits::Limits,
 };
@@ -37,7 +37,7 @@ pub struct TenantConfig {
 
 impl TenantConfig {
     /// The only one, where `tenants` is not given.
-    fn only(limits: &Limits) -> Self {
+    pub(crate) fn only(limits: &Limits) -> Self {
         Self {
             key: KeyPath::root(),
             name: DEFAULT.into(),
@@ -86,7 +86,7 @@ impl TenantConfig {
             limits: limits.read_of_tenant(section.section("limits")),
             functions: section.read("functions", None, |value| list_of(text)(value).map(Some)),
             claims: section.read("claims", vec![name.to_owned()], list_of(text)),
-            api_keys: section.read("api_keys", Vec::new(), list_of(KeyHash::read)),
+            api_keys: section.read("api_keys", Vec::new(), secret_list_of(KeyHash::read)),
             share: section.read("share", 1, |value| count(1, 1000)(value).map(|share| share as u32)),
             key,
         };

@@ -49,3 +49,62 @@ impl fmt::Display for User {
         self.id.hyphenated().fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::vec, prelude::*};
+
+    /// Of so few characters that two are often alike but for where one part ends and the next begins.
+    fn parts() -> impl Strategy<Value = Vec<String>> {
+        vec("[a\0\u{1}]{0,3}", 3..6)
+    }
+
+    fn id(parts: &[String]) -> String {
+        let rest: Vec<_> = parts[2..].iter().map(String::as_str).collect();
+        User::verified((0, &parts[0]), &parts[1], &rest).to_string()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 5000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn other_tenants_kinds_or_parts_are_other_users(one in parts(), other in parts()) {
+            prop_assert_eq!(one == other, id(&one) == id(&other));
+        }
+
+        #[test]
+        fn a_character_that_moves_from_one_part_to_the_next_makes_another_user(one in parts(), at in 0usize..5) {
+            let mut other = one.clone();
+            let at = at % (one.len() - 1);
+            if let Some(moved) = other[at].pop() {
+                other[at + 1].insert(0, moved);
+                prop_assert_ne!(id(&one), id(&other));
+            }
+            // Nor do two parts that become one, nor one more that is empty.
+            let mut joined = one.clone();
+            let next = joined.remove(at + 1);
+            joined[at].push_str(&next);
+            joined.push(String::new());
+            prop_assert_eq!(joined == one, id(&joined) == id(&one));
+            let longer = [&one[..], &[String::new()]].concat();
+            prop_assert_ne!(id(&one), id(&longer));
+        }
+
+        #[test]
+        fn a_user_whom_nobody_verified_is_none_who_is(one in parts()) {
+            let credentials = [one.concat(), one.join(":"), one[2].clone()];
+            for credential in credentials {
+                prop_assert_ne!(User::from_credential(&credential).to_string(), id(&one));
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_id_in_two_tenants_is_two_users() {
+        let id = "7b031fd4-714b-598e-b755-a517d069edc5";
+        assert_ne!(User::from_id(0, id), User::from_id(1, id));
+        assert_eq!(User::from_id(1, id).map(User::tenant), Some(1));
+        assert_eq!(User::from_id(0, "alice"), None);
+    }
+}

@@ -8,9 +8,10 @@ use super::{
     API_KEY, COOKIE, Error, KeyHash, TenantConfig, Tenants, User,
     jwt::Issuer,
     number,
+    open::latin1,
     signed::{Cookies, Issued},
 };
-use crate::config::reader::{Section, list_of};
+use crate::config::reader::{Section, secret_list_of};
 use cookie::Cookie;
 use http::{HeaderMap, header};
 use serde_json::Value;
@@ -45,8 +46,10 @@ impl Verified {
         let Some(cookies) = &self.cookies else { return Ok(None) };
         let mut found = None;
         for header in headers.get_all(header::COOKIE) {
-            let text = header.to_str().map_err(|_| Error::Invalid("the cookies have characters that are no ASCII"))?;
-            for cookie in Cookie::split_parse(text).flatten().filter(|cookie| cookie.name() == COOKIE) {
+            // Beside the session cookie there may be anything: other cookies are none of this host's business.
+            for cookie in
+                Cookie::split_parse(latin1(header.as_bytes())).flatten().filter(|cookie| cookie.name() == COOKIE)
+            {
                 if found.replace(cookie.value().to_owned()).is_some() {
                     return Err(Error::Invalid("there are two session cookies"));
                 }
@@ -56,16 +59,22 @@ impl Verified {
     }
 
     fn by_header(&self, headers: &HeaderMap) -> Result<Option<User>, Error> {
-        if let Some(value) = only(headers, header::AUTHORIZATION.as_str())? {
+        let (has_issuers, has_keys) = (!self.issuers.is_empty(), !self.api_keys.is_empty());
+        if (has_issuers || has_keys)
+            && let Some(value) = only(headers, header::AUTHORIZATION.as_str())?
+        {
             let (scheme, credential) = value.split_once(' ').unwrap_or((value, ""));
             if !scheme.eq_ignore_ascii_case("bearer") {
                 return Err(Error::Invalid("only the scheme Bearer is verified here"));
             }
             let credential = credential.trim_matches(' ');
-            if credential.matches('.').count() == 2 && !self.issuers.is_empty() {
+            if credential.matches('.').count() == 2 && has_issuers {
                 return Issuer::user(&self.issuers, &self.tenants, credential).map(Some);
             }
             return self.by_key(credential).map(Some);
+        }
+        if !has_keys {
+            return Ok(None);
         }
         only(headers, API_KEY)?.map(|key| self.by_key(key)).transpose()
     }
@@ -103,7 +112,7 @@ impl Verified {
 
     pub(super) fn read(mut section: Section<'_>, all: &mut [TenantConfig], folder: &Path) -> Self {
         let (path, problems) = (section.path().clone(), section.problems());
-        let own_keys = section.read("api_keys", Vec::new(), list_of(KeyHash::read));
+        let own_keys = section.read("api_keys", Vec::new(), secret_list_of(KeyHash::read));
         match all {
             [only] if only.key.is_root() => only.api_keys = own_keys,
             _ if own_keys.is_empty() => {}
@@ -111,13 +120,16 @@ impl Verified {
         }
         let tenants = Tenants::new(all);
         let mut issuers: Vec<Issuer> = Vec::new();
+        let jwt = path.with("jwt");
         let items = match section.take("jwt") {
             None => Vec::new(),
-            Some(Value::Array(items)) => items,
-            Some(one) => vec![one],
+            Some(Value::Array(items)) => {
+                let indexed = items.into_iter().enumerate();
+                indexed.map(|(index, item)| (jwt.with(index.to_string()), item)).collect()
+            }
+            Some(one) => vec![(jwt, one)],
         };
-        for (index, item) in items.into_iter().enumerate() {
-            let key = path.with("jwt").with(index.to_string());
+        for (key, item) in items {
             let Some(issuer) = Issuer::read(Section::new(key.clone(), item, problems), &tenants, folder) else {
                 continue;
             };
@@ -151,7 +163,8 @@ fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Error
     Ok(Some(value.trim_matches(' ')))
 }
 
-/// Whether the proxy in front says that the caller came over TLS.
+/// Whether the proxy in front says that the caller came over TLS: of several proxies the first one, whom the caller met.
 fn over_tls(headers: &HeaderMap) -> bool {
-    headers.get("x-forwarded-proto").is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"))
+    let first = headers.get("x-forwarded-proto").and_then(|schemes| schemes.as_bytes().split(|it| *it == b',').next());
+    first.is_some_and(|scheme| scheme.trim_ascii().eq_ignore_ascii_case(b"https"))
 }

@@ -104,6 +104,7 @@ impl Making<'_> {
     async fn configure(&self, store: &mut Tracked<Context>, guest: &Contract, used: u64) -> Done<()> {
         let mut running = self.running(Phase::Configure);
         running.allowance.fuel -= used;
+        running.charged_at = running.allowance.fuel;
         run(store, running, self.limits, async |store| {
             let configured = guest.carrel_function_function().call_configure(store.context(), &self.function.config);
             match configured.await? {

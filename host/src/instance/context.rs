@@ -70,8 +70,9 @@ pub(crate) struct Running {
     pub(crate) phase: Phase,
     pub(crate) allowance: Allowance,
     pub(crate) began: Instant,
-    /// Fuel that was left when the clock last ticked, or at the beginning.
-    pub(super) charged_at: u64,
+    /// The fuel that was left when the session was last charged for what is used: when the clock ticked, or at the
+    /// beginning.
+    pub(crate) charged_at: u64,
     /// 1 for the function that was called from outside.
     pub(crate) depth: usize,
     /// From where on in the session's list of what can be undone its siblings' entries are: see `session::undo`.

@@ -126,6 +126,12 @@ impl StopKind {
         if let Some(stop) = error.downcast_ref::<Stop>() {
             return stop.kind.clone();
         }
+        // One that was refused memory and goes on is stopped for what it does then.
+        match error.downcast_ref() {
+            Some(Trap::OutOfFuel) => return Self::FuelExhausted { limit: limits.fuel_per_call },
+            Some(Trap::Interrupt) => return Self::DeadlineExceeded,
+            _ => {}
+        }
         let memory = &context.memory;
         if let Some(Full { level, limit }) = memory.full {
             return Self::MemorySpent { level, limit };
@@ -140,8 +146,6 @@ impl StopKind {
         // starts too large, which is no trap at all.
         let refused = memory.refused.map(|needed| Self::MemoryExhausted { needed, limit: memory.limit });
         match error.downcast_ref() {
-            Some(Trap::OutOfFuel) => Self::FuelExhausted { limit: limits.fuel_per_call },
-            Some(Trap::Interrupt) => Self::DeadlineExceeded,
             Some(Trap::UnreachableCodeReached) => {
                 refused.unwrap_or_else(|| Self::Crashed("it panicked or aborted".into()))
             }

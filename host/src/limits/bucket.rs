@@ -43,6 +43,11 @@ impl Bucket {
         i64::try_from(self.filled().level.div_euclid(NANOS)).unwrap_or(i64::MIN)
     }
 
+    /// Whether nothing more fits into it.
+    pub(crate) fn is_full(&self) -> bool {
+        self.filled().level >= i128::from(self.rate.burst) * NANOS
+    }
+
     /// Whether so many units are in it; if not, how long until they are.
     pub(crate) fn has(&self, units: u64) -> Result<(), Duration> {
         self.until(&self.filled(), units)
@@ -118,5 +123,16 @@ mod tests {
         let bucket = Bucket::new(Rate { per_second: 10, burst: 5 });
         assert_eq!(bucket.try_take(8), Ok(()));
         assert_eq!(bucket.try_take(8), Err(Duration::from_millis(800)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_full_when_all_that_was_taken_is_there_again() {
+        let bucket = Bucket::new(Rate { per_second: 10, burst: 5 });
+        assert!(bucket.is_full());
+        bucket.take(1);
+        advance(Duration::from_millis(99)).await;
+        assert!(!bucket.is_full());
+        advance(Duration::from_millis(1)).await;
+        assert!(bucket.is_full());
     }
 }

@@ -82,6 +82,11 @@ impl Budget {
         self.fuel.as_ref().is_some_and(|fuel| fuel.level() < 0)
     }
 
+    /// Whether it is as a new one would be.
+    pub(crate) fn is_full(&self) -> bool {
+        [&self.fuel, &self.requests].into_iter().flatten().all(Bucket::is_full)
+    }
+
     /// Units of fuel that are left, where there is a rate.
     pub(crate) fn fuel_left(&self) -> Option<i64> {
         self.fuel.as_ref().map(Bucket::level)

@@ -178,8 +178,13 @@ pub struct Holds {
 
 impl Session {
     pub(crate) fn new(user: User, shared: Arc<Shared>) -> Arc<Self> {
-        let slots = shared.catalog.functions().iter().map(|_| Mutex::default()).collect();
         let tenant = shared.tenant(user).clone();
+        Self::of(tenant, user, shared)
+    }
+
+    /// A session of a tenant that need not be among those of the configuration.
+    pub(crate) fn of(tenant: Arc<Tenant>, user: User, shared: Arc<Shared>) -> Arc<Self> {
+        let slots = shared.catalog.functions().iter().map(|_| Mutex::default()).collect();
         let (memory, budget) = (tenant.memory_of_user(), Budget::new(&tenant.limits().user).map(Box::new));
         Arc::new(Self {
             user,
@@ -235,6 +240,16 @@ impl Session {
     /// Whether the user has used more than there was.
     fn in_debt(&self) -> bool {
         self.budget.as_ref().is_some_and(|budget| budget.in_debt())
+    }
+
+    /// Whether the user has all that there may be: a new session would have no more.
+    fn has_full_budget(&self) -> bool {
+        self.budget.as_ref().is_none_or(|budget| budget.is_full())
+    }
+
+    /// Units of fuel that the call that runs was charged for so far.
+    pub(crate) fn charged(&self) -> u64 {
+        u64::try_from(self.charged.load(Ordering::Relaxed)).unwrap_or_default()
     }
 
     /// The call that runs has used fuel. It is charged before the call's end, so that others are not let in for what is

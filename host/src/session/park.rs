@@ -98,13 +98,14 @@ impl Pressure {
     }
 }
 
-/// Parks sessions that were idle for `after`, and the longest idle ones when room is needed, for ever.
-pub(crate) async fn park(registry: Arc<Registry>, after: Duration) {
+/// Parks sessions that were idle for `after`, if that is said, and makes room when it is needed, for ever.
+pub(crate) async fn park(registry: Arc<Registry>, after: Option<Duration>) {
     let pressure = &registry.shared().pressure;
     pressure.parker.store(true, Ordering::Release);
-    let mut looks = interval((after / 4).clamp(LOOK.0, LOOK.1));
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let by_time = async {
+        let Some(after) = after else { return };
+        let mut looks = interval((after / 4).clamp(LOOK.0, LOOK.1));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
             let parked = registry.park_idle(after).await;
@@ -196,7 +197,7 @@ impl Registry {
 
     /// Parks a session, unless it is used, or holds what cannot be parked.
     fn park(&self, session: &Arc<Session>) -> bool {
-        if self.parked() >= self.shared().policy.max_parked {
+        if self.parked() >= self.shared().policy.max_sleeping() {
             return false;
         }
         let Some(_turn) = session.turn_if_free() else { return false };

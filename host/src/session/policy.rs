@@ -34,6 +34,11 @@ impl Policy {
         if self.park_after.is_some() { self.max_parked } else { 0 }
     }
 
+    /// Whether idle sessions can make room for others: by being parked, or dropped.
+    pub(crate) fn makes_room(&self) -> bool {
+        self.park_after.is_some() || self.drop_longest_idle
+    }
+
     pub(crate) fn read(mut section: Section<'_>) -> Self {
         let default = Self::default();
         let millisecond = duration(Duration::from_millis(1));

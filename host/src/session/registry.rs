@@ -228,8 +228,9 @@ impl Registry {
         let mut taken = Vec::new();
         let Shard { sessions, live } = &mut *lock(&self.shards[shard]);
         sessions.retain(|user, session| {
-            // A debt outlives the state: else whoever has one would only have to wait for the session's end.
-            let idle = session.uses.is_idle() && self.idle_time(session, now) >= timeout && !session.in_debt();
+            // What was used is remembered until it is there again: else whoever has used it would only have to wait for the
+            // session's end, and a new one would begin with all of it.
+            let idle = session.uses.is_idle() && self.idle_time(session, now) >= timeout && session.has_full_budget();
             if idle {
                 self.leave(session);
                 live.remove(user);
@@ -251,7 +252,8 @@ impl Registry {
         shard.live.values().filter(wanted).cloned().collect()
     }
 
-    /// The sessions of one shard, of one tenant if one is named, that nobody uses, and when they were last used.
+    /// The sessions of one shard, of one tenant if one is named, that nobody uses, and when they were last used. Those in
+    /// debt are not among them; others are, though their budgets are not full: room is needed, and nobody can say when.
     pub(super) fn idle(&self, shard: usize, of: Option<u16>) -> Vec<(u64, User)> {
         let shard = lock(&self.shards[shard]);
         let sessions = shard.sessions.iter().filter(|(user, _)| of.is_none_or(|tenant| user.tenant() == tenant));

@@ -120,6 +120,11 @@ pub enum Input {
         /// With what.
         input: Value,
     },
+    /// Tells whether there is a function.
+    Exists {
+        /// Which.
+        name: String,
+    },
     /// Calls another function, and fails with its very words if that fails.
     Relay {
         /// Which.
@@ -253,6 +258,7 @@ impl Hostile {
                 Ok(output) => output,
                 Err(error) => format!("{error:?}").into(),
             },
+            Input::Exists { name } => cx.exists(&name).into(),
             Input::Relay { name, input } => cx.call(&name, &input)?,
             Input::All { of } => {
                 let said: Result<Vec<_>, _> = of.into_iter().map(|input| self.obey(input, cx)).collect();
