@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod connections;
 mod docs;
+mod fairness;
 mod guests;
 mod http;
 mod isolation;

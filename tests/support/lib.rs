@@ -13,8 +13,8 @@ use axum::{
     Router,
     body::{Body, Bytes},
 };
-use carrel::{Host, config::Config};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use carrel::{Host, config::Config, identity::KeyHash};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::{Value, json};
@@ -96,6 +96,14 @@ impl Test {
         self
     }
 
+    /// Adds a tenant with a share, of so many users. Each has a key: the tenant's name and a number, from 0 on.
+    pub fn tenant(self, name: &str, share: u32, users: usize) -> Self {
+        let keys: Vec<_> = (0..users).map(|user| KeyHash::of(&key(name, user)).to_string()).collect();
+        // Nobody but the tenants' users is let in.
+        self.set("identity", json!({"api_keys": []}))
+            .set(&format!("tenants.{name}"), json!({"share": share, "api_keys": keys}))
+    }
+
     /// Adds a route to a function.
     pub fn endpoint(mut self, path: &str, function: &str) -> Self {
         let endpoint = json!({"path": path, "method": "POST", "description": "", "function_name": function});
@@ -135,6 +143,11 @@ impl Test {
     }
 }
 
+/// The API key of a user of [`Test::tenant`].
+pub fn key(tenant: &str, user: usize) -> String {
+    format!("{tenant}-{user}")
+}
+
 /// A host and its routes.
 #[derive(Clone)]
 pub struct Server {
@@ -146,12 +159,21 @@ pub struct Server {
 impl Server {
     /// A caller, by the cookie's value.
     pub fn user(&self, name: &str) -> Caller {
-        Caller { server: self.clone(), cookie: Some(format!("nat-session={name}")), path: "/generate".into() }
+        self.caller(Some((header::COOKIE, format!("nat-session={name}"))))
+    }
+
+    /// A caller with a key: a user of [`Test::tenant`].
+    pub fn key(&self, tenant: &str, user: usize) -> Caller {
+        self.caller(Some((HeaderName::from_static("x-api-key"), key(tenant, user))))
     }
 
     /// A caller who does not say who they are.
     pub fn nobody(&self) -> Caller {
-        Caller { server: self.clone(), cookie: None, path: "/generate".into() }
+        self.caller(None)
+    }
+
+    fn caller(&self, credential: Option<(HeaderName, String)>) -> Caller {
+        Caller { server: self.clone(), credential, path: "/generate".into() }
     }
 
     /// Any request.
@@ -175,6 +197,16 @@ impl Server {
         while self.host.registry().in_use() < calls {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Waits until no call waits or runs.
+    pub async fn until_idle(&self) {
+        let idle = async {
+            while self.host.registry().in_use() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), idle).await.expect("all calls have ended");
     }
 
     /// Serves on a port of the system's choice, until [`Listening::stop`].
@@ -215,7 +247,7 @@ impl Listening {
 
     /// A call over the port.
     pub async fn call(&self, user: &str, input: Value) -> Reply {
-        self.send(request("/generate", Some(&format!("nat-session={user}")), input.to_string())).await
+        self.send(request("/generate", Some(&(header::COOKIE, format!("nat-session={user}"))), input.to_string())).await
     }
 }
 
@@ -223,7 +255,7 @@ impl Listening {
 #[derive(Clone)]
 pub struct Caller {
     server: Server,
-    cookie: Option<String>,
+    credential: Option<(HeaderName, String)>,
     path: String,
 }
 
@@ -254,17 +286,17 @@ impl Caller {
 
     /// A call with any body, declared as JSON.
     pub async fn body(&self, body: impl Into<Body>) -> Reply {
-        self.server.send(request(&self.path, self.cookie.as_deref(), body)).await
+        self.server.send(request(&self.path, self.credential.as_ref(), body)).await
     }
 }
 
-fn request(path: &str, cookie: Option<&str>, body: impl Into<Body>) -> Request<Body> {
+fn request(path: &str, credential: Option<&(HeaderName, String)>, body: impl Into<Body>) -> Request<Body> {
     let mut request = Request::new(body.into());
     *request.method_mut() = Method::POST;
     *request.uri_mut() = path.parse().expect("a path");
     request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Some(cookie) = cookie {
-        request.headers_mut().insert(header::COOKIE, cookie.parse().expect("a cookie"));
+    if let Some((name, value)) = credential {
+        request.headers_mut().insert(name, value.parse().expect("a header's value"));
     }
     request
 }
