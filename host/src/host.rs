@@ -41,7 +41,7 @@ impl Host {
     ///
     /// All that is wrong with the configuration and its guests.
     pub async fn start(config: Config, threads: usize) -> Result<Arc<Self>, config::Error> {
-        let lane = Lane::new(threads);
+        let lane = Lane::new(threads, config.tenants.iter().map(|tenant| tenant.share));
         let limits = config.tenants.iter().map(|tenant| &tenant.limits).chain([&config.limits]);
         let largest = limits.map(|limits| limits.memory_per_instance).max().unwrap_or_default();
         let engine = Engine::new(largest, &lane);
@@ -218,7 +218,7 @@ mod tests {
 
     async fn host(memories: usize, stacks: usize) -> Arc<Host> {
         let config = Config::parse(Path::new("test.yml"), NOTEPAD).unwrap();
-        let lane = Lane::new(2);
+        let lane = Lane::new(2, [1]);
         Host::with_engine(config, Engine::with_slots(memories, stacks, &lane), lane).await.unwrap()
     }
 

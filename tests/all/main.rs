@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod connections;
 mod docs;
+mod fairness;
 mod grants;
 mod guests;
 mod http;

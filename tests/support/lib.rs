@@ -13,7 +13,7 @@ use axum::{
     Router,
     body::{Body, Bytes},
 };
-use carrel::{Host, config::Config};
+use carrel::{Host, config::Config, identity::KeyHash};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -104,6 +104,14 @@ impl Test {
         self
     }
 
+    /// Adds a tenant with a share, of so many users. Each has a key: the tenant's name and a number, from 0 on.
+    pub fn tenant(self, name: &str, share: u32, users: usize) -> Self {
+        let keys: Vec<_> = (0..users).map(|user| KeyHash::of(&key(name, user)).to_string()).collect();
+        // Nobody but the tenants' users is let in.
+        self.set("identity", json!({"api_keys": []}))
+            .set(&format!("tenants.{name}"), json!({"share": share, "api_keys": keys}))
+    }
+
     /// Adds a route to a function.
     pub fn endpoint(mut self, path: &str, function: &str) -> Self {
         let endpoint = json!({"path": path, "method": "POST", "description": "", "function_name": function});
@@ -143,6 +151,11 @@ impl Test {
     }
 }
 
+/// The API key of a user of [`Test::tenant`].
+pub fn key(tenant: &str, user: usize) -> String {
+    format!("{tenant}-{user}")
+}
+
 /// A host and its routes.
 #[derive(Clone)]
 pub struct Server {
@@ -165,6 +178,11 @@ impl Server {
     /// A caller with an API key.
     pub fn key(&self, key: &str) -> Caller {
         self.nobody().with("x-api-key", key)
+    }
+
+    /// A user of [`Test::tenant`].
+    pub fn user_of(&self, tenant: &str, user: usize) -> Caller {
+        self.key(&key(tenant, user))
     }
 
     /// A caller who does not say who they are.
@@ -193,6 +211,16 @@ impl Server {
         while self.host.registry().in_use() < calls {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Waits until no call waits or runs.
+    pub async fn until_idle(&self) {
+        let idle = async {
+            while self.host.registry().in_use() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), idle).await.expect("all calls have ended");
     }
 
     /// Serves on a port of the system's choice, until [`Listening::stop`].

@@ -9,10 +9,12 @@
 //! * [`plan`]: how much of everything. [`report`]: which figures there are, what they should be, and the tables.
 //! * [`server`]: a server's process, and what it uses. [`client`]: connections, and load. [`stop`]: what ends a run
 //!   early: a signal, too little memory, too much time.
-//! * The parts, in the order in which they run: [`hot`], [`rollback`], [`live`], [`parked`], [`waiting`].
+//! * The parts, in the order in which they run: [`hot`], [`rollback`], [`live`], [`parked`], [`waiting`],
+//!   [`fair`].
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod client;
+mod fair;
 mod hot;
 mod live;
 mod parked;
@@ -58,6 +60,8 @@ enum Part {
     Parked,
     /// How long others wait: while guests spin, while users are parked and dropped
     Waiting,
+    /// What a tenant notices of another one whose guests spin
+    Fair,
 }
 
 fn main() -> ExitCode {
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
             Part::Live => live::run,
             Part::Parked => parked::run,
             Part::Waiting => waiting::run,
+            Part::Fair => fair::run,
         };
         stop::next_part();
         // What went well is told, whatever else goes wrong.

@@ -32,6 +32,8 @@ const NO_ROOM: (Duration, usize) = (Duration::from_millis(20), 500);
 /// A connection that is kept.
 pub(crate) struct Connection {
     stream: TcpStream,
+    /// Lines of headers that all requests have.
+    headers: String,
     request: Vec<u8>,
     answer: Vec<u8>,
 }
@@ -39,6 +41,8 @@ pub(crate) struct Connection {
 /// An answer.
 pub(crate) struct Answer<'a> {
     pub(crate) status: u16,
+    /// What it has cost, where it says so.
+    pub(crate) fuel: Option<u64>,
     pub(crate) body: &'a [u8],
 }
 
@@ -57,7 +61,12 @@ impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await.map_err(|error| format!("{address}: {error}"))?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        Ok(Self { stream, request: Vec::new(), answer: Vec::with_capacity(4096) })
+        Ok(Self { stream, headers: String::new(), request: Vec::new(), answer: Vec::with_capacity(4096) })
+    }
+
+    /// With an API key, in place of the numbers of users.
+    pub(crate) async fn open_with_key(address: SocketAddr, key: &str) -> Result<Self> {
+        Ok(Self { headers: format!("X-API-Key: {key}\r\n"), ..Self::open(address).await? })
     }
 
     /// A call of the workflow by a user.
@@ -78,7 +87,8 @@ impl Connection {
         let written = write!(
             self.request,
             "{method} {path} HTTP/1.1\r\nHost: localhost\r\nCookie: nat-session=user-{user}\r\nContent-Type: \
-             application/json\r\nContent-Length: {}\r\n\r\n{body}",
+             application/json\r\n{}Content-Length: {}\r\n\r\n{body}",
+            self.headers,
             body.len()
         );
         let sent = match written {
@@ -91,20 +101,21 @@ impl Connection {
 
     async fn receive(&mut self) -> Result<Answer<'_>> {
         self.answer.clear();
-        let (status, from, length) = loop {
+        let (status, fuel, from, length) = loop {
             self.read().await?;
             if let Some(head) = self.answer.windows(4).position(|end| end == b"\r\n\r\n") {
                 let text = String::from_utf8_lossy(&self.answer[..head]);
                 let status = text.get(9..12).and_then(|status| status.parse().ok());
-                let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+                let find = |name| text.lines().find_map(|line| line.strip_prefix(name)?.parse::<u64>().ok());
+                let (length, fuel) = (find("content-length: "), find("carrel-fuel: "));
                 let unexpected = || format!("an answer without a status or a length: {text}");
-                break (status.ok_or_else(unexpected)?, head + 4, length.ok_or_else(unexpected)?);
+                break (status.ok_or_else(unexpected)?, fuel, head + 4, length.ok_or_else(unexpected)? as usize);
             }
         };
         while self.answer.len() < from + length {
             self.read().await?;
         }
-        Ok(Answer { status, body: &self.answer[from..from + length] })
+        Ok(Answer { status, fuel, body: &self.answer[from..from + length] })
     }
 
     async fn read(&mut self) -> Result<()> {
@@ -315,18 +326,17 @@ pub(crate) struct Waited {
     pub(crate) took: Duration,
 }
 
-/// One who asks again and again, at a steady pace, on one connection.
+/// One who asks again and again, at a steady pace.
 ///
 /// While it waits for an answer for longer than that, the requests that it would have sent meanwhile are sent late, and
 /// count as what they would have waited: else a server that stands still for a second would have one slow answer among
 /// thousands.
 pub(crate) async fn ask_steadily(
-    address: SocketAddr,
+    mut connection: Connection,
     (method, path, body): (&str, &str, &str),
     every: Duration,
     until: impl Fn() -> bool,
 ) -> Result<Vec<Waited>> {
-    let mut connection = Connection::open(address).await?;
     let mut waited = Vec::new();
     let mut next = Instant::now();
     while !until() {

@@ -25,6 +25,8 @@ pub(crate) enum Id {
     Spinning,
     HealthParking,
     HealthDropping,
+    BesideSpinning,
+    Shares,
 }
 
 /// What a figure counts.
@@ -192,6 +194,24 @@ impl Report {
                 Unit::Milliseconds,
                 10.0,
                 Some(2.0),
+            ),
+            figure(
+                Id::BesideSpinning,
+                Part::Fair,
+                "`stats` of a tenant while 100 users of another one spin: p99 / its p99 alone".into(),
+                Unit::Times,
+                3.0,
+                Some(1.5),
+            ),
+            figure(
+                Id::Shares,
+                Part::Fair,
+                "two tenants that compute, with shares 1 and 3: fuel of the second / three times that of the first, or \
+                 the other way round"
+                    .into(),
+                Unit::Times,
+                1.15,
+                Some(1.05),
             ),
         ];
         if plan.size != Size::Full {

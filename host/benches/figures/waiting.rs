@@ -18,14 +18,14 @@ use std::{
 };
 
 const HEALTH: (&str, &str, &str) = ("GET", "/health", "");
-const STATS: (&str, &str, &str) = ("POST", "/generate", r#"{"command":"stats"}"#);
-const SPIN: (&str, &str, &str) = ("POST", "/hostile", r#"{"do":"spin"}"#);
+pub(crate) const STATS: (&str, &str, &str) = ("POST", "/generate", r#"{"command":"stats"}"#);
+pub(crate) const SPIN: (&str, &str, &str) = ("POST", "/hostile", r#"{"do":"spin"}"#);
 const SPINNING: u64 = 100;
 /// How often is asked.
 const PACE: Duration = Duration::from_millis(1);
-const PACE_OF_TWO: Duration = Duration::from_millis(2);
+pub(crate) const PACE_OF_TWO: Duration = Duration::from_millis(2);
 /// What counts as the beginning of those who spin: they come at the same time.
-const BEGINNING: Duration = Duration::from_millis(300);
+pub(crate) const BEGINNING: Duration = Duration::from_millis(300);
 const QUIET: Duration = Duration::from_secs(1);
 /// How often is looked whether users are being parked or dropped.
 const LOOK: Duration = Duration::from_millis(10);
@@ -194,18 +194,21 @@ fn ask(
     every: Duration,
     until: &dyn Fn() -> bool,
 ) -> Result<Vec<Waited>> {
-    let waited = client::block_on(client::ask_steadily(address, what, every, until))?;
+    let waited = client::block_on(async {
+        let connection = Connection::open(address).await?;
+        client::ask_steadily(connection, what, every, until).await
+    })?;
     if waited.is_empty() { Err(format!("{} was never answered", what.1)) } else { Ok(waited) }
 }
 
 /// Milliseconds in which so many of a thousand answers came.
-fn at(waited: &[Waited], of_thousand: usize) -> f64 {
+pub(crate) fn at(waited: &[Waited], of_thousand: usize) -> f64 {
     let mut took: Vec<_> = waited.iter().map(|one| one.took).collect();
     took.sort_unstable();
     took.get(took.len().saturating_sub(1) * of_thousand / 1000).map_or(f64::NAN, |it| it.as_secs_f64() * 1e3)
 }
 
-fn row(when: &str, what: &str, waited: &[Waited]) -> String {
+pub(crate) fn row(when: &str, what: &str, waited: &[Waited]) -> String {
     let times = [500, 990, 1000].map(|part| format!("{:.2}", at(waited, part)));
     format!("| {when} | {what} | {} | {} |", waited.len(), times.join(" | "))
 }

@@ -32,7 +32,7 @@ pub(super) fn info(arguments: Arguments) -> Result<ExitCode, Error> {
         None => Config::empty(),
     };
     let mut problems = Vec::new();
-    let lane = Lane::new(2);
+    let lane = Lane::new(2, [1]);
     let engine = Engine::new(config.limits.memory_per_instance, &lane);
     let engine = engine.map_err(|why| config.source.error(vec![Problem::new(Default::default(), why)]))?;
     let guests = runtime(2)?.block_on(load_guests(&config, &engine, &lane, &mut problems));

@@ -86,7 +86,8 @@ impl Loader<'_> {
         let examined = state::examine(wasm);
         let pre = self.link(&examined.wasm)?;
         let label: Arc<str> = source.to_string().into();
-        let permit = Arc::new(Permit::new(self.lane.clone()));
+        // No tenant has anything to do yet: the first one's turns will do.
+        let permit = Arc::new(Permit::new(self.lane.clone(), 0));
         let described = instance::describe(&pre, label, self.limits, permit).await;
         let described = described.map_err(|stop| {
             let why = format!("was stopped when it was asked to describe itself: it {}", stop.kind);

@@ -6,13 +6,14 @@
 //! # Layout
 //!
 //! * [`Limits`], here; [`Quota`]: what a user, or a tenant, may use over time and at once.
-//! * `allowance`: what is left to a call. `lane`: keeps calls that run long from holding the others up. `within`: a
-//!   deadline.
+//! * `allowance`: what is left to a call. `lane`: keeps calls that run long from holding the others up; `fair`: whose
+//!   turn it is there. `within`: a deadline.
 //! * `budget`, of `bucket`s: what is left over time. `memory`: what is taken, by whom.
 
 mod allowance;
 mod bucket;
 mod budget;
+mod fair;
 mod lane;
 pub(crate) mod memory;
 mod quota;

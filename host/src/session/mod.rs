@@ -194,7 +194,7 @@ impl Session {
             current: Mutex::default(),
             log_budget: Arc::new(AtomicUsize::new(tenant.limits().log_size)),
             queue: Queue::new(),
-            permit: Arc::new(Permit::new(shared.lane.clone())),
+            permit: Arc::new(Permit::new(shared.lane.clone(), user.tenant())),
             account: Account::new(),
             uses: Uses::default(),
             _charge: memory.charge(memory::SESSION),

@@ -1,0 +1,293 @@
+//! Whose turn it is: permits go to those who wait for them, by tenants.
+//!
+//! Each tenant has used so much of the permits' time, divided by its share. The next permit goes to the tenant that has
+//! used least among those that wait, and within a tenant to whoever has waited longest. So what a tenant gets does not
+//! depend on how many calls it has: with equal shares, one that spins gets as much as a thousand. (This is stride
+//! scheduling, with time that was really used in place of turns.)
+//!
+//! # What must always hold
+//!
+//! * A permit is free, held or promised; none is ever lost, and none is free while anybody waits.
+//! * Nobody saves up: a tenant that was away, or had too few calls to use its share, comes back with a turn's worth of
+//!   credit at most. Nor is anybody in debt for long: a turn counts for [`LONGEST`] at most.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+use tokio::sync::oneshot;
+
+use super::TICK;
+
+/// What a turn counts for at most: if the machine stood still meanwhile, nobody is to blame.
+const LONGEST: Duration = Duration::from_millis(50);
+/// How far behind the others a tenant may be, in nanoseconds: a turn of one whose share is 1.
+const BEHIND: u64 = TICK.as_nanos() as u64;
+
+/// The permits, and who waits for them. Each operation takes time that grows with the logarithm of their number.
+#[derive(Debug)]
+pub(super) struct Fair {
+    /// Permits that nobody has.
+    free: usize,
+    tenants: Vec<Tenant>,
+    /// The tenants that wait, by what they have used.
+    order: BTreeSet<(u64, usize)>,
+    /// What the tenant that was last given a permit had used. It never falls.
+    now: u64,
+    /// The next number for one who waits.
+    next: u64,
+}
+
+/// What is known of a tenant.
+#[derive(Debug)]
+struct Tenant {
+    share: u64,
+    /// Nanoseconds that it has held permits for, divided by its share.
+    used: u64,
+    /// Its calls that wait, in the order in which they came, and how to tell them that they have a permit.
+    waiting: BTreeMap<u64, oneshot::Sender<()>>,
+}
+
+/// To be told that it has a permit. Outside of locks: it wakes somebody.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Promise(oneshot::Sender<()>);
+
+impl Promise {
+    pub(super) fn tell(self) {
+        // Whoever has gone away meanwhile gives the permit back, when it leaves.
+        let _ = self.0.send(());
+    }
+}
+
+impl Fair {
+    pub(super) fn new(permits: usize, shares: impl IntoIterator<Item = u32>) -> Self {
+        let tenant = |share| Tenant { share: u64::from(share), used: 0, waiting: BTreeMap::new() };
+        let tenants = shares.into_iter().map(tenant).collect();
+        Self { free: permits, tenants, order: BTreeSet::new(), now: 0, next: 0 }
+    }
+
+    /// A call of a tenant begins to wait, which is told by `tell`. Gives its number.
+    pub(super) fn wait(&mut self, tenant: usize, tell: oneshot::Sender<()>) -> u64 {
+        let least = self.now.saturating_sub(BEHIND);
+        let number = self.next;
+        self.next += 1;
+        self.change(tenant, |tenant| {
+            tenant.used = tenant.used.max(least);
+            tenant.waiting.insert(number, tell);
+        });
+        number
+    }
+
+    /// A call does not wait any more. `false` if it has been promised a permit already.
+    #[must_use]
+    pub(super) fn leave(&mut self, tenant: usize, number: u64) -> bool {
+        let mut waited = false;
+        self.change(tenant, |tenant| waited = tenant.waiting.remove(&number).is_some());
+        waited
+    }
+
+    /// A permit comes back that a tenant has held for so long.
+    pub(super) fn give_back(&mut self, tenant: usize, held: Duration) {
+        self.free += 1;
+        let held = held.min(LONGEST).as_nanos() as u64;
+        self.change(tenant, |tenant| tenant.used += held / tenant.share);
+    }
+
+    /// Promises a permit to whoever's turn it is, if one is free and anybody waits. To be asked after each change.
+    pub(super) fn promise(&mut self) -> Option<Promise> {
+        let (used, tenant) = *self.order.first().filter(|_| self.free > 0)?;
+        let mut first = None;
+        self.change(tenant, |tenant| first = tenant.waiting.pop_first());
+        self.free -= 1;
+        self.now = self.now.max(used);
+        first.map(|(_, tell)| Promise(tell))
+    }
+
+    /// Permits that nobody has.
+    #[cfg(test)]
+    pub(super) fn free(&self) -> usize {
+        self.free
+    }
+
+    /// Changes what is known of a tenant, and its place in the order.
+    fn change(&mut self, number: usize, what: impl FnOnce(&mut Tenant)) {
+        let tenant = &mut self.tenants[number];
+        if !tenant.waiting.is_empty() {
+            self.order.remove(&(tenant.used, number));
+        }
+        what(tenant);
+        if !tenant.waiting.is_empty() {
+            self.order.insert((tenant.used, number));
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The permits, and calls that wait for them or hold one.
+    struct Calls {
+        fair: Fair,
+        /// Those that wait or were promised one: whose, their numbers, and where they are told.
+        waiting: Vec<(usize, u64, oneshot::Receiver<()>)>,
+        /// Those that hold one: whose.
+        holding: Vec<usize>,
+        /// Turns that each tenant had.
+        turns: Vec<usize>,
+        permits: usize,
+    }
+
+    impl Calls {
+        fn new(permits: usize, shares: &[u32]) -> Self {
+            let fair = Fair::new(permits, shares.iter().copied());
+            Self { fair, waiting: Vec::new(), holding: Vec::new(), turns: vec![0; shares.len()], permits }
+        }
+
+        fn wait(&mut self, tenant: usize) {
+            let (tell, told) = oneshot::channel();
+            self.waiting.push((tenant, self.fair.wait(tenant, tell), told));
+        }
+
+        /// Those that were promised a permit take it.
+        fn take(&mut self) {
+            while let Some(promise) = self.fair.promise() {
+                promise.tell();
+            }
+            let (turns, holding) = (&mut self.turns, &mut self.holding);
+            self.waiting.retain_mut(|(tenant, _, told)| {
+                let has = told.try_recv().is_ok();
+                if has {
+                    turns[*tenant] += 1;
+                    holding.push(*tenant);
+                }
+                !has
+            });
+        }
+
+        fn give_back(&mut self, index: usize, held: Duration) -> usize {
+            let tenant = self.holding.remove(index);
+            self.fair.give_back(tenant, held);
+            tenant
+        }
+
+        /// All calls spin: they hold a permit for a tick, and wait for the next one.
+        fn spin(&mut self, turns: usize) {
+            for _ in 0..turns {
+                self.take();
+                let tenant = self.give_back(0, TICK);
+                self.wait(tenant);
+            }
+        }
+
+        fn check(&self) {
+            assert_eq!(self.fair.free + self.holding.len(), self.permits, "no permit is lost");
+            assert!(self.fair.free == 0 || self.waiting.is_empty(), "a permit is free, and somebody waits");
+            let known: usize = self.fair.tenants.iter().map(|tenant| tenant.waiting.len()).sum();
+            assert_eq!(known, self.waiting.len());
+        }
+    }
+
+    #[test]
+    fn a_tenant_with_a_thousand_calls_gets_as_much_as_one_with_one() {
+        let mut calls = Calls::new(1, &[1, 1]);
+        (0..1000).for_each(|_| calls.wait(0));
+        calls.wait(1);
+        calls.spin(1000);
+        assert!(calls.turns[1].abs_diff(500) <= 1, "{:?}", calls.turns);
+    }
+
+    #[test]
+    fn turns_are_as_the_shares_are() {
+        let mut calls = Calls::new(3, &[1, 3, 6]);
+        for tenant in [0, 1, 2].repeat(20) {
+            calls.wait(tenant);
+        }
+        calls.spin(1000);
+        for (turns, expected) in calls.turns.iter().zip([100, 300, 600]) {
+            assert!(turns.abs_diff(expected) <= 6, "{:?}", calls.turns);
+        }
+    }
+
+    #[test]
+    fn what_counts_is_the_time_and_not_the_number_of_turns() {
+        let mut calls = Calls::new(1, &[1, 1]);
+        (0..2).for_each(|tenant| calls.wait(tenant));
+        for _ in 0..300 {
+            calls.take();
+            let held = if calls.holding[0] == 0 { TICK * 2 } else { TICK };
+            let tenant = calls.give_back(0, held);
+            calls.wait(tenant);
+        }
+        assert!(calls.turns[0].abs_diff(100) <= 2, "{:?}", calls.turns);
+    }
+
+    #[test]
+    fn within_a_tenant_whoever_came_first_is_served_first() {
+        let mut calls = Calls::new(1, &[1]);
+        (0..5).for_each(|_| calls.wait(0));
+        for left in (0..5).rev() {
+            calls.take();
+            let numbers: Vec<u64> = calls.waiting.iter().map(|it| it.1).collect();
+            assert_eq!(numbers, (5 - left..5).collect::<Vec<_>>());
+            calls.give_back(0, TICK);
+        }
+    }
+
+    #[test]
+    fn nobody_saves_up_while_away() {
+        let mut calls = Calls::new(1, &[1, 1]);
+        (0..10).for_each(|_| calls.wait(0));
+        calls.spin(1000);
+        (0..10).for_each(|_| calls.wait(1));
+        calls.spin(100);
+        assert!(calls.turns[1] <= 52, "{:?}", calls.turns);
+    }
+
+    #[test]
+    fn whoever_used_a_machine_that_stood_still_is_soon_served_again() {
+        let mut calls = Calls::new(1, &[1, 1]);
+        (0..2).for_each(|tenant| calls.wait(tenant));
+        calls.take();
+        assert_eq!(calls.give_back(0, Duration::from_secs(3600)), 0);
+        calls.wait(0);
+        calls.spin(200);
+        assert!(calls.turns[0] > 40, "{:?}", calls.turns);
+    }
+
+    proptest! {
+        #[test]
+        fn no_permit_is_lost_whatever_calls_do(
+            permits in 1..4_usize,
+            shares in prop::collection::vec(1..5_u32, 1..4),
+            steps in prop::collection::vec((0..4_u8, any::<prop::sample::Index>()), 0..200),
+        ) {
+            let mut calls = Calls::new(permits, &shares);
+            for (what, which) in steps {
+                match what {
+                    0 => calls.wait(which.index(shares.len())),
+                    1 if !calls.holding.is_empty() => {
+                        let index = which.index(calls.holding.len());
+                        calls.give_back(index, TICK);
+                    }
+                    // Goes away, before or after it was promised a permit, and has not taken it.
+                    2 | 3 if !calls.waiting.is_empty() => {
+                        if what == 2 {
+                            calls.fair.promise().into_iter().for_each(Promise::tell);
+                        }
+                        let (tenant, number, _told) = calls.waiting.remove(which.index(calls.waiting.len()));
+                        if !calls.fair.leave(tenant, number) {
+                            calls.fair.give_back(tenant, Duration::ZERO);
+                        }
+                    }
+                    _ => {}
+                }
+                calls.take();
+                calls.check();
+            }
+        }
+    }
+}
