@@ -10,6 +10,7 @@ mod guests;
 mod http;
 mod isolation;
 mod limits;
+mod loading;
 mod model;
 mod parking;
 mod rollback;
