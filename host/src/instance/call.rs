@@ -7,6 +7,7 @@ use super::{
     image::{Dirty, Image},
     saved::Saved,
     snapshot::Snapshot,
+    work,
 };
 use crate::{
     function::Function,
@@ -67,7 +68,8 @@ impl Making<'_> {
             phase,
             allowance: self.allowance,
             began: Instant::now(),
-            charged_at: self.allowance.fuel,
+            charged: 0,
+            by_clock: 0,
             depth: self.depth,
             undo: 0,
             emitter: None,
@@ -252,7 +254,8 @@ impl Instance {
             phase: Phase::Call,
             allowance,
             began: Instant::now(),
-            charged_at: allowance.fuel,
+            charged: 0,
+            by_clock: 0,
             depth,
             undo,
             emitter: Some(emitter),
@@ -299,7 +302,8 @@ pub(crate) async fn describe(
         phase: Phase::Describe,
         allowance,
         began: Instant::now(),
-        charged_at: allowance.fuel,
+        charged: 0,
+        by_clock: 0,
         depth: 1,
         undo: 0,
         emitter: None,
@@ -318,6 +322,7 @@ fn new_store(engine: &wasmtime::Engine, context: Context, limits: &Limits) -> St
     store.set_hostcall_fuel(2 * limits.output_size.max(limits.body_size) + (1 << 20));
     store.limiter(|context| &mut context.memory);
     store.epoch_deadline_callback(tick);
+    store.call_hook(work::hook);
     store
 }
 
@@ -325,6 +330,7 @@ fn new_store(engine: &wasmtime::Engine, context: Context, limits: &Limits) -> St
 /// for long.
 fn tick(mut cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline> {
     let fuel = cx.get_fuel()?;
+    cx.data_mut().ticked = true;
     let Some(running) = &mut cx.data_mut().running else { return Ok(UpdateDeadline::Interrupt) };
     let now = Instant::now();
     if now >= running.allowance.deadline {
@@ -333,8 +339,10 @@ fn tick(mut cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline
     if now - running.began < SHORT {
         return Ok(UpdateDeadline::Continue(1));
     }
+    running.by_clock += work::TICK;
+    let used = running.used(fuel);
     if let Some(session) = &running.session {
-        session.charge(std::mem::replace(&mut running.charged_at, fuel).saturating_sub(fuel));
+        session.charge(used.saturating_sub(std::mem::replace(&mut running.charged, used)));
     }
     running.permit.lane().meet();
     Ok(UpdateDeadline::YieldCustom(1, running.permit.clone().next_turn()))
@@ -361,7 +369,7 @@ async fn run<T>(
     context.running = Some(running);
     let metered = Metered { store, fuel: allowance.fuel };
     let ended = within(|| allowance.deadline, pin!(what(&mut *metered.store))).await;
-    let fuel = metered.used();
+    let (fuel, cut_off) = (metered.used(), metered.cut_off());
     std::mem::forget(metered);
     store.data_mut().running = None;
     store.data().flush_log();
@@ -370,6 +378,7 @@ async fn run<T>(
         Some(Err(error)) => Err(StopKind::from_error(&error, store.data(), limits)),
         None => Err(StopKind::DeadlineExceeded),
     };
+    let fuel = if matches!(result, Err(StopKind::DeadlineExceeded)) { cut_off } else { fuel };
     Done { result: result.map_err(|kind| store.data().stop(kind)), fuel }
 }
 
@@ -383,7 +392,16 @@ struct Metered<'a> {
 
 impl Metered<'_> {
     fn used(&self) -> u64 {
-        self.fuel.saturating_sub(self.store.look().get_fuel().unwrap_or(0))
+        self.fuel.saturating_sub(self.left())
+    }
+
+    fn left(&self) -> u64 {
+        self.store.look().get_fuel().unwrap_or(0)
+    }
+
+    /// What it used, if it did not come to an end by itself.
+    fn cut_off(&self) -> u64 {
+        self.store.data().running.as_ref().map_or(0, |running| running.used(self.left()))
     }
 }
 
@@ -391,7 +409,7 @@ impl Drop for Metered<'_> {
     fn drop(&mut self) {
         let running = self.store.data().running.as_ref();
         if let Some(session) = running.and_then(|running| running.session.as_ref()) {
-            drop(Unbilled::new(session, self.used()));
+            drop(Unbilled::new(session, self.cut_off()));
         }
     }
 }

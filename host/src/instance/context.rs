@@ -2,8 +2,10 @@
 
 use super::{
     Engine, Stop, StopKind,
+    imports::Polls,
     log::{Log, Stream},
     sources,
+    work::Work,
 };
 use crate::{
     identity::User,
@@ -30,6 +32,8 @@ pub(crate) struct Context {
     /// Made when the guest first asks WASI for something; many never do.
     wasi: Option<Box<Wasi>>,
     pub(super) memory: MemoryLimit,
+    /// The call out of the guest that runs is no doing of its own: the clock ticked.
+    pub(super) ticked: bool,
     /// Set by what makes one instance differ from another, while an image is made.
     watch: Option<Watch>,
     /// Set for a call, and gone after it: an idle instance does not hold its session.
@@ -41,6 +45,8 @@ struct Wasi {
     ctx: WasiCtx,
     table: ResourceTable,
     log: Arc<Log>,
+    /// What it owes for what it does.
+    work: Arc<Work>,
 }
 
 /// Whether a guest is told what differs from one instance to the next.
@@ -59,14 +65,25 @@ pub(crate) struct Running {
     pub(crate) phase: Phase,
     pub(crate) allowance: Allowance,
     pub(crate) began: Instant,
-    /// Fuel that was left when the clock last ticked, or at the beginning.
-    pub(super) charged_at: u64,
+    /// Units that its session was charged so far.
+    pub(super) charged: u64,
+    /// Units that it must have used, by the clock.
+    pub(super) by_clock: u64,
     /// 1 for the function that was called from outside.
     pub(crate) depth: usize,
     /// From where on in the session's list of what can be undone its siblings' entries are: see `session::undo`.
     pub(crate) undo: usize,
     /// Where partial results go.
     pub(crate) emitter: Option<Arc<Emitter>>,
+}
+
+impl Running {
+    /// Units that it has used while it runs, if the store says that so many are left. A loop keeps what it uses in a
+    /// register of its own until it ends, and one that is cut off has never told.
+    pub(super) fn used(&self, left: u64) -> u64 {
+        let told = self.allowance.fuel.saturating_sub(left);
+        told.max(self.by_clock.min(self.allowance.fuel))
+    }
 }
 
 /// What of the contract runs.
@@ -86,24 +103,25 @@ impl Context {
         log_budget: Arc<AtomicUsize>,
         watch: Option<Watch>,
     ) -> Self {
-        Self { function, user, log_budget, wasi: None, memory, watch, running: None }
+        Self { function, user, log_budget, wasi: None, memory, ticked: false, watch, running: None }
     }
 
     /// The sandbox is closed: no files, no environment, no arguments, no sockets, nothing to read, and what the guest
     /// writes goes to the log.
     fn wasi(&mut self) -> &mut Wasi {
         self.wasi.get_or_insert_with(|| {
-            let log = Log::new(self.function.clone(), self.user.to_string(), self.log_budget.clone());
+            let work = Arc::new(Work::default());
+            let log = Log::new(self.function.clone(), self.user.to_string(), self.log_budget.clone(), work.clone());
             let mut wasi = WasiCtxBuilder::new();
             wasi.stdout(log.stream(Stream::Stdout)).stderr(log.stream(Stream::Stderr));
             wasi.allow_tcp(false).allow_udp(false).max_random_size(RANDOM);
             if let Some(watch) = &self.watch {
                 wasi.insecure_random_seed(watch.seed);
             }
-            sources::give(&mut wasi, self.watch.as_ref().map(|watch| watch.differs.clone()));
+            sources::give(&mut wasi, &work, self.watch.as_ref().map(|watch| watch.differs.clone()));
             let mut table = ResourceTable::new();
             table.set_max_capacity(RESOURCES);
-            Box::new(Wasi { ctx: wasi.build(), table, log })
+            Box::new(Wasi { ctx: wasi.build(), table, log, work })
         })
     }
 
@@ -112,6 +130,17 @@ impl Context {
         if let Some(wasi) = &self.wasi {
             wasi.log.flush();
         }
+    }
+
+    /// The guest's pollables.
+    pub(super) fn polls(&mut self) -> Polls<'_> {
+        let wasi = self.wasi();
+        Polls { table: &mut wasi.table, work: &wasi.work }
+    }
+
+    /// Units of fuel that the guest owes for what WASI has done for it.
+    pub(super) fn owed(&self) -> u64 {
+        self.wasi.as_ref().map_or(0, |wasi| wasi.work.take())
     }
 
     /// The guest was told something that it is not always told.
