@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod callers;
 mod cli;
 mod config;
 mod connections;
