@@ -1,9 +1,11 @@
 //! What the host does for a guest, paid for in fuel.
 //!
 //! A guest's own code pays for each instruction. What it asks of the host is paid for here, all of it, so that nobody
-//! gets work for nothing: each call out of a guest, by wasmtime's own hook on the way back, whatever it was a call of;
-//! and what it copies or makes, byte by byte, where that is known. So the same call of the same instance costs the same
-//! each time, whoever else is there and however long it takes.
+//! gets work for nothing: each call of an import, by wasmtime's own hook on the way back, whichever it was; and what it
+//! copies or makes, byte by byte, where that is known. So the same call of the same instance costs the same each time,
+//! whoever else is there and however long it takes. Instructions with which wasmtime itself helps, such as `memory.grow`,
+//! cost what it counts for them: the hook meets them too, but their caller has its count in a register, and what is taken
+//! off here is lost.
 //!
 //! # The prices
 //!
@@ -12,6 +14,7 @@
 //! random byte 60 ns, a byte that is written 22 ns, a pollable of a list 0.3 us, and a sibling that panicked 0.3 ms. The
 //! prices are below these figures, by as much as a host that is built for use is expected to be faster: they are worth
 //! to be measured again there.
+
 use super::Context;
 use std::sync::atomic::{AtomicU64, Ordering};
 use wasmtime::{CallHook, StoreContextMut, Trap};
