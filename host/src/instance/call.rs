@@ -69,6 +69,7 @@ impl Making<'_> {
             allowance: self.allowance,
             began: Instant::now(),
             charged: 0,
+            told: 0,
             by_clock: 0,
             depth: self.depth,
             undo: 0,
@@ -255,6 +256,7 @@ impl Instance {
             allowance,
             began: Instant::now(),
             charged: 0,
+            told: 0,
             by_clock: 0,
             depth,
             undo,
@@ -303,6 +305,7 @@ pub(crate) async fn describe(
         allowance,
         began: Instant::now(),
         charged: 0,
+        told: 0,
         by_clock: 0,
         depth: 1,
         undo: 0,
@@ -339,7 +342,7 @@ fn tick(mut cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline
     if now - running.began < SHORT {
         return Ok(UpdateDeadline::Continue(1));
     }
-    running.by_clock += work::TICK;
+    running.tick(fuel);
     let used = running.used(fuel);
     if let Some(session) = &running.session {
         session.charge(used.saturating_sub(std::mem::replace(&mut running.charged, used)));

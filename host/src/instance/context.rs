@@ -5,7 +5,7 @@ use super::{
     imports::Polls,
     log::{Log, Stream},
     sources,
-    work::Work,
+    work::{self, Work},
 };
 use crate::{
     identity::User,
@@ -67,7 +67,9 @@ pub(crate) struct Running {
     pub(crate) began: Instant,
     /// Units that its session was charged so far.
     pub(super) charged: u64,
-    /// Units that it must have used, by the clock.
+    /// Fuel that was left when the clock last ticked, as far as it was told.
+    pub(super) told: u64,
+    /// Units that it must have used since then without telling, by the clock.
     pub(super) by_clock: u64,
     /// 1 for the function that was called from outside.
     pub(crate) depth: usize,
@@ -81,8 +83,14 @@ impl Running {
     /// Units that it has used while it runs, if the store says that so many are left. A loop keeps what it uses in a
     /// register of its own until it ends, and one that is cut off has never told.
     pub(super) fn used(&self, left: u64) -> u64 {
-        let told = self.allowance.fuel.saturating_sub(left);
-        told.max(self.by_clock.min(self.allowance.fuel))
+        let untold = if left == self.told { self.by_clock.min(left) } else { 0 };
+        self.allowance.fuel.saturating_sub(left) + untold
+    }
+
+    /// The clock has ticked in it, with so much left.
+    pub(super) fn tick(&mut self, left: u64) {
+        self.by_clock = if left == self.told { self.by_clock + work::TICK } else { 0 };
+        self.told = left;
     }
 }
 
