@@ -18,10 +18,12 @@ fn main() {
 /// Makes `{name}.wasm` of each guest that is written as text.
 fn assemble() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
-    for file in fs::read_dir("guests/snapshots")? {
-        let file = file?.path();
-        let name = file.file_stem().unwrap_or_default();
-        fs::write(out.join(name).with_extension("wasm"), wat::parse_file(&file)?)?;
+    for folder in ["guests/raw", "guests/snapshots"] {
+        for file in fs::read_dir(folder)? {
+            let file = file?.path();
+            let name = file.file_stem().unwrap_or_default();
+            fs::write(out.join(name).with_extension("wasm"), wat::parse_file(&file)?)?;
+        }
     }
     Ok(())
 }

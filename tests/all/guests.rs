@@ -55,7 +55,7 @@ async fn a_core_module_and_other_bytes_are_told_apart() {
 }
 
 /// A guest whose core module has this start function, and these bodies for its exports.
-fn guest(start: &str, describe: &str) -> String {
+pub fn guest(start: &str, describe: &str) -> String {
     format!(
         r#"(component
         (core module $m

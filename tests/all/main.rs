@@ -4,17 +4,21 @@
 
 mod admin;
 mod bill;
+mod callers;
 mod cli;
 mod config;
 mod connections;
 mod docs;
 mod fairness;
+mod fuel;
 mod grants;
 mod guests;
+mod hostile;
 mod http;
 mod identity;
 mod isolation;
 mod limits;
+mod loading;
 mod model;
 mod parking;
 mod prove;

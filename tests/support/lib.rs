@@ -78,9 +78,14 @@ impl Test {
         Self::new().guest(TRAVELLER, "traveller")
     }
 
-    /// NAT's example with a guest of `guests/snapshots` beside it, at `POST /it`.
+    /// NAT's example with a guest of `guests/snapshots` or `guests/raw` beside it, at `POST /it`.
     pub fn fixture(name: &str) -> Self {
-        Self::new().guest(&format!(concat!(env!("OUT_DIR"), "/{}.wasm"), name), &name.replace('-', "_"))
+        Self::new().guest(&Self::fixture_file(name), &name.replace('-', "_"))
+    }
+
+    /// Where such a guest is.
+    pub fn fixture_file(name: &str) -> String {
+        format!(concat!(env!("OUT_DIR"), "/{}.wasm"), name)
     }
 
     /// The same with the guest that is written in JavaScript.

@@ -1,6 +1,7 @@
 //! The functions of a configuration, checked.
 
 use super::{
+    bounds,
     builtin::BUILTIN,
     cache::Cache,
     guest::{Guest, GuestSource, Loader, Refused},
@@ -137,7 +138,7 @@ pub(crate) async fn load_guests(
     let loader = Loader { engine, linker, cache: Cache::open(&config.guest_cache), limits: &config.limits, lane };
     let mut guests: Vec<Arc<Guest>> = Vec::new();
     for (name, wasm) in BUILTIN {
-        match loader.load(GuestSource::BuiltIn, wasm).await {
+        match loader.load(GuestSource::BuiltIn, wasm.into()).await {
             Ok(guest) => guests.push(Arc::new(guest)),
             Err(refused) => problems.push(refusal(&KeyPath::root(), &format!("the built-in guest {name}"), refused)),
         }
@@ -152,9 +153,9 @@ pub(crate) async fn load_guests(
         };
         for file in files {
             let name = file.display().to_string();
-            let loaded = match std::fs::read(&file) {
-                Ok(wasm) => loader.load(GuestSource::File(file), &wasm).await,
-                Err(error) => Err(Refused { why: format!("cannot be read: {error}"), hint: None }),
+            let loaded = match bounds::read(&file, config.limits.guest_size) {
+                Ok(wasm) => loader.load(GuestSource::File(file), wasm.into()).await,
+                Err(refused) => Err(refused),
             };
             match loaded {
                 Ok(guest) => match guests.iter().find(|other| other.name == guest.name) {

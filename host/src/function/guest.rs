@@ -1,6 +1,7 @@
 //! A guest: a compiled component, what it says of itself, and where it comes from.
 
 use super::{
+    bounds,
     cache::Cache,
     schema::{self, Schema},
     state::{self, State},
@@ -66,10 +67,13 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    fn new(why: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(super) fn new(why: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { why: why.into(), hint: Some(hint.into()) }
     }
 }
+
+/// Imports that are told: who mends them may ask again.
+const TOLD: usize = 8;
 
 /// What is needed to load guests.
 pub(super) struct Loader<'a> {
@@ -82,9 +86,26 @@ pub(super) struct Loader<'a> {
 
 impl Loader<'_> {
     /// Compiles a component, checks that it is a guest, and asks what it is.
-    pub(super) async fn load(&self, source: GuestSource, wasm: &[u8]) -> Result<Guest, Refused> {
-        let examined = state::examine(wasm);
-        let pre = self.link(&examined.wasm)?;
+    pub(super) async fn load(&self, source: GuestSource, wasm: Arc<[u8]>) -> Result<Guest, Refused> {
+        let size = wasm.len();
+        is_component(&wasm)?;
+        bounds::check(&wasm)?;
+        // Those that come with Carrel take as long as they do.
+        let time = match source {
+            GuestSource::BuiltIn => None,
+            GuestSource::File(_) => Some(self.limits.guest_compile_time),
+        };
+        let (engine, cache) = (self.engine.wasmtime().clone(), self.cache.clone());
+        let compiled = bounds::within(time, move || {
+            let state::Examined { wasm, state } = state::examine(&wasm);
+            (cache.compile(&engine, &wasm), state)
+        });
+        let (component, state) = compiled?;
+        let component = component.map_err(|error| Refused {
+            why: format!("is not a valid component: {:#}", error.root_cause()),
+            hint: None,
+        })?;
+        let pre = self.link(&component)?;
         let label: Arc<str> = source.to_string().into();
         // No tenant has anything to do yet: the first one's turns will do.
         let permit = Arc::new(Permit::new(self.lane.clone(), 0));
@@ -100,13 +121,16 @@ impl Loader<'_> {
         let starts = described.name.starts_with(|c: char| c.is_ascii_lowercase());
         if !starts || described.name.len() > 64 || !described.name.chars().all(plain) {
             return Err(Refused::new(
-                format!("calls itself {:?}", described.name),
+                format!("calls itself {:?}", bounds::shown(&described.name)),
                 "a guest's name has lower-case letters, digits and underscores, a letter first, 64 at the most",
             ));
         }
         let named = |what: &str, json: &str| {
             Schema::parse(json).map_err(|error| {
-                Refused::new(format!("gives a {what} that is no JSON Schema: {error}"), "see `describe` in wit/")
+                Refused::new(
+                    format!("gives a {what} that is no JSON Schema: {}", bounds::shown(&error)),
+                    "see `describe` in wit/",
+                )
             })
         };
         let guest = Guest {
@@ -116,8 +140,8 @@ impl Loader<'_> {
             name: described.name,
             summary: described.summary,
             source,
-            size: wasm.len(),
-            state: examined.state,
+            size,
+            state,
             pre,
         };
         if !schema::describes_an_object(guest.config_schema.value()) {
@@ -126,24 +150,9 @@ impl Loader<'_> {
         Ok(guest)
     }
 
-    fn link(&self, wasm: &[u8]) -> Result<GuestPre<Context>, Refused> {
-        const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
-        if wasm.starts_with(CORE_MODULE) {
-            return Err(Refused::new(
-                "is a core WebAssembly module, and a guest is a component",
-                "build it for the target wasm32-wasip2, or make a component of it with `wasm-tools component new`",
-            ));
-        }
-        if !wasm.starts_with(b"\0asm") {
-            return Err(Refused::new("is not WebAssembly", "a guest is a .wasm file that a compiler wrote"));
-        }
-        let engine = self.engine.wasmtime();
-        let component = self.cache.compile(engine, wasm).map_err(|error| Refused {
-            why: format!("is not a valid component: {:#}", error.root_cause()),
-            hint: None,
-        })?;
-        self.check_imports(&component)?;
-        let linked = self.linker.instantiate_pre(&component).map_err(|error| {
+    fn link(&self, component: &Component) -> Result<GuestPre<Context>, Refused> {
+        self.check_imports(component)?;
+        let linked = self.linker.instantiate_pre(component).map_err(|error| {
             Refused::new(
                 format!("imports what does not fit what the host gives: {:#}", error.root_cause()),
                 "build it against the wit/ folder of this version of Carrel",
@@ -161,9 +170,14 @@ impl Loader<'_> {
         let engine = self.engine.wasmtime();
         let ty = component.component_type();
         let names = ty.imports(engine).map(|(name, _)| name).filter(|name| !instance::is_offered(name));
-        let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+        let mut names: Vec<_> = names.map(|name| format!("`{}`", bounds::shown(name))).collect();
         if names.is_empty() {
             return Ok(());
+        }
+        let more = names.len().saturating_sub(TOLD);
+        if more > 0 {
+            names.truncate(TOLD);
+            names.push(format!("and {more} more"));
         }
         Err(Refused::new(
             format!("imports {}, which the host does not give", names.join(", ")),
@@ -189,4 +203,19 @@ impl Guest {
             "output": self.output_schema.value(),
         })
     }
+}
+
+/// Tells what is no component from what may be one.
+fn is_component(wasm: &[u8]) -> Result<(), Refused> {
+    const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
+    if wasm.starts_with(CORE_MODULE) {
+        return Err(Refused::new(
+            "is a core WebAssembly module, and a guest is a component",
+            "build it for the target wasm32-wasip2, or make a component of it with `wasm-tools component new`",
+        ));
+    }
+    if !wasm.starts_with(b"\0asm") {
+        return Err(Refused::new("is not WebAssembly", "a guest is a .wasm file that a compiler wrote"));
+    }
+    Ok(())
 }

@@ -5,14 +5,37 @@
 //! is refused: a circle would otherwise wait for itself.
 
 use crate::{
-    instance::{CallError, Context, GuestError, Json, Phase},
+    instance::{CallError, Context, GuestError, Json, Phase, UNDO, pay, pay_for_bytes},
     session,
 };
 use std::time::Instant;
 use wasmtime::{AsContextMut, StoreContextMut};
 
 /// The import `functions.call`.
-pub(crate) async fn call(mut cx: StoreContextMut<'_, Context>, name: &str, input: &Json) -> Result<String, CallError> {
+///
+/// # Errors
+///
+/// The caller has no fuel left for what the host does for it here: it is stopped.
+pub(crate) async fn call(
+    mut cx: StoreContextMut<'_, Context>,
+    name: &str,
+    input: &Json,
+) -> wasmtime::Result<Result<String, CallError>> {
+    let answer = answer(&mut cx, name, input).await;
+    let text = match &answer {
+        Ok(text)
+        | Err(CallError::Unknown(text) | CallError::Cycle(text) | CallError::InvalidInput(text))
+        | Err(CallError::Failed(text) | CallError::Stopped(text)) => text.len(),
+    };
+    // The answer is copied for the host, and then for the caller.
+    pay_for_bytes(&mut cx, 2 * text)?;
+    if matches!(answer, Err(CallError::Stopped(_))) {
+        pay(&mut cx, UNDO)?;
+    }
+    Ok(answer)
+}
+
+async fn answer(cx: &mut StoreContextMut<'_, Context>, name: &str, input: &Json) -> Result<String, CallError> {
     let running = match cx.data().running.clone() {
         Some(running) if running.phase == Phase::Call => running,
         _ => return Err(CallError::Stopped("not_in_a_call: siblings can only be called from `call`".into())),
@@ -48,7 +71,7 @@ pub(crate) async fn call(mut cx: StoreContextMut<'_, Context>, name: &str, input
     // What the session was charged for while the sibling ran is not the caller's to be charged for once more.
     let charged = session.charged().saturating_sub(charged);
     if let Some(running) = &mut cx.data_mut().running {
-        running.charged_at = running.charged_at.saturating_sub(charged);
+        running.charged += charged;
     }
     // Fuel is on for every store of the engine.
     let _ = cx.as_context_mut().set_fuel(left.fuel.saturating_sub(done.fuel));

@@ -24,7 +24,7 @@ pub(super) fn detail(schema: &Schema, input: &str, why: &str) -> Vec<Value> {
         item["ctx"] = json!({"error": broken.how});
         return vec![item];
     }
-    if input.len() > LARGE {
+    if input.len() > LARGE || !schema.is_quick_for(input.len()) {
         return vec![item("value_error", &[], why, Value::Null)];
     }
     // What is JSON and cannot be read all the same has a number that no machine has room for.

@@ -7,6 +7,7 @@ use super::{
     image::{Dirty, Image},
     saved::Saved,
     snapshot::Snapshot,
+    work,
 };
 use crate::{
     function::Function,
@@ -28,11 +29,6 @@ use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 /// Pages that are compared after each call: more of them the kernel watches. Asking it costs as much as comparing some
 /// ten pages that are in the processor's cache, or three that are not.
 const FEW: usize = 4;
-
-/// Units of fuel after which a guest tells what it has used. In a loop it counts in a register, and neither the clock nor
-/// the deadline makes it write that down: who spins until the deadline would have used nothing. It takes some
-/// milliseconds, and a call that ends before that, as almost all do, never does it.
-const FUEL_STEP: u64 = 10_000_000;
 
 /// One function of one session: a store, and the guest in it.
 pub(crate) struct Instance {
@@ -72,7 +68,9 @@ impl Making<'_> {
             phase,
             allowance: self.allowance,
             began: Instant::now(),
-            charged_at: self.allowance.fuel,
+            charged: 0,
+            told: 0,
+            by_clock: 0,
             depth: self.depth,
             undo: 0,
             emitter: None,
@@ -104,7 +102,6 @@ impl Making<'_> {
     async fn configure(&self, store: &mut Tracked<Context>, guest: &Contract, used: u64) -> Done<()> {
         let mut running = self.running(Phase::Configure);
         running.allowance.fuel -= used;
-        running.charged_at = running.allowance.fuel;
         run(store, running, self.limits, async |store| {
             let configured = guest.carrel_function_function().call_configure(store.context(), &self.function.config);
             match configured.await? {
@@ -259,7 +256,9 @@ impl Instance {
             phase: Phase::Call,
             allowance,
             began: Instant::now(),
-            charged_at: allowance.fuel,
+            charged: 0,
+            told: 0,
+            by_clock: 0,
             depth,
             undo,
             emitter: Some(emitter),
@@ -306,7 +305,9 @@ pub(crate) async fn describe(
         phase: Phase::Describe,
         allowance,
         began: Instant::now(),
-        charged_at: allowance.fuel,
+        charged: 0,
+        told: 0,
+        by_clock: 0,
         depth: 1,
         undo: 0,
         emitter: None,
@@ -323,10 +324,9 @@ fn new_store(engine: &wasmtime::Engine, context: Context, limits: &Limits) -> St
     // Bytes that one call across the boundary may copy: what is allowed, and as much again, so that what is a little too
     // large is told as such.
     store.set_hostcall_fuel(2 * limits.output_size.max(limits.body_size) + (1 << 20));
-    // Only an engine without fuel refuses it.
-    let _ = store.fuel_async_yield_interval(Some(FUEL_STEP));
     store.limiter(|context| &mut context.memory);
     store.epoch_deadline_callback(tick);
+    store.call_hook(work::hook);
     store
 }
 
@@ -334,6 +334,7 @@ fn new_store(engine: &wasmtime::Engine, context: Context, limits: &Limits) -> St
 /// for long.
 fn tick(mut cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline> {
     let fuel = cx.get_fuel()?;
+    cx.data_mut().ticked = true;
     let Some(running) = &mut cx.data_mut().running else { return Ok(UpdateDeadline::Interrupt) };
     let now = Instant::now();
     if now >= running.allowance.deadline {
@@ -342,8 +343,10 @@ fn tick(mut cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline
     if now - running.began < SHORT {
         return Ok(UpdateDeadline::Continue(1));
     }
+    running.tick(fuel);
+    let used = running.used(fuel);
     if let Some(session) = &running.session {
-        session.charge(std::mem::replace(&mut running.charged_at, fuel).saturating_sub(fuel));
+        session.charge(used.saturating_sub(std::mem::replace(&mut running.charged, used)));
     }
     running.permit.lane().meet();
     Ok(UpdateDeadline::YieldCustom(1, running.permit.clone().next_turn()))
@@ -370,7 +373,7 @@ async fn run<T>(
     context.running = Some(running);
     let metered = Metered { store, fuel: allowance.fuel };
     let ended = within(|| allowance.deadline, pin!(what(&mut *metered.store))).await;
-    let fuel = metered.used();
+    let (fuel, cut_off) = (metered.used(), metered.cut_off());
     std::mem::forget(metered);
     store.data_mut().running = None;
     store.data().flush_log();
@@ -379,6 +382,7 @@ async fn run<T>(
         Some(Err(error)) => Err(StopKind::from_error(&error, store.data(), limits)),
         None => Err(StopKind::DeadlineExceeded),
     };
+    let fuel = if matches!(result, Err(StopKind::DeadlineExceeded)) { cut_off } else { fuel };
     Done { result: result.map_err(|kind| store.data().stop(kind)), fuel }
 }
 
@@ -392,7 +396,16 @@ struct Metered<'a> {
 
 impl Metered<'_> {
     fn used(&self) -> u64 {
-        self.fuel.saturating_sub(self.store.look().get_fuel().unwrap_or(0))
+        self.fuel.saturating_sub(self.left())
+    }
+
+    fn left(&self) -> u64 {
+        self.store.look().get_fuel().unwrap_or(0)
+    }
+
+    /// What it used, if it did not come to an end by itself.
+    fn cut_off(&self) -> u64 {
+        self.store.data().running.as_ref().map_or(0, |running| running.used(self.left()))
     }
 }
 
@@ -400,7 +413,7 @@ impl Drop for Metered<'_> {
     fn drop(&mut self) {
         let running = self.store.data().running.as_ref();
         if let Some(session) = running.and_then(|running| running.session.as_ref()) {
-            drop(Unbilled::new(session, self.used()));
+            drop(Unbilled::new(session, self.cut_off()));
         }
     }
 }

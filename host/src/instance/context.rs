@@ -2,8 +2,10 @@
 
 use super::{
     Engine, Stop, StopKind,
+    imports::Polls,
     log::{Log, Stream},
     sources,
+    work::{self, Work},
 };
 use crate::{
     grants::{FIELDS, Grants, Outgoing},
@@ -33,6 +35,8 @@ pub(crate) struct Context {
     /// Made when the guest first asks WASI for something; many never do.
     wasi: Option<Box<Wasi>>,
     pub(super) memory: MemoryLimit,
+    /// The call out of the guest that runs is no doing of its own: the clock ticked.
+    pub(super) ticked: bool,
     /// Set by what makes one instance differ from another, while an image is made.
     watch: Option<Watch>,
     /// Set for a call, and gone after it: an idle instance does not hold its session.
@@ -44,6 +48,8 @@ struct Wasi {
     ctx: WasiCtx,
     table: ResourceTable,
     log: Arc<Log>,
+    /// What it owes for what it does.
+    work: Arc<Work>,
     /// Made when the guest first asks for something of HTTP.
     http: Option<Box<Http>>,
 }
@@ -70,9 +76,12 @@ pub(crate) struct Running {
     pub(crate) phase: Phase,
     pub(crate) allowance: Allowance,
     pub(crate) began: Instant,
-    /// The fuel that was left when the session was last charged for what is used: when the clock ticked, or at the
-    /// beginning.
-    pub(crate) charged_at: u64,
+    /// Units that its session was charged so far.
+    pub(crate) charged: u64,
+    /// Fuel that was left when the clock last ticked, as far as it was told.
+    pub(super) told: u64,
+    /// Units that it must have used since then without telling, by the clock.
+    pub(super) by_clock: u64,
     /// 1 for the function that was called from outside.
     pub(crate) depth: usize,
     /// From where on in the session's list of what can be undone its siblings' entries are: see `session::undo`.
@@ -89,6 +98,21 @@ pub(crate) enum Phase {
     Call,
 }
 
+impl Running {
+    /// Units that it has used while it runs, if the store says that so many are left. A loop keeps what it uses in a
+    /// register of its own until it ends, and one that is cut off has never told.
+    pub(super) fn used(&self, left: u64) -> u64 {
+        let untold = if left == self.told { self.by_clock.min(left) } else { 0 };
+        self.allowance.fuel.saturating_sub(left) + untold
+    }
+
+    /// The clock has ticked in it, with so much left.
+    pub(super) fn tick(&mut self, left: u64) {
+        self.by_clock = if left == self.told { self.by_clock + work::TICK } else { 0 };
+        self.told = left;
+    }
+}
+
 impl Context {
     /// The data of a new instance.
     pub(super) fn new(
@@ -99,27 +123,28 @@ impl Context {
         grants: Arc<Grants>,
         watch: Option<Watch>,
     ) -> Self {
-        Self { function, user, log_budget, grants, wasi: None, memory, watch, running: None }
+        Self { function, user, log_budget, grants, wasi: None, memory, ticked: false, watch, running: None }
     }
 
     /// The sandbox is closed: no arguments, no sockets, nothing to read, no files and no environment but what is
     /// granted, and what the guest writes goes to the log.
     fn wasi(&mut self) -> &mut Wasi {
         self.wasi.get_or_insert_with(|| {
-            let log = Log::new(self.function.clone(), self.user.to_string(), self.log_budget.clone());
+            let work = Arc::new(Work::default());
+            let log = Log::new(self.function.clone(), self.user.to_string(), self.log_budget.clone(), work.clone());
             let mut wasi = WasiCtxBuilder::new();
             wasi.stdout(log.stream(Stream::Stdout)).stderr(log.stream(Stream::Stderr));
             wasi.allow_tcp(false).allow_udp(false).max_random_size(RANDOM);
             if let Some(watch) = &self.watch {
                 wasi.insecure_random_seed(watch.seed);
             }
-            sources::give(&mut wasi, self.watch.as_ref().map(|watch| watch.differs.clone()));
+            sources::give(&mut wasi, &work, self.watch.as_ref().map(|watch| watch.differs.clone()));
             self.grants.give(&mut wasi);
             let mut ctx = wasi.build();
             self.grants.give_files(&mut ctx);
             let mut table = ResourceTable::new();
             table.set_max_capacity(RESOURCES);
-            Box::new(Wasi { ctx, table, log, http: None })
+            Box::new(Wasi { ctx, table, log, work, http: None })
         })
     }
 
@@ -128,6 +153,17 @@ impl Context {
         if let Some(wasi) = &self.wasi {
             wasi.log.flush();
         }
+    }
+
+    /// The guest's pollables.
+    pub(super) fn polls(&mut self) -> Polls<'_> {
+        let wasi = self.wasi();
+        Polls { table: &mut wasi.table, work: &wasi.work }
+    }
+
+    /// Units of fuel that the guest owes for what WASI has done for it.
+    pub(super) fn owed(&self) -> u64 {
+        self.wasi.as_ref().map_or(0, |wasi| wasi.work.take())
     }
 
     /// The guest was told something that it is not always told.

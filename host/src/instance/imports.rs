@@ -1,11 +1,15 @@
 //! What a guest may import: `carrel:function`, and WASI 0.2, all of it closed but for what is granted.
 
-use super::{CallError, Context};
+use super::{
+    CallError, Context, pay_for_bytes,
+    work::{LISTED, Work},
+};
 use crate::{function::sibling, grants::TEXT, session::Session};
 use wasmtime::{
     StoreContextMut,
-    component::{Linker, Resource},
+    component::{HasData, Linker, Resource, ResourceTable},
 };
+use wasmtime_wasi::p2::{DynPollable, bindings::io::poll};
 use wasmtime_wasi_http::{
     WasiHttpView,
     p2::{
@@ -27,18 +31,22 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
     linker.allow_shadowing(true);
     bound_requests(&mut linker)?;
     free_options(&mut linker)?;
+    poll::add_to_linker::<_, Polling>(&mut linker, Context::polls)?;
     linker.allow_shadowing(false);
 
     let mut functions = linker.instance("carrel:function/functions@0.1.0")?;
-    functions.func_wrap("exists", |cx: StoreContextMut<'_, Context>, (name,): (String,)| {
+    functions.func_wrap("exists", |mut cx: StoreContextMut<'_, Context>, (name,): (String,)| {
+        pay_for_bytes(&mut cx, name.len())?;
         let may = |session: &Session| {
             session.catalog().position(&name).is_some_and(|position| session.tenant().may_call(position))
         };
         Ok((session_of(&cx).is_some_and(may),))
     })?;
-    functions.func_wrap_async("call", |cx: StoreContextMut<'_, Context>, (name, input): (String, String)| {
+    functions.func_wrap_async("call", |mut cx: StoreContextMut<'_, Context>, (name, input): (String, String)| {
         Box::new(async move {
-            let answer: Result<String, CallError> = sibling::call(cx, &name, &input).await;
+            // The input is copied for the host, and then for the sibling.
+            pay_for_bytes(&mut cx, name.len() + 2 * input.len())?;
+            let answer: Result<String, CallError> = sibling::call(cx, &name, &input).await?;
             Ok((answer,))
         })
     })?;
@@ -50,8 +58,9 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
     })?;
 
     let mut output = linker.instance("carrel:function/output@0.1.0")?;
-    output.func_wrap_async("emit", |cx: StoreContextMut<'_, Context>, (chunk,): (String,)| {
+    output.func_wrap_async("emit", |mut cx: StoreContextMut<'_, Context>, (chunk,): (String,)| {
         Box::new(async move {
+            pay_for_bytes(&mut cx, chunk.len())?;
             cx.data().differs();
             let Some(emitter) = cx.data().running.as_ref().and_then(|running| running.emitter.clone()) else {
                 return Ok(());
@@ -120,6 +129,40 @@ fn free_options(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
             Ok((sent,))
         },
     )
+}
+
+/// `wasi:io/poll` as WASI has it, but that each pollable in a list is paid for: one call can name a hundred thousand.
+struct Polling;
+
+impl HasData for Polling {
+    type Data<'a> = Polls<'a>;
+}
+
+/// A guest's pollables, and what it owes for polling them.
+pub(super) struct Polls<'a> {
+    pub(super) table: &'a mut ResourceTable,
+    pub(super) work: &'a Work,
+}
+
+impl poll::Host for Polls<'_> {
+    async fn poll(&mut self, list: Vec<Resource<DynPollable>>) -> wasmtime::Result<Vec<u32>> {
+        self.work.add(LISTED * list.len() as u64);
+        poll::Host::poll(self.table, list).await
+    }
+}
+
+impl poll::HostPollable for Polls<'_> {
+    async fn ready(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<bool> {
+        poll::HostPollable::ready(self.table, pollable).await
+    }
+
+    async fn block(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
+        poll::HostPollable::block(self.table, pollable).await
+    }
+
+    fn drop(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
+        poll::HostPollable::drop(self.table, pollable)
+    }
 }
 
 /// The session whose call runs; none while a guest is described.

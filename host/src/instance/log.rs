@@ -3,6 +3,7 @@
 //! What a guest writes never fails: what is beyond the budget is dropped, and the log says so once. Control characters
 //! are escaped, so that no guest can forge another line. The budget is one for a whole call, whatever it calls.
 
+use super::work::{BYTE, Work};
 use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering},
@@ -27,6 +28,7 @@ pub(super) struct Log {
     user: String,
     /// Bytes that the call that runs may still write, in all of its instances.
     budget: Arc<AtomicUsize>,
+    work: Arc<Work>,
     state: Mutex<State>,
 }
 
@@ -43,8 +45,8 @@ pub(super) enum Stream {
 }
 
 impl Log {
-    pub(super) fn new(function: Arc<str>, user: String, budget: Arc<AtomicUsize>) -> Arc<Self> {
-        Arc::new(Self { function, user, budget, state: Mutex::default() })
+    pub(super) fn new(function: Arc<str>, user: String, budget: Arc<AtomicUsize>, work: Arc<Work>) -> Arc<Self> {
+        Arc::new(Self { function, user, budget, work, state: Mutex::default() })
     }
 
     pub(super) fn stream(self: &Arc<Self>, stream: Stream) -> Writer {
@@ -63,6 +65,8 @@ impl Log {
     }
 
     fn write(&self, stream: Stream, bytes: &[u8]) {
+        // What is dropped has been copied, too.
+        self.work.add(BYTE * bytes.len() as u64);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n').flat_map(|piece| piece.chunks(LINE)) {
             // What begins a line pays for the host's part of it.

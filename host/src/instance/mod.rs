@@ -17,7 +17,7 @@
 //! * `call`: making an instance, and calling it.
 //! * [`Image`]: what all instances of a function begin with, and which pages of one differ from it. [`Saved`]: those
 //!   pages as they were before a call. [`Snapshot`]: an instance's state as bytes.
-//! * `sources`: where guests get randomness and time from.
+//! * `sources`: where guests get randomness and time from. `work`: what the host does for a guest, paid for in fuel.
 //! * [`Stop`]: why a guest was stopped. `imports`: what a guest may import. `log`: its stdout and stderr.
 //! * `contract`: the types that wasmtime makes of `wit/`.
 
@@ -32,6 +32,7 @@ mod saved;
 mod snapshot;
 mod sources;
 mod stop;
+mod work;
 
 pub(crate) use call::{Done, Instance, Making, describe};
 pub(crate) use context::{Context, Emitter, Phase, Running};
@@ -46,3 +47,4 @@ pub(crate) use imports::{OFFERED, is_offered, linker};
 pub(crate) use saved::Saved;
 pub(crate) use snapshot::Snapshot;
 pub use stop::{Stop, StopKind};
+pub(crate) use work::{UNDO, pay, pay_for_bytes};

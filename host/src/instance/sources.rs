@@ -1,8 +1,9 @@
-//! Where guests get randomness and time from: the host's own, the same for all instances.
+//! Where guests get randomness and time from: the host's own, the same for all instances. What is drawn is paid for.
 //!
 //! The monotonic clock counts from the start of the host, not of an instance: an instance that is parked and woken must
 //! not see its clock go back.
 
+use super::work::{DRAW, Work};
 use rand::{RngExt, TryRng};
 use std::{
     convert::Infallible,
@@ -15,16 +16,33 @@ use std::{
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtxBuilder};
 
 /// Gives a guest's WASI its sources. `watch` learns whether the guest has asked one of them.
-pub(super) fn give(wasi: &mut WasiCtxBuilder, watch: Option<Arc<AtomicBool>>) {
+pub(super) fn give(wasi: &mut WasiCtxBuilder, work: &Arc<Work>, watch: Option<Arc<AtomicBool>>) {
+    let random = Random { work: work.clone(), differs: watch.clone() };
+    wasi.secure_random(random.clone()).insecure_random(random);
     match watch {
         // Types without fields: a box of one of these takes no memory.
-        None => wasi.secure_random(Host).insecure_random(Host).wall_clock(Host).monotonic_clock(Host),
+        None => wasi.wall_clock(Host).monotonic_clock(Host),
         Some(flag) => {
             let watched = Watched(flag);
-            wasi.secure_random(watched.clone()).insecure_random(watched.clone());
             wasi.wall_clock(watched.clone()).monotonic_clock(watched)
         }
     };
+}
+
+/// What draws numbers, and notes how many.
+#[derive(Debug, Clone)]
+struct Random {
+    work: Arc<Work>,
+    differs: Option<Arc<AtomicBool>>,
+}
+
+impl Random {
+    fn draw(&self, numbers: usize) {
+        self.work.add(DRAW * numbers as u64);
+        if let Some(differs) = &self.differs {
+            differs.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -41,18 +59,21 @@ impl Watched {
     }
 }
 
-impl TryRng for Host {
+impl TryRng for Random {
     type Error = Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        self.draw(1);
         Ok(rand::rng().random())
     }
 
     fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        self.draw(1);
         Ok(rand::rng().random())
     }
 
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        self.draw(bytes.len());
         rand::rng().fill(bytes);
         Ok(())
     }
@@ -77,22 +98,6 @@ impl HostMonotonicClock for Host {
 
     fn now(&self) -> u64 {
         u64::try_from(BEGAN.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-}
-
-impl TryRng for Watched {
-    type Error = Infallible;
-
-    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        self.host().try_next_u32()
-    }
-
-    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        self.host().try_next_u64()
-    }
-
-    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
-        self.host().try_fill_bytes(bytes)
     }
 }
 

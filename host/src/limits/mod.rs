@@ -72,6 +72,10 @@ pub struct Limits {
     pub calls: usize,
     /// Connections that may be open at once.
     pub connections: usize,
+    /// Bytes of a guest's file.
+    pub guest_size: usize,
+    /// How long a guest may take to be compiled.
+    pub guest_compile_time: Duration,
 }
 
 impl Default for Limits {
@@ -91,6 +95,8 @@ impl Default for Limits {
             max_sessions: 100_000,
             calls: 20_000,
             connections: 10_000,
+            guest_size: 32 << 20,
+            guest_compile_time: Duration::from_secs(60),
         }
     }
 }
@@ -104,6 +110,9 @@ impl Limits {
         limits.max_sessions = counted(&mut section, "max_sessions", limits.max_sessions, 1_000_000);
         limits.calls = counted(&mut section, "calls", limits.calls, 10_000_000);
         limits.connections = counted(&mut section, "connections", limits.connections, 10_000_000);
+        limits.guest_size = section.read("guest_size", limits.guest_size, size(1024, 1 << 30));
+        let compile_time = duration(Duration::from_millis(10));
+        limits.guest_compile_time = section.read("guest_compile_time", limits.guest_compile_time, compile_time);
         section.finish();
         limits
     }

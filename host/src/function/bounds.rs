@@ -1,0 +1,93 @@
+//! What a guest's file may take of the host before it runs.
+//!
+//! Who starts the host may not trust who wrote a guest. Its file is read up to a size, its code is compiled within a
+//! time, and what its tables begin with is bounded, since wasmtime makes that while it compiles. What an instance then
+//! takes is for the limits of instances, which hold for the first one as for all others.
+
+use super::guest::Refused;
+use std::{
+    fs,
+    io::Read,
+    path::Path,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
+use wasmparser::{Parser, Payload};
+
+/// Elements that all tables of a guest may begin with. A few bytes can ask for ten millions of them in each of a hundred
+/// tables, for which wasmtime takes more than a gigabyte as it compiles; compilers' guests have some thousands.
+const TABLES: u64 = 1_000_000;
+/// Characters of a guest's own text that are shown in a message.
+const SHOWN: usize = 200;
+
+/// Reads a file that has no more than so many bytes.
+pub(super) fn read(file: &Path, most: usize) -> Result<Vec<u8>, Refused> {
+    let unreadable = |error: std::io::Error| Refused { why: format!("cannot be read: {error}"), hint: None };
+    // What is no file may have no end, or wait for somebody who writes to it.
+    if !fs::metadata(file).map_err(unreadable)?.is_file() {
+        return Err(Refused { why: "cannot be read: it is no file".into(), hint: None });
+    }
+    let mut wasm = Vec::new();
+    let opened = fs::File::open(file).map_err(unreadable)?;
+    opened.take(most as u64 + 1).read_to_end(&mut wasm).map_err(unreadable)?;
+    if wasm.len() > most {
+        return Err(Refused::new(
+            format!("has more than {most} bytes, which is what `limits.guest_size` allows"),
+            "build it without debug information, or allow more",
+        ));
+    }
+    Ok(wasm)
+}
+
+/// Checks what compiling would take too much memory for. What cannot be read is for others to tell.
+pub(super) fn check(wasm: &[u8]) -> Result<(), Refused> {
+    let mut elements = 0u64;
+    for payload in Parser::new(0).parse_all(wasm) {
+        let Ok(payload) = payload else { return Ok(()) };
+        if let Payload::TableSection(tables) = payload {
+            for table in tables {
+                let Ok(table) = table else { return Ok(()) };
+                elements = elements.saturating_add(table.ty.initial);
+            }
+        }
+    }
+    if elements > TABLES {
+        return Err(Refused::new(
+            format!("has tables that begin with {elements} elements, and {TABLES} are allowed"),
+            "a table can grow when it is needed",
+        ));
+    }
+    Ok(())
+}
+
+/// Does something on a thread of its own, and waits for it for so long.
+///
+/// Compiling cannot be stopped: what takes too long goes on until the process ends, which is soon, as the host does not
+/// start.
+pub(super) fn within<T: Send + 'static>(
+    time: Option<Duration>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refused> {
+    let (done, doing) = mpsc::channel();
+    let thread = thread::Builder::new().name("carrel-compiler".into()).spawn(move || done.send(work()));
+    let failed = |why: &str| Refused { why: format!("cannot be compiled: {why}"), hint: None };
+    thread.map_err(|error| failed(&error.to_string()))?;
+    let panicked = "the compiler panicked";
+    let Some(time) = time else { return doing.recv().map_err(|_| failed(panicked)) };
+    doing.recv_timeout(time).map_err(|error| match error {
+        RecvTimeoutError::Disconnected => failed(panicked),
+        RecvTimeoutError::Timeout => Refused::new(
+            format!("takes longer to compile than `limits.guest_compile_time` allows, which is {time:?}"),
+            "smaller functions compile faster; a guest that was compiled once is in the cache",
+        ),
+    })
+}
+
+/// A text of a guest, cut to what fits a message.
+pub(super) fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,169 @@
+//! Guests that are an attack as files: refused when the host starts, within a time, in a message that fits a screen.
+//!
+//! Those that loop when they are started or described, or that are no guests at all, are in `guests`.
+
+use super::guests::guest;
+use carrel_tests::Test;
+use serde_json::json;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// As long as a refusal may take on a machine that does much else, the compilation of what can be compiled included.
+const IN_TIME: Duration = Duration::from_secs(20);
+
+async fn refused(test: Test, file: &Path) -> String {
+    let began = Instant::now();
+    let told = test.set("guests", json!([file])).set("limits.fuel_per_call", "20M").refused().await;
+    assert!(began.elapsed() < IN_TIME, "it took {:?}: {told}", began.elapsed());
+    assert!(told.len() < 2000, "{} bytes: {}", told.len(), &told[..2000]);
+    assert!(told.starts_with("test.yml:") && told.contains("guests.0: "), "{told}");
+    told
+}
+
+async fn refused_bytes(test: Test, wasm: &[u8]) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("guest.wasm");
+    std::fs::write(&file, wasm).expect("a file");
+    refused(test, &file).await
+}
+
+async fn refused_text(component: &str) -> String {
+    refused_bytes(Test::new(), &wat::parse_str(component).expect("a component")).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_of_too_many_parts_is_refused() {
+    let module = |parts: &str| format!("(component (core module $m {parts}) (core instance (instantiate $m)))");
+    let instances = "(core instance (instantiate $m))".repeat(10_000);
+    for (component, why) in [
+        (format!("(component (core module $m) {instances})"), "instances count exceeds limit"),
+        (module(&"(memory 1)".repeat(10_000)), "memories count exceeds limit"),
+        (module(&"(table 1000000 funcref)".repeat(3)), "tables that begin with 3000000 elements, and 1000000 are"),
+        (
+            module(
+                &(0..100)
+                    .map(|n| format!("(table $t{n} 10000000 funcref) (elem (table $t{n}) (i32.const 1000000) func $f)"))
+                    .chain(["(func $f)".to_owned()])
+                    .collect::<String>(),
+            ),
+            "tables that begin with 1000000000 elements",
+        ),
+    ] {
+        let told = refused_text(&component).await;
+        assert!(told.contains(why), "{told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_of_many_parts_is_read_in_time() {
+    // Valid, and so refused for what they lack.
+    let (types, exports) = ("(type (tuple u8 u16))".repeat(100_000), 0..10_000);
+    let exports: String = exports.map(|n| format!("(export \"e{n}\" (func $f))")).collect();
+    let lifts = "(core instance $i (instantiate $m)) (func $f (canon lift (core func $i \"f\")))";
+    for component in [
+        format!("(component {types})"),
+        format!("(component (core module $m (func (export \"f\"))) {lifts} {exports})"),
+        format!("(component (core module {}))", "(func)".repeat(10_000)),
+    ] {
+        let told = refused_text(&component).await;
+        assert!(told.contains("does not export `carrel:function/function@0.1.0`"), "{told}");
+    }
+    let imports: String = (0..10_000).map(|n| format!("(import \"i{n}\" (func))")).collect();
+    let told = refused_text(&format!("(component {imports})")).await;
+    assert!(told.contains("imports `i0`, `i1`, `i2`") && told.contains("and 9992 more, which the host"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_starts_too_large_is_refused() {
+    let memories = |count: usize, pages: usize| {
+        guest("", "unreachable")
+            .replace("(func $start", &format!("{} (func $start", format!("(memory {pages})").repeat(count)))
+    };
+    for (count, pages) in [(1, 65_535), (60, 1000)] {
+        let told = refused_text(&memories(count, pages)).await;
+        assert!(told.contains("of memory, and `limits.memory_per_instance` allows 67108864"), "{told}");
+    }
+    // Each takes a place that instances of others could have.
+    let told = refused_text(&memories(99, 0)).await;
+    assert!(told.contains("was stopped when it was asked to describe itself"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_too_large_or_no_file_is_not_read() {
+    let small = Test::new().set("limits.guest_size", 2000);
+    let told = refused_bytes(small.clone(), &[0; 2001]).await;
+    assert!(told.contains("guest.wasm has more than 2000 bytes, which is what `limits.guest_size` allows"), "{told}");
+    let told = refused_bytes(small, &[0; 2000]).await;
+    assert!(told.contains("is not WebAssembly"), "{told}");
+    let told = refused(Test::new(), Path::new("/dev/zero")).await;
+    assert!(told.contains("/dev/zero cannot be read: it is no file"), "{told}");
+}
+
+/// What takes the compiler longer than the square of its size.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_takes_too_long_to_compile_is_refused() {
+    let loops = "(loop (br_if 0 (i32.eqz (local.get 0))))".repeat(3000);
+    let component = format!("(component (core module (func (param i32) {loops})))");
+    let test = Test::new().set("limits.guest_compile_time", "20ms").set("guest_cache", "off");
+    let told = refused_bytes(test, &wat::parse_str(component).expect("a component")).await;
+    assert!(told.contains("takes longer to compile than `limits.guest_compile_time` allows, which is 20ms"), "{told}");
+}
+
+/// A guest that describes itself with this name and this input schema, takes any configuration and refuses any input.
+fn describing(name: &str, schema: &str) -> String {
+    let text = |text: &str| text.bytes().map(|byte| format!("\\{byte:02x}")).collect::<String>();
+    let (name_at, schema_at) = (0x1000, 0x1000 + name.len().next_multiple_of(16));
+    let pages = 1 + (schema_at + schema.len()) / 65536;
+    let record = format!("i32 {name_at} {} 0x110 1 0x120 2 {schema_at} {} 0x120 2", name.len(), schema.len());
+    guest("", "(i32.const 16)")
+        .replace(
+            "(memory (export \"memory\") 1)",
+            &format!(
+                "(memory (export \"memory\") {pages}) (data (i32.const 16) ({record})) (data (i32.const 0x110) \".\")
+                (data (i32.const 0x120) \"{{}}\") (data (i32.const 0x50) (i32 1 0 0x110 1))
+                (data (i32.const {name_at}) \"{}\") (data (i32.const {schema_at}) \"{}\")",
+                text(name),
+                text(schema)
+            ),
+        )
+        .replace("(param i32 i32) (result i32) unreachable", "(param i32 i32) (result i32) (i32.const 0x50)")
+        .replacen("(result i32) (i32.const 0x50)", "(result i32) (i32.const 0x40)", 1)
+}
+
+/// A schema in which each definition refers to the next one twice.
+fn doubling(times: usize) -> String {
+    let pair = |n: usize| json!({"allOf": [{"$ref": format!("#/$defs/{n}")}, {"$ref": format!("#/$defs/{n}")}]});
+    let mut definitions: serde_json::Map<_, _> = (0..times).map(|n| (n.to_string(), pair(n + 1))).collect();
+    definitions.insert(times.to_string(), json!({"type": "object"}));
+    json!({"$ref": "#/$defs/0", "$defs": definitions}).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_description_that_is_an_attack_is_refused() {
+    for (name, schema, why) in [
+        ("bomb", "[".repeat(1_000_000), "gives a input-schema that is no JSON Schema: recursion limit"),
+        ("bomb", doubling(60), "no JSON Schema: it refers to its own parts too often"),
+        ("bomb", "{".to_owned(), "no JSON Schema: EOF"),
+        ("bomb", "\"".to_owned() + &"x".repeat(4_000_000), "was stopped when it was asked to describe itself"),
+        (&"x".repeat(100_000), "{}".to_owned(), "calls itself \"xxx"),
+        ("\n\u{1b}[2J", "{}".to_owned(), "calls itself \"\\n\\u{1b}[2J\""),
+    ] {
+        let told = refused_text(&describing(name, &schema)).await;
+        assert!(told.contains(why), "{told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_takes_long_is_not_looked_at_for_a_caller() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("guest.wasm");
+    std::fs::write(&file, wat::parse_str(describing("bomb", &doubling(18))).expect("a component")).expect("a file");
+    let test = Test::new().set("guests", json!([file])).set("functions.it", json!({"_type": "bomb"}));
+    let server = test.endpoint("/it", "it").start().await;
+    let began = Instant::now();
+    let error = server.user("alice").at("/it").call(vec!["x"; 10_000].into()).await.error(422, "invalid_input");
+    assert_eq!(error["detail"][0]["msg"], ".", "the guest's own word");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
