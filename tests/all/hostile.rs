@@ -196,7 +196,7 @@ async fn an_output_that_is_no_json_harms_nobody_who_gets_it() {
     assert!(reply.body.iter().all(|byte| *byte == b'['));
     // On a stream it is a text in an event.
     let stream = mallory.clone().at("/it/stream").call(json!("n 1000 1")).await;
-    let event = stream.text().lines().next().and_then(|line| line.strip_prefix("data: ")).expect("an event");
+    let event = stream.text().lines().find_map(|line| line.strip_prefix("data: ")).expect("an event");
     let event: Value = serde_json::from_str(event).expect("the event is JSON");
     assert_eq!(event["value"].as_str().map(str::len), Some(1000));
     // For a function that calls it, it is an error, or the end of that call alone.

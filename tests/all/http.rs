@@ -132,7 +132,8 @@ fn events(text: &str) -> Vec<(String, Value)> {
         let data = field("data: ").expect("an event has data");
         (field("event: ").unwrap_or_default(), serde_json::from_str(&data).expect("the data is JSON"))
     };
-    text.split("\n\n").filter(|part| !part.is_empty()).map(event).collect()
+    // A comment, such as what the call has cost, is no event.
+    text.split("\n\n").filter(|part| !part.is_empty() && !part.starts_with(':')).map(event).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

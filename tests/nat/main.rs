@@ -188,7 +188,7 @@ fn users(text: &str) -> Value {
     fn blank(value: &mut Value, times: &[&str]) {
         match value {
             Value::Object(map) => {
-                for ours in ["fuel", "instances", "bytes", "is_parked", "live", "parked", "parked_bytes"] {
+                for ours in ["fuel", "traps", "instances", "bytes", "is_parked", "live", "parked", "parked_bytes"] {
                     map.shift_remove(ours);
                 }
                 for (key, value) in map {

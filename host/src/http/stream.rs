@@ -4,7 +4,7 @@
 //! the form that NAT gives the output of a workflow. A call that fails before it has emitted anything is answered like
 //! any other call, with its own status; one that fails later ends the stream with an event named `error`.
 //!
-//! What the call has cost is a comment of the last event.
+//! What the call has cost is a comment before the last event.
 //!
 //! `{path}/stream` and `{path}/full` are the same here: in NAT they differ in how they tell the steps of its tracing,
 //! which Carrel does not have.
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     instance::Emitter,
-    session::{Answer, Tenant},
+    session::{Answer, Bill, Tenant},
 };
 use axum::{
     body::Body,
@@ -53,12 +53,13 @@ pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Bod
     let Some(first) = chunks.recv().await else {
         let answer = (&mut call.0).await.map_err(|_| failed(Error::internal()))?;
         let last = match answer.result {
-            Ok(output) => value(&output).comment(bill::line(&answer.bill)),
+            Ok(output) => value(&output),
             Err(_) => return route.respond(answer, &input).map_err(failed),
         };
-        return Ok(Sse::new(stream::iter([Ok::<_, Infallible>(last)])).into_response());
+        let events = [cost(&answer.bill), last].map(Ok::<_, Infallible>);
+        return Ok(Sse::new(stream::iter(events)).into_response());
     };
-    let state = Streaming { first: Some(first), chunks, call: Some(call), route, input, tenant };
+    let state = Streaming { first: Some(first), chunks, call: Some(call), last: None, route, input, tenant };
     let events = stream::unfold(state, |mut state| async { Some((Ok::<_, Infallible>(state.next().await?), state)) });
     Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
 }
@@ -78,6 +79,8 @@ struct Streaming {
     first: Option<String>,
     chunks: Receiver<String>,
     call: Option<Calling>,
+    /// The last event, once the one before it is sent.
+    last: Option<Event>,
     route: Arc<Route>,
     input: Arc<String>,
     tenant: Arc<Tenant>,
@@ -85,6 +88,9 @@ struct Streaming {
 
 impl Streaming {
     async fn next(&mut self) -> Option<Event> {
+        if let Some(last) = self.last.take() {
+            return Some(last);
+        }
         let chunk = match self.first.take() {
             Some(first) => Some(first),
             None => self.chunks.recv().await,
@@ -96,20 +102,25 @@ impl Streaming {
         let Ok(Answer { result, dropped, bill }) = answer else {
             return Some(error(self.route.count(Some(&self.tenant), Error::internal())));
         };
-        let last = match result {
+        self.last = Some(match result {
             Ok(output) => value(&output),
             Err(failure) => {
                 let failure = self.route.error(failure, &dropped, &self.input);
                 error(self.route.count(Some(&self.tenant), failure))
             }
-        };
-        Some(last.comment(bill::line(&bill)))
+        });
+        Some(cost(&bill))
     }
 }
 
 fn value(json: &str) -> Event {
     let text = serde_json::Value::from(json);
     Event::default().data(format!("{{\"value\": {text}}}"))
+}
+
+/// What the call has cost: a comment of its own, which readers of events skip.
+fn cost(bill: &Bill) -> Event {
+    Event::default().comment(bill::line(bill))
 }
 
 fn error(error: Error) -> Event {
