@@ -137,6 +137,27 @@ async fn what_the_host_does_costs_the_same_each_time_and_more_if_it_is_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_has_as_much_fuel_as_it_takes_ends_well_and_one_unit_less_is_not_enough() {
+    // What is asked of WASI last is owed until the end of the call.
+    for attack in ["r 0 2000", "r 10000 10", "b 1 2000", "w 100 2000", "z 50000 40"] {
+        let call = async |fuel: u64| {
+            let server = test().set("limits.fuel_per_call", fuel).start().await;
+            server.user("mallory").at("/it").call(json!(attack)).await
+        };
+        let reply = call(20_000_000).await;
+        reply.ok();
+        let fuel = reply.header("carrel-fuel").parse::<u64>().expect("a number");
+        let enough = call(fuel).await;
+        enough.ok();
+        assert_eq!(enough.header("carrel-fuel"), fuel.to_string(), "{attack}");
+        let too_little = call(fuel - 1).await;
+        too_little.error(500, "fuel_exhausted");
+        too_little.undone();
+        assert_eq!(too_little.header("carrel-fuel"), (fuel - 1).to_string(), "{attack}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn memory_and_tables_do_not_grow_beyond_the_limit_in_one_step_or_in_many() {
     let server = test().set("limits.memory_per_instance", "4 MiB").start().await;
     let mallory = server.user("mallory").at("/it");

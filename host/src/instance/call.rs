@@ -7,7 +7,7 @@ use super::{
     image::{Dirty, Image},
     saved::Saved,
     snapshot::Snapshot,
-    work,
+    work::{self, Work},
 };
 use crate::{
     function::Function,
@@ -24,7 +24,7 @@ use std::{
     },
     time::Instant,
 };
-use wasmtime::{Store, StoreContextMut, UpdateDeadline};
+use wasmtime::{Store, StoreContextMut, Trap, UpdateDeadline};
 
 /// Pages that are compared after each call: more of them the kernel watches. Asking it costs as much as comparing some
 /// ten pages that are in the processor's cache, or three that are not.
@@ -326,7 +326,6 @@ fn new_store(engine: &wasmtime::Engine, context: Context, limits: &Limits) -> St
     store.set_hostcall_fuel(2 * limits.output_size.max(limits.body_size) + (1 << 20));
     store.limiter(|context| &mut context.memory);
     store.epoch_deadline_callback(tick);
-    store.call_hook(work::hook);
     store
 }
 
@@ -334,7 +333,10 @@ fn new_store(engine: &wasmtime::Engine, context: Context, limits: &Limits) -> St
 /// for long.
 fn tick(mut cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline> {
     let fuel = cx.get_fuel()?;
-    cx.data_mut().ticked = true;
+    let owed = cx.data().work().map_or(0, Work::owed);
+    if owed > fuel {
+        return Err(Trap::OutOfFuel.into());
+    }
     let Some(running) = &mut cx.data_mut().running else { return Ok(UpdateDeadline::Interrupt) };
     let now = Instant::now();
     if now >= running.allowance.deadline {
@@ -344,7 +346,7 @@ fn tick(mut cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline
         return Ok(UpdateDeadline::Continue(1));
     }
     running.tick(fuel);
-    let used = running.used(fuel);
+    let used = running.used(fuel) + owed;
     if let Some(session) = &running.session {
         session.charge(used.saturating_sub(std::mem::replace(&mut running.charged, used)));
     }
@@ -371,13 +373,15 @@ async fn run<T>(
     let context = store.data_mut();
     context.memory.begin();
     context.running = Some(running);
-    let metered = Metered { store, fuel: allowance.fuel };
+    let mut metered = Metered { store, fuel: allowance.fuel };
     let ended = within(|| allowance.deadline, pin!(what(&mut *metered.store))).await;
+    let overdrawn = metered.settle().is_err();
     let (fuel, cut_off) = (metered.used(), metered.cut_off());
     std::mem::forget(metered);
     store.data_mut().running = None;
     store.data().flush_log();
     let result = match ended {
+        Some(_) if overdrawn => Err(StopKind::FuelExhausted { limit: limits.fuel_per_call }),
         Some(Ok(value)) => Ok(value),
         Some(Err(error)) => Err(StopKind::from_error(&error, store.data(), limits)),
         None => Err(StopKind::DeadlineExceeded),
@@ -395,6 +399,11 @@ struct Metered<'a> {
 }
 
 impl Metered<'_> {
+    /// Pays what is owed.
+    fn settle(&mut self) -> wasmtime::Result<()> {
+        work::pay(&mut self.store.context(), 0)
+    }
+
     fn used(&self) -> u64 {
         self.fuel.saturating_sub(self.left())
     }
@@ -411,6 +420,8 @@ impl Metered<'_> {
 
 impl Drop for Metered<'_> {
     fn drop(&mut self) {
+        // Whether there was enough for it, nobody waits to hear.
+        let _ = self.settle();
         let running = self.store.data().running.as_ref();
         if let Some(session) = running.and_then(|running| running.session.as_ref()) {
             drop(Unbilled::new(session, self.cut_off()));

@@ -35,8 +35,6 @@ pub(crate) struct Context {
     /// Made when the guest first asks WASI for something; many never do.
     wasi: Option<Box<Wasi>>,
     pub(super) memory: MemoryLimit,
-    /// The call out of the guest that runs is no doing of its own: the clock ticked.
-    pub(super) ticked: bool,
     /// Set by what makes one instance differ from another, while an image is made.
     watch: Option<Watch>,
     /// Set for a call, and gone after it: an idle instance does not hold its session.
@@ -48,7 +46,7 @@ struct Wasi {
     ctx: WasiCtx,
     table: ResourceTable,
     log: Arc<Log>,
-    /// What it owes for what it does.
+    /// What the guest owes for what it does.
     work: Arc<Work>,
     /// Made when the guest first asks for something of HTTP.
     http: Option<Box<Http>>,
@@ -123,7 +121,7 @@ impl Context {
         grants: Arc<Grants>,
         watch: Option<Watch>,
     ) -> Self {
-        Self { function, user, log_budget, grants, wasi: None, memory, ticked: false, watch, running: None }
+        Self { function, user, log_budget, grants, wasi: None, memory, watch, running: None }
     }
 
     /// The sandbox is closed: no arguments, no sockets, nothing to read, no files and no environment but what is
@@ -148,6 +146,13 @@ impl Context {
         })
     }
 
+    /// The same for an import that is called: each that WASI has comes by here once, and is paid for.
+    fn called(&mut self) -> &mut Wasi {
+        let wasi = self.wasi();
+        wasi.work.add(work::CALL);
+        wasi
+    }
+
     /// A call has ended: lines without an end are lines too.
     pub(super) fn flush_log(&self) {
         if let Some(wasi) = &self.wasi {
@@ -157,13 +162,13 @@ impl Context {
 
     /// The guest's pollables.
     pub(super) fn polls(&mut self) -> Polls<'_> {
-        let wasi = self.wasi();
+        let wasi = self.called();
         Polls { table: &mut wasi.table, work: &wasi.work }
     }
 
-    /// Units of fuel that the guest owes for what WASI has done for it.
-    pub(super) fn owed(&self) -> u64 {
-        self.wasi.as_ref().map_or(0, |wasi| wasi.work.take())
+    /// What the guest owes for what WASI has done for it, if it has asked WASI for anything.
+    pub(super) fn work(&self) -> Option<&Work> {
+        self.wasi.as_ref().map(|wasi| &*wasi.work)
     }
 
     /// The guest was told something that it is not always told.
@@ -186,7 +191,7 @@ impl Context {
 
 impl WasiView for Context {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let wasi = self.wasi();
+        let wasi = self.called();
         WasiCtxView { ctx: &mut wasi.ctx, table: &mut wasi.table }
     }
 }
@@ -197,7 +202,7 @@ impl WasiHttpView for Context {
         let deadline = self.running.as_ref().map(|running| running.allowance.deadline);
         let differs = self.watch.as_ref().map(|watch| watch.differs.clone());
         let grants = self.grants.clone();
-        let wasi = self.wasi();
+        let wasi = self.called();
         let http = wasi.http.get_or_insert_with(|| {
             let mut ctx = WasiHttpCtx::new();
             ctx.set_field_size_limit(FIELDS);

@@ -1,8 +1,8 @@
 //! What a guest may import: `carrel:function`, and WASI 0.2, all of it closed but for what is granted.
 
 use super::{
-    CallError, Context, pay_for_bytes,
-    work::{LISTED, Work},
+    CallError, Context,
+    work::{LISTED, Work, pay_for_call},
 };
 use crate::{function::sibling, grants::TEXT, session::Session};
 use wasmtime::{
@@ -36,7 +36,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
 
     let mut functions = linker.instance("carrel:function/functions@0.1.0")?;
     functions.func_wrap("exists", |mut cx: StoreContextMut<'_, Context>, (name,): (String,)| {
-        pay_for_bytes(&mut cx, name.len())?;
+        pay_for_call(&mut cx, name.len())?;
         let may = |session: &Session| {
             session.catalog().position(&name).is_some_and(|position| session.tenant().may_call(position))
         };
@@ -45,14 +45,15 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
     functions.func_wrap_async("call", |mut cx: StoreContextMut<'_, Context>, (name, input): (String, String)| {
         Box::new(async move {
             // The input is copied for the host, and then for the sibling.
-            pay_for_bytes(&mut cx, name.len() + 2 * input.len())?;
+            pay_for_call(&mut cx, name.len() + 2 * input.len())?;
             let answer: Result<String, CallError> = sibling::call(cx, &name, &input).await?;
             Ok((answer,))
         })
     })?;
 
     let mut session = linker.instance("carrel:function/session@0.1.0")?;
-    session.func_wrap("user-id", |cx: StoreContextMut<'_, Context>, (): ()| {
+    session.func_wrap("user-id", |mut cx: StoreContextMut<'_, Context>, (): ()| {
+        pay_for_call(&mut cx, 0)?;
         cx.data().differs();
         Ok((session_of(&cx).map_or_else(String::new, |session| session.user().to_string()),))
     })?;
@@ -60,7 +61,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
     let mut output = linker.instance("carrel:function/output@0.1.0")?;
     output.func_wrap_async("emit", |mut cx: StoreContextMut<'_, Context>, (chunk,): (String,)| {
         Box::new(async move {
-            pay_for_bytes(&mut cx, chunk.len())?;
+            pay_for_call(&mut cx, chunk.len())?;
             cx.data().differs();
             let Some(emitter) = cx.data().running.as_ref().and_then(|running| running.emitter.clone()) else {
                 return Ok(());
@@ -88,23 +89,26 @@ fn bound_requests(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
     let mut types = linker.instance(HTTP_TYPES)?;
     types.func_wrap(
         "[method]outgoing-request.set-method",
-        |mut cx: StoreContextMut<'_, Context>, (request, method): (Request, Method)| match &method {
-            Method::Other(name) if name.len() > TEXT => Ok((Err(()),)),
-            _ => Ok((cx.data_mut().http().set_method(request, method)?,)),
+        |mut cx: StoreContextMut<'_, Context>, (request, method): (Request, Method)| {
+            let mut http = cx.data_mut().http();
+            match &method {
+                Method::Other(name) if name.len() > TEXT => Ok((Err(()),)),
+                _ => Ok((http.set_method(request, method)?,)),
+            }
         },
     )?;
     types.func_wrap(
         "[method]outgoing-request.set-authority",
-        move |mut cx: StoreContextMut<'_, Context>, (request, text): (Request, Option<String>)| match fits(&text) {
-            true => Ok((cx.data_mut().http().set_authority(request, text)?,)),
-            false => Ok((Err(()),)),
+        move |mut cx: StoreContextMut<'_, Context>, (request, text): (Request, Option<String>)| {
+            let mut http = cx.data_mut().http();
+            Ok((if fits(&text) { http.set_authority(request, text)? } else { Err(()) },))
         },
     )?;
     types.func_wrap(
         "[method]outgoing-request.set-path-with-query",
-        move |mut cx: StoreContextMut<'_, Context>, (request, text): (Request, Option<String>)| match fits(&text) {
-            true => Ok((cx.data_mut().http().set_path_with_query(request, text)?,)),
-            false => Ok((Err(()),)),
+        move |mut cx: StoreContextMut<'_, Context>, (request, text): (Request, Option<String>)| {
+            let mut http = cx.data_mut().http();
+            Ok((if fits(&text) { http.set_path_with_query(request, text)? } else { Err(()) },))
         },
     )
 }

@@ -1,11 +1,17 @@
 //! What the host does for a guest, paid for in fuel.
 //!
 //! A guest's own code pays for each instruction. What it asks of the host is paid for here, all of it, so that nobody
-//! gets work for nothing: each call of an import, by wasmtime's own hook on the way back, whichever it was; and what it
-//! copies or makes, byte by byte, where that is known. So the same call of the same instance costs the same each time,
-//! whoever else is there and however long it takes. Instructions with which wasmtime itself helps, such as `memory.grow`,
-//! cost what it counts for them: the hook meets them too, but their caller has its count in a register, and what is taken
-//! off here is lost.
+//! gets work for nothing: each call of an import, and what it copies or makes, byte by byte, where that is known. So the
+//! same call of the same instance costs the same each time, whoever else is there and however long it takes.
+//!
+//! Imports of `carrel:function` take what they cost off the store's fuel at once. WASI has no hold of the store: it notes
+//! what is [owed](Work), which is taken off by the next import that has, and at the end of the call. A guest that owes
+//! more than it has left is stopped when the clock ticks in it next, or at its end: in either case it has used all it
+//! had, so what a call costs and whether it fails do not hang on when the clock ticks. (wasmtime's own hook at each
+//! crossing would take it off at once; it is met at the crossings into guests as well, which cost a call with one
+//! sibling half a microsecond.)
+//!
+//! Instructions with which wasmtime itself helps, such as `memory.grow`, cost what it counts for them.
 //!
 //! # The prices
 //!
@@ -17,7 +23,7 @@
 
 use super::Context;
 use std::sync::atomic::{AtomicU64, Ordering};
-use wasmtime::{CallHook, StoreContextMut, Trap};
+use wasmtime::{StoreContextMut, Trap};
 
 /// A call out of a guest.
 pub(crate) const CALL: u64 = 500;
@@ -34,7 +40,7 @@ pub(crate) const UNDO: u64 = 100_000;
 /// own count is not to be had. Slow instructions take a nanosecond each.
 pub(super) const TICK: u64 = crate::limits::TICK.as_nanos() as u64;
 
-/// Units that a guest owes for what WASI has done for it in the call out of it that runs.
+/// Units that a guest owes for what WASI has done for it.
 #[derive(Debug, Default)]
 pub(super) struct Work(AtomicU64);
 
@@ -43,21 +49,29 @@ impl Work {
         self.0.fetch_add(units, Ordering::Relaxed);
     }
 
-    pub(super) fn take(&self) -> u64 {
+    pub(super) fn owed(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn take(&self) -> u64 {
         // Nobody adds to it meanwhile: the guest that could cause it is the one that pays.
-        match self.0.load(Ordering::Relaxed) {
+        match self.owed() {
             0 => 0,
             _ => self.0.swap(0, Ordering::Relaxed),
         }
     }
 }
 
-/// Takes so many units off the fuel that is left.
+/// Takes so many units off the fuel that is left, and what is owed.
 ///
 /// # Errors
 ///
 /// There are not so many left: the guest is stopped, and has used all it had.
 pub(crate) fn pay(cx: &mut StoreContextMut<'_, Context>, units: u64) -> wasmtime::Result<()> {
+    let units = units.saturating_add(cx.data().work().map_or(0, Work::take));
+    if units == 0 {
+        return Ok(());
+    }
     let left = cx.get_fuel()?.checked_sub(units);
     cx.set_fuel(left.unwrap_or(0))?;
     if left.is_some() { Ok(()) } else { Err(Trap::OutOfFuel.into()) }
@@ -68,16 +82,7 @@ pub(crate) fn pay_for_bytes(cx: &mut StoreContextMut<'_, Context>, bytes: usize)
     pay(cx, BYTE.saturating_mul(bytes as u64))
 }
 
-/// What wasmtime calls at each boundary between guests and the host.
-pub(super) fn hook(mut cx: StoreContextMut<'_, Context>, crossing: CallHook) -> wasmtime::Result<()> {
-    if !matches!(crossing, CallHook::ReturningFromHost) {
-        return Ok(());
-    }
-    let context = cx.data_mut();
-    // That the clock ticked is not the guest's doing, and comes when it comes.
-    if std::mem::take(&mut context.ticked) {
-        return Ok(());
-    }
-    let owed = CALL + context.owed();
-    pay(&mut cx, owed)
+/// The same for a call of an import that copies so many bytes.
+pub(super) fn pay_for_call(cx: &mut StoreContextMut<'_, Context>, bytes: usize) -> wasmtime::Result<()> {
+    pay(cx, BYTE.saturating_mul(bytes as u64).saturating_add(CALL))
 }
