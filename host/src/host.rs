@@ -135,9 +135,10 @@ impl Host {
         self.metrics.text()
     }
 
-    /// A request to a function was answered with an error.
-    pub(crate) fn failed(&self, tenant: Option<&str>, code: &'static str) {
-        self.metrics.failed(tenant, code);
+    /// A request to a function was answered with an error; of nobody's tenant, if it named no user.
+    pub(crate) fn failed(&self, tenant: Option<u16>, code: &'static str) {
+        let tenant = tenant.and_then(|number| self.shared.tenants.get(usize::from(number)));
+        self.metrics.failed(tenant.map(|tenant| &**tenant.name()), code);
     }
 
     pub(crate) fn openapi(&self) -> String {

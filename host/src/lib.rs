@@ -29,6 +29,8 @@
 pub mod cli;
 pub mod config;
 pub mod function;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod grants;
 mod host;
 pub mod http;

@@ -223,11 +223,14 @@ async fn a_file_of_keys_that_no_token_could_be_verified_with_is_refused() {
         file.display().to_string()
     };
     let set = |key: serde_json::Value| written("set.json", &json!({"keys": [key]}).to_string());
-    let in_pem = "is no public key in PEM, of RSA, EC (P-256, P-384) or Ed25519";
+    let in_pem = "is no public key in PEM, of RSA (2048 bits at least), EC (P-256, P-384) or Ed25519";
     for (kind, file, why) in [
         ("public_key", format!("{keys}nowhere.pem"), "cannot be read: No such file"),
         ("public_key", format!("{keys}README.md"), in_pem),
         ("public_key", format!("{keys}p521.pub.pem"), in_pem),
+        ("public_key", format!("{keys}rsa-1024.pub.pem"), in_pem),
+        ("public_key", "/dev/zero".to_owned(), "cannot be read: it is no file"),
+        ("public_key", written("large.pem", &"x".repeat((1 << 20) + 1)), "cannot be read: it has more than 1048576 bytes"),
         ("public_key", format!("{keys}rsa.pem"), "has a private key: only its public part belongs here"),
         ("public_key", format!("{keys}ed25519.pem"), "has a private key"),
         ("jwks", format!("{keys}README.md"), "is no JSON Web Key Set"),
@@ -241,6 +244,7 @@ async fn a_file_of_keys_that_no_token_could_be_verified_with_is_refused() {
     for (key, why) in [
         (json!({"kty": "oct", "k": "c2VjcmV0"}), "has a shared secret"),
         (json!({"kty": "RSA", "use": "enc", "n": "AQAB", "e": "AQAB"}), "has no key to verify with"),
+        (json!({"kty": "RSA", "n": "x".repeat(170), "e": "AQAB"}), "has no key to verify with"),
         (json!({"kty": "OKP", "crv": "Ed25519", "x": "dG9vIHNob3J0"}), "has no key to verify with"),
         (json!({"kty": "EC", "crv": "P-256", "x": y, "y": x}), "has no key to verify with"),
         // A public key is for no algorithm of shared secrets, whatever it says.

@@ -9,9 +9,10 @@
 //!
 //! * [`Config`] and [`General`], here; [`FrontEnd`]; [`Admin`]; [`Limits`], [`Policy`], [`Identity`],
 //!   [`TenantConfig`] and [`Grants`] read their own sections.
-//! * `reader`: sections, key by key. `yaml`: the parser. [`Problem`], [`Error`]: what is wrong, and where.
+//! * `reader`: sections, key by key. `yaml`: the parser. `file`: files that it names. [`Problem`], [`Error`]: what is wrong, and where.
 
 mod admin;
+mod file;
 mod front_end;
 mod problem;
 pub(crate) mod reader;
@@ -19,6 +20,7 @@ mod variables;
 mod yaml;
 
 pub use admin::Admin;
+pub(crate) use file::read as read_file;
 pub(crate) use front_end::FORMS;
 pub use front_end::{Cors, Endpoint, FrontEnd, Method};
 pub use problem::{Error, KeyPath, Problem};

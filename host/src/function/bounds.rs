@@ -5,9 +5,9 @@
 //! takes is for the limits of instances, which hold for the first one as for all others.
 
 use super::guest::Refused;
+use crate::config;
 use std::{
-    fs,
-    io::Read,
+    io,
     path::Path,
     sync::mpsc::{self, RecvTimeoutError},
     thread,
@@ -23,21 +23,13 @@ const SHOWN: usize = 200;
 
 /// Reads a file that has no more than so many bytes.
 pub(super) fn read(file: &Path, most: usize) -> Result<Vec<u8>, Refused> {
-    let unreadable = |error: std::io::Error| Refused { why: format!("cannot be read: {error}"), hint: None };
-    // What is no file may have no end, or wait for somebody who writes to it.
-    if !fs::metadata(file).map_err(unreadable)?.is_file() {
-        return Err(Refused { why: "cannot be read: it is no file".into(), hint: None });
-    }
-    let mut wasm = Vec::new();
-    let opened = fs::File::open(file).map_err(unreadable)?;
-    opened.take(most as u64 + 1).read_to_end(&mut wasm).map_err(unreadable)?;
-    if wasm.len() > most {
-        return Err(Refused::new(
+    config::read_file(file, most).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => Refused::new(
             format!("has more than {most} bytes, which is what `limits.guest_size` allows"),
             "build it without debug information, or allow more",
-        ));
-    }
-    Ok(wasm)
+        ),
+        _ => Refused { why: format!("cannot be read: {error}"), hint: None },
+    })
 }
 
 /// Checks what compiling would take too much memory for. What cannot be read is for others to tell.

@@ -22,3 +22,30 @@ mod state;
 pub(crate) use catalog::load_guests;
 pub use catalog::{Catalog, Function};
 pub use guest::{Guest, GuestSource};
+
+/// Loads a guest, as a file that the configuration names is loaded.
+#[cfg(any(test, fuzzing))]
+pub(crate) async fn load_one(
+    engine: &crate::instance::Engine,
+    lane: &crate::limits::Lane,
+    limits: &crate::limits::Limits,
+    wasm: &[u8],
+) -> Result<Guest, String> {
+    let linker = crate::instance::linker(engine.wasmtime()).map_err(|error| error.to_string())?;
+    let cache = cache::Cache::open(&crate::config::GuestCache::Off);
+    let loader = guest::Loader { engine, linker, cache, limits, lane };
+    let loaded = loader.load(GuestSource::File("fuzz.wasm".into()), wasm.into()).await;
+    loaded.map_err(|refused| format!("{} {}", refused.why, refused.hint.unwrap_or_default()))
+}
+
+/// Examines a component. What was valid before must be so after it.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn examine_one(wasm: &[u8]) {
+    let features = wasmparser::WasmFeatures::all();
+    let valid = |wasm: &[u8]| wasmparser::Validator::new_with_features(features).validate_all(wasm).map(drop);
+    let before = valid(wasm);
+    let examined = state::examine(wasm);
+    if before.is_ok() {
+        assert!(valid(&examined.wasm).is_ok(), "{:?}", valid(&examined.wasm));
+    }
+}

@@ -15,7 +15,7 @@ use crate::{
     identity,
     instance::Emitter,
     limits::{Limits, within},
-    session::{Answer, Failure, Handle, Tenant},
+    session::{Answer, Failure, Handle},
 };
 use axum::{body::Body, extract::State};
 use bytes::Bytes;
@@ -36,14 +36,15 @@ pub(super) struct Route {
 pub(super) struct Admitted {
     pub(super) handle: Handle,
     pub(super) input: Arc<String>,
-    pub(super) tenant: Arc<Tenant>,
+    /// Its tenant's place in the configuration.
+    pub(super) tenant: u16,
 }
 
 pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Body>) -> Result<Response<Body>, Error> {
     let Admitted { handle, input, tenant } = route.admit(request).await?;
     let emitter = Emitter::new(None, handle.session().limits().output_size);
     let answer = handle.call(route.position, input.clone(), emitter).await;
-    route.respond(answer, &input).map_err(|error| route.count(Some(&tenant), error))
+    route.respond(answer, &input).map_err(|error| route.count(Some(tenant), error))
 }
 
 impl Route {
@@ -52,22 +53,19 @@ impl Route {
     }
 
     /// An error that is about to be answered is counted.
-    pub(super) fn count(&self, tenant: Option<&Arc<Tenant>>, error: Error) -> Error {
-        self.host.failed(tenant.map(|tenant| &**tenant.name()), error.code());
+    pub(super) fn count(&self, tenant: Option<u16>, error: Error) -> Error {
+        self.host.failed(tenant, error.code());
         error
     }
 
     /// Reads a request, and finds its user's session. What is refused is counted.
     pub(super) async fn admit(&self, request: Request<Body>) -> Result<Admitted, Error> {
         let mut tenant = None;
-        match (self.let_in(request, &mut tenant).await, tenant) {
-            (Ok((handle, input)), Some(tenant)) => Ok(Admitted { handle, input: input.into(), tenant }),
-            (Ok(_), None) => Err(Error::internal()),
-            (Err(error), tenant) => Err(self.count(tenant.as_ref(), error)),
-        }
+        self.let_in(request, &mut tenant).await.map_err(|error| self.count(tenant, error))
     }
 
-    async fn let_in(&self, request: Request<Body>, whose: &mut Option<Arc<Tenant>>) -> Result<(Handle, String), Error> {
+    /// The same. Whose tenant it is of is told as soon as it is known.
+    async fn let_in(&self, request: Request<Body>, whose: &mut Option<u16>) -> Result<Admitted, Error> {
         if self.host.is_draining() {
             return Err(Error::draining());
         }
@@ -78,15 +76,16 @@ impl Route {
         if let (Err(error), true) = (&user, identity.is_verified()) {
             return Err(Error::no_user(error));
         }
-        *whose = user.as_ref().ok().map(|user| self.host.tenant(*user).clone());
-        if whose.as_ref().is_some_and(|tenant| !tenant.may_call(self.position)) {
+        *whose = user.as_ref().ok().map(|user| user.tenant());
+        let tenant = user.as_ref().ok().map(|user| self.host.tenant(*user));
+        if tenant.is_some_and(|tenant| !tenant.may_call(self.position)) {
             return Err(Error::forbidden(&self.function().name));
         }
-        let limits = whose.as_ref().map_or(self.host.limits(), |tenant| tenant.limits());
+        let limits = tenant.map_or(self.host.limits(), |tenant| tenant.limits());
         let input = if self.has_body { Self::input(limits, &parts.headers, body).await? } else { "null".to_owned() };
         let user = user.map_err(|error| self.no_user(&error, &input))?;
         let handle = self.host.registry().session(user).map_err(|refusal| Error::refused(&refusal))?;
-        Ok((handle, input))
+        Ok(Admitted { handle, input: input.into(), tenant: user.tenant() })
     }
 
     async fn input(limits: &Limits, headers: &HeaderMap, body: Body) -> Result<String, Error> {

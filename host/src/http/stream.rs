@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     instance::Emitter,
-    session::{Answer, Bill, Tenant},
+    session::{Answer, Bill},
 };
 use axum::{
     body::Body,
@@ -39,7 +39,7 @@ const WAITING: usize = 16;
 
 pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Body>) -> Result<Response<Body>, Error> {
     let Admitted { handle, input, tenant } = route.admit(request).await?;
-    let failed = |error| route.count(Some(&tenant), error);
+    let failed = |error| route.count(Some(tenant), error);
     let (sender, mut chunks) = mpsc::channel(WAITING);
     let emitter = Emitter::new(Some(sender), handle.session().limits().output_size);
     // Whoever goes away while the call waits is not called for; once it runs, it is a task of its own, which ends with
@@ -83,7 +83,7 @@ struct Streaming {
     last: Option<Event>,
     route: Arc<Route>,
     input: Arc<String>,
-    tenant: Arc<Tenant>,
+    tenant: u16,
 }
 
 impl Streaming {
@@ -100,13 +100,13 @@ impl Streaming {
         }
         let answer = (&mut self.call.take()?.0).await;
         let Ok(Answer { result, dropped, bill }) = answer else {
-            return Some(error(self.route.count(Some(&self.tenant), Error::internal())));
+            return Some(error(self.route.count(Some(self.tenant), Error::internal())));
         };
         self.last = Some(match result {
             Ok(output) => value(&output),
             Err(failure) => {
                 let failure = self.route.error(failure, &dropped, &self.input);
-                error(self.route.count(Some(&self.tenant), failure))
+                error(self.route.count(Some(self.tenant), failure))
             }
         });
         Some(cost(&bill))

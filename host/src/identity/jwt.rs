@@ -6,11 +6,11 @@
 
 use super::{Error, Tenants, User};
 use crate::config::{
-    KeyPath,
+    KeyPath, read_file,
     reader::{Section, duration, list, list_of, text},
 };
 use jsonwebtoken::{
-    Algorithm, AlgorithmFamily, DecodingKey, Validation, crypto,
+    Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, Validation, crypto,
     dangerous::insecure_decode_claims,
     decode, decode_header,
     errors::ErrorKind,
@@ -18,15 +18,19 @@ use jsonwebtoken::{
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::{fs, path::Path, str::FromStr, time::Duration};
+use std::{path::Path, str::FromStr, time::Duration};
 
 /// Bytes of a shared secret, at least: as many as the hash of HS256 has (RFC 7518, 3.2).
 pub(super) const SECRET: usize = 32;
+/// Bytes of a file of keys, at most.
+const KEYS: usize = 1 << 20;
 /// Bytes of a claim that names somebody.
 const NAME: usize = 1024;
 /// How much clocks may differ at most. Who needs more has another problem; and the library takes it off the time of day,
 /// which must not become less than nothing.
 const LEEWAY: Duration = Duration::from_secs(60 * 60);
+/// Bytes of the modulus of an RSA key, at least (RFC 7518, 3.3).
+const RSA: usize = 2048 / 8;
 /// Bytes of an Ed25519 public key.
 const ED25519: usize = 32;
 
@@ -223,6 +227,9 @@ impl Key {
         if key.family() == AlgorithmFamily::Ed && key.try_get_as_bytes().ok()?.len() != ED25519 {
             return None;
         }
+        if key.family() == AlgorithmFamily::Rsa && rsa_size(&key) < RSA {
+            return None;
+        }
         // Of a curve there is one algorithm, and the others cannot even be tried with it.
         let fits = |algorithm: &&Algorithm| crypto::verify("", b"", &key, **algorithm).is_ok();
         let algorithms: Vec<_> = key.family().algorithms().iter().filter(fits).copied().collect();
@@ -230,19 +237,28 @@ impl Key {
     }
 }
 
+/// Bytes of an RSA key's modulus, or a few more.
+fn rsa_size(key: &DecodingKey) -> usize {
+    match key.kind() {
+        // Its modulus, with an exponent of a few bytes.
+        DecodingKeyKind::SecretOrDer(der) => der.len(),
+        DecodingKeyKind::RsaModulusExponent { n, .. } => n.len(),
+    }
+}
+
 fn from_pem(file: &Path) -> Result<Vec<Key>, String> {
-    let pem = fs::read(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    let pem = read_file(file, KEYS).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
     if String::from_utf8_lossy(&pem).contains("PRIVATE KEY-----") {
         return Err(format!("{} has a private key: only its public part belongs here", file.display()));
     }
     let kinds = [DecodingKey::from_rsa_pem, DecodingKey::from_ec_pem, DecodingKey::from_ed_pem];
     let key = kinds.into_iter().find_map(|kind| kind(&pem).ok()).and_then(|key| Key::new(None, key));
-    let why = || format!("{} is no public key in PEM, of RSA, EC (P-256, P-384) or Ed25519", file.display());
+    let why = || format!("{} is no public key in PEM, of RSA (2048 bits at least), EC (P-256, P-384) or Ed25519", file.display());
     Ok(vec![key.ok_or_else(why)?])
 }
 
 fn from_jwks(file: &Path) -> Result<Vec<Key>, String> {
-    let json = fs::read(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    let json = read_file(file, KEYS).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
     let set: JwkSet =
         serde_json::from_slice(&json).map_err(|error| format!("{} is no JSON Web Key Set: {error}", file.display()))?;
     let mut keys = Vec::new();

@@ -32,6 +32,12 @@ use serde_json::Value;
 use std::{path::Path, sync::Arc};
 use verified::Verified;
 
+/// What the cookie that names a user says, where nobody is verified.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn cookie_of(headers: &HeaderMap) -> Option<String> {
+    cookie::find(headers, COOKIE)
+}
+
 /// The cookie that names a user, or that a session is kept in.
 pub const COOKIE: &str = "nat-session";
 /// The header with an API key.

@@ -5,6 +5,10 @@
 //! depend on how many calls it has: with equal shares, one that spins gets as much as a thousand. (This is stride
 //! scheduling, with time that was really used in place of turns.)
 //!
+//! A call that begins needs no permit, and nobody knows yet how long it will run. While calls of its tenant are in the
+//! lane, there is a place for so few others to begin at once as the tenant leaves of the permits, and for one at least:
+//! else a hundred that begin together, and each spin until their first tick, would keep everybody else waiting.
+//!
 //! # What must always hold
 //!
 //! * A permit is free, held or promised; none is ever lost, and none is free while anybody waits.
@@ -27,8 +31,12 @@ const BEHIND: u64 = TICK.as_nanos() as u64;
 /// The permits, and who waits for them. Each operation takes time that grows with the logarithm of their number.
 #[derive(Debug)]
 pub(super) struct Fair {
+    /// All permits.
+    permits: usize,
     /// Permits that nobody has.
     free: usize,
+    /// Calls that wait for a place to begin.
+    beginning: usize,
     tenants: Vec<Tenant>,
     /// The tenants that wait, by what they have used.
     order: BTreeSet<(u64, usize)>,
@@ -46,6 +54,23 @@ struct Tenant {
     used: u64,
     /// Its calls that wait, in the order in which they came, and how to tell them that they have a permit.
     waiting: BTreeMap<u64, oneshot::Sender<()>>,
+    /// Permits that it has, or was promised.
+    has: usize,
+    /// Places to begin that it has, or was promised.
+    began: usize,
+    /// Its calls that wait for one, as above.
+    beginning: BTreeMap<u64, oneshot::Sender<()>>,
+}
+
+/// How a call begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begins {
+    /// It just does: nothing of its tenant is in the lane.
+    Freely,
+    /// It takes a place, and gives it back.
+    InPlace,
+    /// There is none for it now.
+    Not,
 }
 
 /// To be told that it has a permit. Outside of locks: it wakes somebody.
@@ -62,9 +87,78 @@ impl Promise {
 
 impl Fair {
     pub(super) fn new(permits: usize, shares: impl IntoIterator<Item = u32>) -> Self {
-        let tenant = |share| Tenant { share: u64::from(share), used: 0, waiting: BTreeMap::new() };
+        let tenant = |share| Tenant {
+            share: u64::from(share),
+            used: 0,
+            waiting: BTreeMap::new(),
+            has: 0,
+            began: 0,
+            beginning: BTreeMap::new(),
+        };
         let tenants = shares.into_iter().map(tenant).collect();
-        Self { free: permits, tenants, order: BTreeSet::new(), now: 0, next: 0 }
+        Self { permits, free: permits, beginning: 0, tenants, order: BTreeSet::new(), now: 0, next: 0 }
+    }
+
+    /// Whether anybody is in the lane, or waits to begin.
+    pub(super) fn is_busy(&self) -> bool {
+        self.free < self.permits || self.beginning > 0
+    }
+
+    /// A call of a tenant is about to begin.
+    pub(super) fn begin(&mut self, number: usize) -> Begins {
+        let places = self.places(number);
+        let tenant = &mut self.tenants[number];
+        // As long as any wait, none goes past them.
+        let waited_for = !tenant.beginning.is_empty();
+        if tenant.has == 0 && tenant.waiting.is_empty() && !waited_for {
+            return Begins::Freely;
+        }
+        if waited_for || tenant.began >= places {
+            return Begins::Not;
+        }
+        tenant.began += 1;
+        Begins::InPlace
+    }
+
+    /// One that did not begin waits for a place, which is told by `tell`. Gives its number.
+    pub(super) fn wait_to_begin(&mut self, tenant: usize, tell: oneshot::Sender<()>) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.beginning += 1;
+        self.tenants[tenant].beginning.insert(number, tell);
+        number
+    }
+
+    /// One does not wait for a place any more. `false` if it has been promised one already.
+    #[must_use]
+    pub(super) fn leave_beginning(&mut self, tenant: usize, number: u64) -> bool {
+        let waited = self.tenants[tenant].beginning.remove(&number).is_some();
+        self.beginning -= usize::from(waited);
+        waited
+    }
+
+    /// A place to begin comes back.
+    pub(super) fn began(&mut self, tenant: usize) {
+        self.tenants[tenant].began -= 1;
+    }
+
+    /// Promises a place to begin to the tenant's call that has waited longest, if there is one. To be asked after each
+    /// change.
+    pub(super) fn promise_to_begin(&mut self, number: usize) -> Option<Promise> {
+        let places = self.places(number);
+        let tenant = &mut self.tenants[number];
+        if tenant.began >= places {
+            return None;
+        }
+        let (_, tell) = tenant.beginning.pop_first()?;
+        tenant.began += 1;
+        self.beginning -= 1;
+        Some(Promise(tell))
+    }
+
+    /// How many calls of a tenant may begin at once.
+    fn places(&self, tenant: usize) -> usize {
+        self.permits.saturating_sub(self.tenants[tenant].has).max(1)
     }
 
     /// A call of a tenant begins to wait, which is told by `tell`. Gives its number.
@@ -91,14 +185,20 @@ impl Fair {
     pub(super) fn give_back(&mut self, tenant: usize, held: Duration) {
         self.free += 1;
         let held = held.min(LONGEST).as_nanos() as u64;
-        self.change(tenant, |tenant| tenant.used += held / tenant.share);
+        self.change(tenant, |tenant| {
+            tenant.has -= 1;
+            tenant.used += held / tenant.share;
+        });
     }
 
     /// Promises a permit to whoever's turn it is, if one is free and anybody waits. To be asked after each change.
     pub(super) fn promise(&mut self) -> Option<Promise> {
         let (used, tenant) = *self.order.first().filter(|_| self.free > 0)?;
         let mut first = None;
-        self.change(tenant, |tenant| first = tenant.waiting.pop_first());
+        self.change(tenant, |tenant| {
+            tenant.has += 1;
+            first = tenant.waiting.pop_first();
+        });
         self.free -= 1;
         self.now = self.now.max(used);
         first.map(|(_, tell)| Promise(tell))

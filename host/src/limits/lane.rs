@@ -6,13 +6,17 @@
 //! next. Tenants take turns, by their shares: see `fair`. There is a permit less than there are threads: one thread is
 //! always free for calls that are short.
 //!
+//! A call that begins is not in the lane yet. While others of its tenant are, it waits until there is a place for it
+//! to begin: what it runs until its first tick is taken from the same thread. One of a session whose last call was in
+//! the lane begins there.
+//!
 //! A call that waits, on a clock or for a slow reader, holds no permit: it gives it back and goes on without one until
 //! its next tick.
 //!
 //! A permit belongs to a session's call, not to one of its stores: a caller that held one while its sibling waited for
 //! one would wait for ever.
 
-use super::fair::Fair;
+use super::fair::{Begins, Fair, Promise};
 use std::{
     future::Future,
     pin::Pin,
@@ -32,6 +36,8 @@ pub(crate) struct Lane(Arc<Inner>);
 struct Inner {
     /// A std mutex: nothing waits while it is held.
     fair: Mutex<Fair>,
+    /// What [`Fair::is_busy`] said last.
+    busy: AtomicBool,
     met: AtomicBool,
 }
 
@@ -39,7 +45,7 @@ impl Lane {
     /// For calls of tenants with these shares, that run on so many threads.
     pub(crate) fn new(threads: usize, shares: impl IntoIterator<Item = u32>) -> Self {
         let fair = Mutex::new(Fair::new(threads.saturating_sub(1).max(1), shares));
-        Self(Arc::new(Inner { fair, met: AtomicBool::new(false) }))
+        Self(Arc::new(Inner { fair, busy: AtomicBool::new(false), met: AtomicBool::new(false) }))
     }
 
     /// A guest that runs long was running when the clock ticked.
@@ -52,16 +58,16 @@ impl Lane {
         self.0.met.swap(false, Ordering::Relaxed)
     }
 
-    /// Changes who waits or holds, and tells whoever has a permit because of that.
-    fn change<T>(&self, what: impl FnOnce(&mut Fair) -> T) -> T {
+    /// Changes who waits or holds of a tenant, and tells whoever has a permit or a place because of that.
+    fn change<T>(&self, tenant: usize, what: impl FnOnce(&mut Fair) -> T) -> T {
         let mut fair = self.0.fair.lock().unwrap_or_else(PoisonError::into_inner);
         let done = what(&mut fair);
         // One change makes one permit free, or one call wait.
-        let promise = fair.promise();
+        let permit = fair.promise();
+        let place = fair.promise_to_begin(tenant);
+        self.0.busy.store(fair.is_busy(), Ordering::Relaxed);
         drop(fair);
-        if let Some(promise) = promise {
-            promise.tell();
-        }
+        permit.into_iter().chain(place).for_each(Promise::tell);
         done
     }
 }
@@ -72,13 +78,24 @@ pub(crate) struct Permit {
     lane: Lane,
     /// The tenant's place in the configuration.
     tenant: usize,
-    /// Since when it is held.
-    held: Mutex<Option<Instant>>,
+    holds: Mutex<Holds>,
+    /// Whether the session's last call was in the lane.
+    long: AtomicBool,
+}
+
+/// What a call holds.
+#[derive(Debug)]
+enum Holds {
+    Nothing,
+    /// A place to begin.
+    Place,
+    /// A permit, since then.
+    Permit(Instant),
 }
 
 impl Permit {
     pub(crate) fn new(lane: Lane, tenant: u16) -> Self {
-        Self { lane, tenant: tenant.into(), held: Mutex::new(None) }
+        Self { lane, tenant: tenant.into(), holds: Mutex::new(Holds::Nothing), long: AtomicBool::new(false) }
     }
 
     /// The lane that the permit is of.
@@ -86,30 +103,75 @@ impl Permit {
         &self.lane
     }
 
-    /// Gives the permit back, if one is held: the call ended, or its tick did.
+    /// Gives back what is held: the call ended, or its tick did, or it waits.
     pub(crate) fn give_back(&self) {
-        if let Some(held) = self.take() {
-            self.lane.change(|fair| fair.give_back(self.tenant, held));
+        let held = self.hold(Holds::Nothing);
+        if !matches!(held, Holds::Nothing) {
+            self.lane.change(self.tenant, |fair| self.given_back(fair, held));
         }
     }
 
-    /// Takes note that no permit is held any more; for how long one was.
-    fn take(&self) -> Option<Duration> {
-        let since = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
-        since.map(|since| since.elapsed())
+    fn given_back(&self, fair: &mut Fair, held: Holds) {
+        match held {
+            Holds::Nothing => {}
+            Holds::Place => fair.began(self.tenant),
+            Holds::Permit(since) => fair.give_back(self.tenant, since.elapsed()),
+        }
+    }
+
+    /// Takes note of what is held from now on; gives what was held.
+    fn hold(&self, holds: Holds) -> Holds {
+        std::mem::replace(&mut *self.holds.lock().unwrap_or_else(PoisonError::into_inner), holds)
+    }
+
+    /// What a call does before it begins: while others run long, it waits for its place.
+    pub(crate) async fn begin(self: &Arc<Self>) {
+        if !self.lane.0.busy.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.long.swap(false, Ordering::Relaxed) {
+            self.clone().turn().await;
+        } else {
+            // Boxed: most calls just begin.
+            Box::pin(self.clone().place_to_begin()).await;
+        }
+    }
+
+    async fn place_to_begin(self: Arc<Self>) {
+        let waits = self.lane.change(self.tenant, |fair| match fair.begin(self.tenant) {
+            Begins::Freely => None,
+            Begins::InPlace => {
+                self.hold(Holds::Place);
+                None
+            }
+            Begins::Not => {
+                let (tell, told) = oneshot::channel();
+                Some((fair.wait_to_begin(self.tenant, tell), told))
+            }
+        });
+        if let Some((number, told)) = waits {
+            let place = Place { permit: self, number: Some(number), of: Holds::Place };
+            let _ = told.await;
+            place.keep();
+        }
     }
 
     /// What a call does at a tick: gives its permit back and waits for the next one.
     pub(crate) fn next_turn(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        self.long.store(true, Ordering::Relaxed);
+        self.turn()
+    }
+
+    fn turn(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let (tell, told) = oneshot::channel();
-        let held = self.take();
+        let held = self.hold(Holds::Nothing);
         // In one step: it may be this very call's turn again, since it may be its tenant's only one.
-        let number = self.lane.change(|fair| {
+        let number = self.lane.change(self.tenant, |fair| {
             let number = fair.wait(self.tenant, tell);
-            held.into_iter().for_each(|held| fair.give_back(self.tenant, held));
+            self.given_back(fair, held);
             number
         });
-        let place = Place { permit: self, number: Some(number) };
+        let place = Place { permit: self, number: Some(number), of: Holds::Permit(Instant::now()) };
         Box::pin(async move {
             tokio::task::yield_now().await;
             // Who is to tell keeps the other end until it has.
@@ -130,26 +192,30 @@ impl Drop for Permit {
 struct Place {
     permit: Arc<Permit>,
     number: Option<u64>,
+    /// What it waits for.
+    of: Holds,
 }
 
 impl Place {
-    /// It has its permit.
+    /// It has what it waits for.
     fn keep(mut self) {
         self.number = None;
-        *self.permit.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.permit.hold(match self.of {
+            Holds::Permit(_) => Holds::Permit(Instant::now()),
+            _ => Holds::Place,
+        });
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let Permit { lane, tenant, .. } = &*self.permit;
-        if let Some(number) = self.number {
-            lane.change(|fair| {
-                if !fair.leave(*tenant, number) {
-                    fair.give_back(*tenant, Duration::ZERO);
-                }
-            });
-        }
+        let Some(number) = self.number else { return };
+        lane.change(*tenant, |fair| match self.of {
+            Holds::Permit(_) if !fair.leave(*tenant, number) => fair.give_back(*tenant, Duration::ZERO),
+            Holds::Place if !fair.leave_beginning(*tenant, number) => fair.began(*tenant),
+            _ => {}
+        });
     }
 }
 

@@ -106,6 +106,7 @@ impl Ready {
         let call = async move {
             let Self { handle, turn: _turn, arrived } = self;
             let session = handle.session();
+            session.permit().begin().await;
             let mut running = Running { session, arrived, started: Instant::now(), ended: false };
             let _active = session.account().arrive();
             session.begin();
@@ -215,20 +216,19 @@ pub(crate) async fn run(
 ) -> Done<Result<String, GuestError>> {
     let session = frame.session().clone();
     let mut left = allowance;
-    let mut unbilled = Unbilled::new(&session, 0);
-    let mut instance = match instance {
-        Some(instance) => instance,
+    let (mut instance, unbilled) = match instance {
+        Some(instance) => (instance, Unbilled::new(&session, 0)),
         None => {
-            // Boxed: most calls find an instance, and need no place for what it takes to make one.
             let began = Instant::now();
+            // Boxed: most calls find an instance, and need no place for what it takes to make one.
             let made = Box::pin(make(&frame, &session, allowance, depth)).await;
             session.current().made += began.elapsed();
             left.fuel -= made.fuel;
-            unbilled = Unbilled::new(&session, made.fuel);
+            let unbilled = Unbilled::new(&session, made.fuel);
             match made.result {
                 Ok(instance) => {
                     frame.woken();
-                    Box::new(instance)
+                    (Box::new(instance), unbilled)
                 }
                 Err(stop) => {
                     frame.stopped(&stop);

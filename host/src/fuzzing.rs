@@ -1,0 +1,214 @@
+//! What is fuzzed: anybody's bytes, where the host reads them. Each function here takes bytes and panics if what must
+//! always hold did not. `host/fuzz` feeds them what a fuzzer makes up; the tests feed them its corpus.
+
+use crate::{
+    Host,
+    config::Config,
+    function, http,
+    identity::{self, Identity, User},
+    instance::Engine,
+    limits::{Lane, Limits},
+};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use axum::{Router, body::Body};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use std::{
+    path::Path,
+    sync::{Arc, LazyLock},
+};
+use tokio::runtime::Runtime;
+use tower::ServiceExt;
+
+/// Where nobody's file is read.
+const FILE: &str = "/nowhere/fuzz.yml";
+
+/// Who is verified by anything that there is.
+const VERIFIED: &str = "
+identity:
+  jwt:
+    issuer: https://login.example.com
+    audience: carrel
+    secret: a secret of the fuzzer, which nobody else knows
+    tenant_claim: org
+  cookies: { secrets: [another secret of the fuzzer, which is long enough], anonymous: acme }
+tenants:
+  acme: { claims: [acme], api_keys: ['blake3:6d5776cbe1968f9542fe0d00334baa2e1d2eb57d91abcaec57c4db72b8f18963'] }
+  globex: { api_keys: ['blake3:59b10eefb58da8f3c9e55877c7931e7b6d4e46de22273ff93af93b247ce7e4bb'] }
+functions: { notepad: { _type: per_user_notepad } }
+workflow: { _type: per_user_notepad }
+";
+
+const SERVED: &str = "
+sessions: { park_after: off }
+functions:
+  notepad: { _type: per_user_notepad }
+  preferences: { _type: per_user_preferences }
+workflow: { _type: per_user_assistant, notepad_name: notepad, preferences_name: preferences }
+";
+
+fn parsed(text: &str) -> Config {
+    Config::parse(Path::new(FILE), text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap_or_else(|error| panic!("{error}"))
+});
+
+/// A request's headers: lines of a letter that says which, and its value. Whoever is let in is let in again, as the same
+/// user; nobody verified is anybody but those who have a credential.
+pub fn headers(data: &[u8]) {
+    static VERIFIED_BY: LazyLock<Identity> = LazyLock::new(|| parsed(VERIFIED).identity);
+    let open = Identity::Open { said: true };
+    let mut headers = HeaderMap::new();
+    for line in data.split(|byte| *byte == b'\n') {
+        let Some((which, value)) = line.split_first() else { continue };
+        let name = match which {
+            b'c' => header::COOKIE,
+            b'a' => header::AUTHORIZATION,
+            b'k' => HeaderName::from_static("x-api-key"),
+            _ => HeaderName::from_static("x-forwarded-proto"),
+        };
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            headers.append(name, value);
+        }
+    }
+    let user = open.user(&headers);
+    assert_eq!(user, open.user(&headers));
+    if let Some(cookie) = identity::cookie_of(&headers).filter(|cookie| !cookie.is_empty()) {
+        assert_eq!(user, Ok(User::from_credential(&cookie)));
+    }
+    let verified = &*VERIFIED_BY;
+    let user = verified.user(&headers);
+    assert_eq!(user, verified.user(&headers));
+    if let Ok(user) = user {
+        assert!(usize::from(user.tenant()) < 2);
+        let keys = [("acme", "example-key-of-acme"), ("globex", "example-key-of-globex")];
+        let has = |text: &str| {
+            let mut values = headers.values();
+            values.any(|value| value.as_bytes().windows(text.len()).any(|part| part == text.as_bytes()))
+        };
+        // What the corpus has of credentials, and nobody can make up.
+        let known = keys.iter().any(|(_, key)| has(key)) || has("eyJ");
+        assert!(known, "{headers:?} is {user}");
+    }
+    // What is issued is taken, and is of the same user, if it was anybody's.
+    if let Some(Ok(issued)) = verified.issue(&headers) {
+        let (pair, _) = issued.header.split_once(';').unwrap_or((&issued.header, ""));
+        let mut own = HeaderMap::new();
+        own.insert(header::COOKIE, HeaderValue::try_from(pair).unwrap_or_else(|error| panic!("{error}")));
+        assert!(verified.user(&own).is_ok(), "{pair}");
+    }
+}
+
+/// A configuration. What is wrong with it has a text.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Err(error) = Config::parse(Path::new(FILE), text) {
+        assert!(!error.problems.is_empty(), "nothing is wrong, and it is refused");
+        for problem in &error.problems {
+            assert!(!problem.to_string().is_empty());
+        }
+        let lines = text.split('\n').count();
+        assert!(error.problems.iter().all(|problem| problem.line.is_none_or(|line| line >= 1 && line <= lines)));
+    }
+}
+
+/// A body: its first byte says where it goes. It is answered, or refused for a reason that has its place in the body.
+pub fn json(data: &[u8]) {
+    static APP: LazyLock<(Arc<Host>, Router)> = LazyLock::new(|| {
+        let host = RUNTIME.block_on(Host::start(parsed(SERVED), 1)).unwrap_or_else(|error| panic!("{error}"));
+        (host.clone(), http::app(host))
+    });
+    let (host, app) = &*APP;
+    let (first, body) = data.split_first().unwrap_or((&0, &[]));
+    let path = ["/generate", "/generate/stream", "/generate/full", "/v1/workflow"][usize::from(*first % 4)];
+    if let Ok(text) = std::str::from_utf8(body) {
+        http::compare_json(text);
+    }
+    let request = Request::post(path)
+        .header(header::COOKIE, "nat-session=fuzz")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(body.to_owned()))
+        .unwrap_or_else(|error| panic!("{error}"));
+    let (status, answer) = RUNTIME.block_on(async {
+        let answer = app.clone().oneshot(request).await.unwrap_or_else(|never| match never {});
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.unwrap_or_else(|error| panic!("{error}"));
+        (status, body.to_bytes())
+    });
+    // What this one has left is of no use for the next.
+    host.registry().take_if_idle(User::from_credential("fuzz"));
+    match status {
+        200 => assert!(path.ends_with("stream") || path.ends_with("full") || is_object(&answer)),
+        422 => {
+            let detail = serde_json::from_slice::<Value>(&answer).ok();
+            let items = detail.as_ref().and_then(|detail| detail["detail"].as_array());
+            assert!(items.is_some_and(|items| items.iter().all(|item| item["loc"][0] == "body")), "{answer:?}");
+        }
+        400 => assert!(std::str::from_utf8(body).is_err(), "{answer:?}"),
+        other => panic!("{other}: {answer:?}"),
+    }
+}
+
+fn is_object(answer: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(answer).is_ok_and(|value| value.is_object())
+}
+
+/// A guest's file: it is loaded, or refused.
+pub fn guest(data: &[u8]) {
+    static ENGINE: LazyLock<(Engine, Lane, Limits)> = LazyLock::new(|| {
+        let mut limits = Limits { memory_per_instance: 1 << 20, fuel_per_call: 1_000_000, ..Limits::default() };
+        limits.deadline = std::time::Duration::from_secs(1);
+        let lane = Lane::new(1, [1].into_iter());
+        (Engine::new(limits.memory_per_instance, &lane).unwrap_or_else(|why| panic!("{why}")), lane, limits)
+    });
+    let (engine, lane, limits) = &*ENGINE;
+    if let Err(why) = RUNTIME.block_on(function::load_one(engine, lane, limits, data)) {
+        assert!(!why.is_empty() && why.len() < 20_000, "{} bytes: {why}", why.len());
+    }
+}
+
+/// A component, of which a guest's state is to be found out. If it was valid, what it becomes is valid too.
+pub fn state(component: &[u8]) {
+    function::examine_one(component);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds a function all that its fuzzer has found to be of interest.
+    fn replay(name: &str, fuzz: fn(&[u8])) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+        let mut files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let mut count = 0;
+        while let Some(Ok(file)) = files.next() {
+            let data = std::fs::read(file.path()).unwrap_or_else(|error| panic!("{error}"));
+            fuzz(&data);
+            count += 1;
+        }
+        assert!(count > 5, "{} has {count} files", folder.display());
+    }
+
+    #[test]
+    fn the_corpus_of_headers_holds() {
+        replay("headers", headers);
+    }
+
+    #[test]
+    fn the_corpus_of_configurations_holds() {
+        replay("config", config);
+    }
+
+    #[test]
+    fn the_corpus_of_bodies_holds() {
+        replay("json", json);
+    }
+
+    #[test]
+    fn the_corpus_of_guests_holds() {
+        replay("guest", guest);
+    }
+}
