@@ -363,7 +363,7 @@ async fn run<T>(
     limits: &Limits,
     what: impl AsyncFnOnce(&mut Tracked<Context>) -> wasmtime::Result<T>,
 ) -> Done<T> {
-    let allowance = running.allowance;
+    let (allowance, permit) = (running.allowance, running.permit.clone());
     if let Err(error) = store.context().set_fuel(allowance.fuel) {
         // Only an engine without fuel refuses it.
         let kind = StopKind::Crashed(error.to_string());
@@ -374,7 +374,13 @@ async fn run<T>(
     context.memory.begin();
     context.running = Some(running);
     let mut metered = Metered { store, fuel: allowance.fuel };
-    let ended = within(|| allowance.deadline, pin!(what(&mut *metered.store))).await;
+    let ended = {
+        let mut running = pin!(what(&mut *metered.store));
+        match within(|| allowance.deadline, running.as_mut()).await {
+            None => permit.end(running).await,
+            ended => ended,
+        }
+    };
     let overdrawn = metered.settle().is_err();
     let (fuel, cut_off) = (metered.used(), metered.cut_off());
     std::mem::forget(metered);

@@ -10,6 +10,9 @@
 //! to begin: what it runs until its first tick is taken from the same thread. One of a session whose last call was in
 //! the lane begins there.
 //!
+//! Calls that began together have their deadlines together, too. While anybody is in the lane they end one after the
+//! other, since to undo a call takes a thread's time as well; one whose turn comes before its end stops by itself.
+//!
 //! A call that waits, on a clock or for a slow reader, holds no permit: it gives it back and goes on without one until
 //! its next tick.
 //!
@@ -18,15 +21,16 @@
 
 use super::fair::{Begins, Fair, Promise};
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    task::Poll,
     time::{Duration, Instant},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// The permits.
 #[derive(Debug, Clone)]
@@ -39,13 +43,16 @@ struct Inner {
     /// What [`Fair::is_busy`] said last.
     busy: AtomicBool,
     met: AtomicBool,
+    /// Who may end at its deadline now.
+    ends: Arc<Semaphore>,
 }
 
 impl Lane {
     /// For calls of tenants with these shares, that run on so many threads.
     pub(crate) fn new(threads: usize, shares: impl IntoIterator<Item = u32>) -> Self {
         let fair = Mutex::new(Fair::new(threads.saturating_sub(1).max(1), shares));
-        Self(Arc::new(Inner { fair, busy: AtomicBool::new(false), met: AtomicBool::new(false) }))
+        let ends = Arc::new(Semaphore::new(1));
+        Self(Arc::new(Inner { fair, busy: AtomicBool::new(false), met: AtomicBool::new(false), ends }))
     }
 
     /// A guest that runs long was running when the clock ticked.
@@ -91,6 +98,8 @@ enum Holds {
     Place,
     /// A permit, since then.
     Permit(Instant),
+    /// The right to end.
+    End(OwnedSemaphorePermit),
 }
 
 impl Permit {
@@ -105,15 +114,21 @@ impl Permit {
 
     /// Gives back what is held: the call ended, or its tick did, or it waits.
     pub(crate) fn give_back(&self) {
-        let held = self.hold(Holds::Nothing);
-        if !matches!(held, Holds::Nothing) {
-            self.lane.change(self.tenant, |fair| self.given_back(fair, held));
+        self.hold_instead(Holds::Nothing);
+    }
+
+    /// Gives back what is held, and holds something else.
+    fn hold_instead(&self, holds: Holds) {
+        match self.hold(holds) {
+            Holds::Nothing => {}
+            Holds::End(right) => drop(right),
+            held => self.lane.change(self.tenant, |fair| self.given_back(fair, held)),
         }
     }
 
     fn given_back(&self, fair: &mut Fair, held: Holds) {
         match held {
-            Holds::Nothing => {}
+            Holds::Nothing | Holds::End(_) => {}
             Holds::Place => fair.began(self.tenant),
             Holds::Permit(since) => fair.give_back(self.tenant, since.elapsed()),
         }
@@ -153,6 +168,27 @@ impl Permit {
             let place = Place { permit: self, number: Some(number), of: Holds::Place };
             let _ = told.await;
             place.keep();
+        }
+    }
+
+    /// What a call does at its deadline, if it waits then: it goes on waiting until it has the right to end. What it
+    /// gives, if it comes to its end by itself meanwhile.
+    pub(crate) async fn end<F: Future>(&self, mut call: Pin<&mut F>) -> Option<F::Output> {
+        if !self.lane.0.busy.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut right = Box::pin(self.lane.0.ends.clone().acquire_owned());
+        let ended = poll_fn(|cx| match call.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => right.as_mut().poll(cx).map(Err),
+        });
+        match ended.await {
+            Ok(output) => Some(output),
+            Err(right) => {
+                // Nobody closes it.
+                self.hold_instead(right.map_or(Holds::Nothing, Holds::End));
+                None
+            }
         }
     }
 
