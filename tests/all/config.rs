@@ -230,7 +230,11 @@ async fn a_file_of_keys_that_no_token_could_be_verified_with_is_refused() {
         ("public_key", format!("{keys}p521.pub.pem"), in_pem),
         ("public_key", format!("{keys}rsa-1024.pub.pem"), in_pem),
         ("public_key", "/dev/zero".to_owned(), "cannot be read: it is no file"),
-        ("public_key", written("large.pem", &"x".repeat((1 << 20) + 1)), "cannot be read: it has more than 1048576 bytes"),
+        (
+            "public_key",
+            written("large.pem", &"x".repeat((1 << 20) + 1)),
+            "cannot be read: it has more than 1048576 bytes",
+        ),
         ("public_key", format!("{keys}rsa.pem"), "has a private key: only its public part belongs here"),
         ("public_key", format!("{keys}ed25519.pem"), "has a private key"),
         ("jwks", format!("{keys}README.md"), "is no JSON Web Key Set"),

@@ -253,7 +253,9 @@ fn from_pem(file: &Path) -> Result<Vec<Key>, String> {
     }
     let kinds = [DecodingKey::from_rsa_pem, DecodingKey::from_ec_pem, DecodingKey::from_ed_pem];
     let key = kinds.into_iter().find_map(|kind| kind(&pem).ok()).and_then(|key| Key::new(None, key));
-    let why = || format!("{} is no public key in PEM, of RSA (2048 bits at least), EC (P-256, P-384) or Ed25519", file.display());
+    let why = || {
+        format!("{} is no public key in PEM, of RSA (2048 bits at least), EC (P-256, P-384) or Ed25519", file.display())
+    };
     Ok(vec![key.ok_or_else(why)?])
 }
 

@@ -342,7 +342,7 @@ fn tick(mut cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline
     if now >= running.allowance.deadline {
         return Ok(UpdateDeadline::Interrupt);
     }
-    if now - running.began < SHORT {
+    if running.permit.goes_on(now - running.began < SHORT) {
         return Ok(UpdateDeadline::Continue(1));
     }
     running.tick(fuel);

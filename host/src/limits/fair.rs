@@ -7,7 +7,8 @@
 //!
 //! A call that begins needs no permit, and nobody knows yet how long it will run. While calls of its tenant are in the
 //! lane, there is a place for so few others to begin at once as the tenant leaves of the permits, and for one at least:
-//! else a hundred that begin together, and each spin until their first tick, would keep everybody else waiting.
+//! else a hundred that begin together, and each spin until their first tick, would keep everybody else waiting. Calls of
+//! sessions whose last call was short go first.
 //!
 //! # What must always hold
 //!
@@ -58,8 +59,8 @@ struct Tenant {
     has: usize,
     /// Places to begin that it has, or was promised.
     began: usize,
-    /// Its calls that wait for one, as above.
-    beginning: BTreeMap<u64, oneshot::Sender<()>>,
+    /// Its calls that wait for one, as above, those of sessions that are not known yet at the end.
+    beginning: BTreeMap<(bool, u64), oneshot::Sender<()>>,
 }
 
 /// How a call begins.
@@ -121,8 +122,8 @@ impl Fair {
     }
 
     /// One that did not begin waits for a place, which is told by `tell`. Gives its number.
-    pub(super) fn wait_to_begin(&mut self, tenant: usize, tell: oneshot::Sender<()>) -> u64 {
-        let number = self.next;
+    pub(super) fn wait_to_begin(&mut self, tenant: usize, unknown: bool, tell: oneshot::Sender<()>) -> (bool, u64) {
+        let number = (unknown, self.next);
         self.next += 1;
         self.beginning += 1;
         self.tenants[tenant].beginning.insert(number, tell);
@@ -131,7 +132,7 @@ impl Fair {
 
     /// One does not wait for a place any more. `false` if it has been promised one already.
     #[must_use]
-    pub(super) fn leave_beginning(&mut self, tenant: usize, number: u64) -> bool {
+    pub(super) fn leave_beginning(&mut self, tenant: usize, number: (bool, u64)) -> bool {
         let waited = self.tenants[tenant].beginning.remove(&number).is_some();
         self.beginning -= usize::from(waited);
         waited

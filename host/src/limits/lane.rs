@@ -1,14 +1,14 @@
 //! The slow lane: calls that run longer than a tick go on with one of a few permits.
 //!
 //! A guest that spins gives its thread back at every tick. With yielding alone, a hundred of them would still make
-//! everybody else wait for a hundred ticks, since each of them is as runnable as a fresh call. So a call that has
-//! outlived its first tick goes on only while it holds a permit, gives it back at the next tick and waits for the
+//! everybody else wait for a hundred ticks, since each of them is as runnable as a fresh call. So a call that meets
+//! ticks goes on only while it holds a permit, gives it back at the next tick and waits for the
 //! next. Tenants take turns, by their shares: see `fair`. There is a permit less than there are threads: one thread is
 //! always free for calls that are short.
 //!
 //! A call that begins is not in the lane yet. While others of its tenant are, it waits until there is a place for it
-//! to begin: what it runs until its first tick is taken from the same thread. One of a session whose last call was in
-//! the lane begins there.
+//! to begin: what it runs until its first tick is taken from the same thread. One of a session whose last call was
+//! long begins in the lane.
 //!
 //! Calls that began together have their deadlines together, too. While anybody is in the lane they end one after the
 //! other, since to undo a call takes a thread's time as well; one whose turn comes before its end stops by itself.
@@ -25,7 +25,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::Poll,
     time::{Duration, Instant},
@@ -86,9 +86,18 @@ pub(crate) struct Permit {
     /// The tenant's place in the configuration.
     tenant: usize,
     holds: Mutex<Holds>,
-    /// Whether the session's last call was in the lane.
-    long: AtomicBool,
+    /// What is known of the session's last call: one of those below.
+    last: AtomicU8,
 }
+
+/// It has had none.
+const UNKNOWN: u8 = 0;
+/// It met no tick.
+const SHORT: u8 = 1;
+/// It met one.
+const MET: u8 = 2;
+/// It met more.
+const LONG: u8 = 3;
 
 /// What a call holds.
 #[derive(Debug)]
@@ -104,7 +113,7 @@ enum Holds {
 
 impl Permit {
     pub(crate) fn new(lane: Lane, tenant: u16) -> Self {
-        Self { lane, tenant: tenant.into(), holds: Mutex::new(Holds::Nothing), long: AtomicBool::new(false) }
+        Self { lane, tenant: tenant.into(), holds: Mutex::new(Holds::Nothing), last: AtomicU8::new(UNKNOWN) }
     }
 
     /// The lane that the permit is of.
@@ -141,18 +150,22 @@ impl Permit {
 
     /// What a call does before it begins: while others run long, it waits for its place.
     pub(crate) async fn begin(self: &Arc<Self>) {
+        let last = self.last.load(Ordering::Relaxed);
+        if last != SHORT {
+            self.last.store(SHORT, Ordering::Relaxed);
+        }
         if !self.lane.0.busy.load(Ordering::Relaxed) {
             return;
         }
-        if self.long.swap(false, Ordering::Relaxed) {
-            self.clone().turn().await;
+        if last == LONG {
+            self.clone().next_turn().await;
         } else {
             // Boxed: most calls just begin.
-            Box::pin(self.clone().place_to_begin()).await;
+            Box::pin(self.clone().place_to_begin(last == UNKNOWN)).await;
         }
     }
 
-    async fn place_to_begin(self: Arc<Self>) {
+    async fn place_to_begin(self: Arc<Self>, unknown: bool) {
         let waits = self.lane.change(self.tenant, |fair| match fair.begin(self.tenant) {
             Begins::Freely => None,
             Begins::InPlace => {
@@ -161,13 +174,12 @@ impl Permit {
             }
             Begins::Not => {
                 let (tell, told) = oneshot::channel();
-                Some((fair.wait_to_begin(self.tenant, tell), told))
+                Some((fair.wait_to_begin(self.tenant, unknown, tell), told))
             }
         });
         if let Some((number, told)) = waits {
-            let place = Place { permit: self, number: Some(number), of: Holds::Place };
-            let _ = told.await;
-            place.keep();
+            let place = Place { permit: self, waits: Some(Waits::ToBegin(number)) };
+            place.told(told).await;
         }
     }
 
@@ -192,13 +204,17 @@ impl Permit {
         }
     }
 
-    /// What a call does at a tick: gives its permit back and waits for the next one.
-    pub(crate) fn next_turn(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        self.long.store(true, Ordering::Relaxed);
-        self.turn()
+    /// Whether a call that meets a tick goes on at once: any may meet one, as chance has it. While the lane is empty, it
+    /// goes on if it is young. While others wait there, it goes on once, however old it is: it may be that the system
+    /// let its thread wait, and in the lane it would wait for all of them.
+    pub(crate) fn goes_on(&self, is_young: bool) -> bool {
+        let is_first = self.last.load(Ordering::Relaxed) <= SHORT;
+        self.last.store(if is_first { MET } else { LONG }, Ordering::Relaxed);
+        is_young || (is_first && self.lane.0.busy.load(Ordering::Relaxed))
     }
 
-    fn turn(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    /// What a call does at a tick: gives its permit back and waits for the next one.
+    pub(crate) fn next_turn(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let (tell, told) = oneshot::channel();
         let held = self.hold(Holds::Nothing);
         // In one step: it may be this very call's turn again, since it may be its tenant's only one.
@@ -207,13 +223,8 @@ impl Permit {
             self.given_back(fair, held);
             number
         });
-        let place = Place { permit: self, number: Some(number), of: Holds::Permit(Instant::now()) };
-        Box::pin(async move {
-            tokio::task::yield_now().await;
-            // Who is to tell keeps the other end until it has.
-            let _ = told.await;
-            place.keep();
-        })
+        let place = Place { permit: self, waits: Some(Waits::ForTurn(number)) };
+        Box::pin(place.told(told))
     }
 }
 
@@ -227,18 +238,28 @@ impl Drop for Permit {
 /// A call's place among those that wait. A call that is dropped while it waits leaves it, and what it was promised.
 struct Place {
     permit: Arc<Permit>,
-    number: Option<u64>,
-    /// What it waits for.
-    of: Holds,
+    waits: Option<Waits>,
+}
+
+/// What a call waits for, and its number there.
+#[derive(Debug, Clone, Copy)]
+enum Waits {
+    ToBegin((bool, u64)),
+    ForTurn(u64),
 }
 
 impl Place {
-    /// It has what it waits for.
-    fn keep(mut self) {
-        self.number = None;
-        self.permit.hold(match self.of {
-            Holds::Permit(_) => Holds::Permit(Instant::now()),
-            _ => Holds::Place,
+    /// Waits until it has what it waits for.
+    async fn told(mut self, told: oneshot::Receiver<()>) {
+        // Who is to tell keeps the other end until it has.
+        let _ = told.await;
+        // Whoever is woken by a task that ends its turn is run next on the same thread, before all that wait there: one
+        // turn would follow the other. Yielding lets the others go first.
+        tokio::task::yield_now().await;
+        self.permit.hold(match self.waits.take() {
+            Some(Waits::ForTurn(_)) => Holds::Permit(Instant::now()),
+            Some(Waits::ToBegin(_)) => Holds::Place,
+            None => Holds::Nothing,
         });
     }
 }
@@ -246,10 +267,10 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let Permit { lane, tenant, .. } = &*self.permit;
-        let Some(number) = self.number else { return };
-        lane.change(*tenant, |fair| match self.of {
-            Holds::Permit(_) if !fair.leave(*tenant, number) => fair.give_back(*tenant, Duration::ZERO),
-            Holds::Place if !fair.leave_beginning(*tenant, number) => fair.began(*tenant),
+        let Some(waits) = self.waits else { return };
+        lane.change(*tenant, |fair| match waits {
+            Waits::ForTurn(number) if !fair.leave(*tenant, number) => fair.give_back(*tenant, Duration::ZERO),
+            Waits::ToBegin(number) if !fair.leave_beginning(*tenant, number) => fair.began(*tenant),
             _ => {}
         });
     }
@@ -288,6 +309,78 @@ mod tests {
         second.give_back();
         second.give_back();
         assert_eq!(free(&lane), 1);
+    }
+
+    #[tokio::test]
+    async fn calls_begin_one_after_the_other_while_one_of_their_tenant_runs_long_and_known_ones_go_first() {
+        let lane = Lane::new(2, [1, 1]);
+        let permit = |tenant| Arc::new(Permit::new(lane.clone(), tenant));
+        let (long, known) = (permit(0), permit(0));
+        // Nobody runs long: any number begins.
+        for permit in [&long, &known, &permit(0)] {
+            permit.begin().await;
+        }
+        long.clone().next_turn().await;
+        // Another tenant's do not care.
+        for _ in 0..3 {
+            permit(1).begin().await;
+        }
+        let (first, second, third) = (permit(0), permit(0), permit(0));
+        first.begin().await;
+        let begins = |permit: &Arc<Permit>| {
+            let permit = permit.clone();
+            tokio::spawn(async move { permit.begin().await })
+        };
+        let (begins_second, begins_third) = (begins(&second), begins(&third));
+        tokio::task::yield_now().await;
+        let begins_known = begins(&known);
+        for _ in 0..5 {
+            tokio::task::yield_now().await;
+        }
+        let begun = || [&begins_second, &begins_third, &begins_known].map(|it| it.is_finished());
+        assert_eq!(begun(), [false; 3]);
+        // Its turn ends, or it waits.
+        first.give_back();
+        begins_known.await.unwrap();
+        assert!(!begins_second.is_finished() && !begins_third.is_finished());
+        // One that goes away leaves its place in the queue.
+        begins_second.abort();
+        assert!(begins_second.await.is_err());
+        known.give_back();
+        begins_third.await.unwrap();
+        third.give_back();
+        // One whose last call was long begins in the lane: not before there is a permit.
+        assert!(long.goes_on(false) && !long.goes_on(false));
+        let again = begins(&long);
+        long.give_back();
+        again.await.unwrap();
+        assert_eq!(free(&lane), 0);
+        long.give_back();
+        assert_eq!(free(&lane), 1);
+        assert!(!lane.0.busy.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test]
+    async fn while_anybody_runs_long_calls_end_at_their_deadlines_one_after_the_other() {
+        let lane = Lane::new(2, [1]);
+        let permit = || Arc::new(Permit::new(lane.clone(), 0));
+        let (long, one, other, third) = (permit(), permit(), permit(), permit());
+        let never = std::future::pending::<()>;
+        // Nobody runs long.
+        assert_eq!(one.end(std::pin::pin!(never())).await, None);
+        assert_eq!(other.end(std::pin::pin!(never())).await, None);
+        long.clone().next_turn().await;
+        assert_eq!(one.end(std::pin::pin!(never())).await, None);
+        let ends = tokio::spawn(async move { (other.end(std::pin::pin!(never())).await, other) });
+        tokio::task::yield_now().await;
+        assert!(!ends.is_finished());
+        // One that comes to its end by itself meanwhile gives what it gives.
+        assert_eq!(third.end(std::pin::pin!(async { 1 })).await, Some(1));
+        one.give_back();
+        let (ended, other) = ends.await.unwrap();
+        assert_eq!(ended, None);
+        other.give_back();
+        assert_eq!(third.end(std::pin::pin!(never())).await, None);
     }
 
     #[tokio::test]

@@ -33,12 +33,13 @@ use std::time::Duration;
 /// fairer, and costs a wake-up of the clock's thread each.
 pub const TICK: Duration = Duration::from_micros(500);
 /// How often it ticks while it meets no guest that runs for long, as is so when all calls are short: 500 microseconds
-/// would then cost some 5 % of a core for nothing, and interrupt a busy one. A guest that begins to spin meanwhile holds its thread for so long, once.
+/// would then cost some 5 % of a core for nothing, and interrupt a busy one. A guest that begins to spin meanwhile
+/// holds its thread for so long, once.
 pub(crate) const SLOW_TICK: Duration = Duration::from_millis(5);
 /// Ticks without meeting a guest after which the clock slows down.
 pub(crate) const TICKS_UNTIL_SLOW: u32 = 200;
 /// A call that has run no longer than this when the clock ticks goes on at once: it is a short one that the tick
-/// happened to meet, and must not queue behind those that run long.
+/// happened to meet.
 pub(crate) const SHORT: Duration = Duration::from_micros(250);
 
 /// `limits`: all of them, with their defaults.
