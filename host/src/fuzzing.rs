@@ -1,5 +1,6 @@
 //! What is fuzzed: anybody's bytes, where the host reads them. Each function here takes bytes and panics if what must
 //! always hold did not. `host/fuzz` feeds them what a fuzzer makes up; the tests feed them its corpus.
+#![allow(clippy::panic)]
 
 use crate::{
     Host,
@@ -31,7 +32,7 @@ identity:
     audience: carrel
     secret: a secret of the fuzzer, which nobody else knows
     tenant_claim: org
-  cookies: { secrets: [another secret of the fuzzer, which is long enough], anonymous: acme }
+  cookies: { secrets: ['another secret of the fuzzer, which is long enough'], anonymous: acme }
 tenants:
   acme: { claims: [acme], api_keys: ['blake3:6d5776cbe1968f9542fe0d00334baa2e1d2eb57d91abcaec57c4db72b8f18963'] }
   globex: { api_keys: ['blake3:59b10eefb58da8f3c9e55877c7931e7b6d4e46de22273ff93af93b247ce7e4bb'] }
@@ -107,9 +108,7 @@ pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Err(error) = Config::parse(Path::new(FILE), text) {
         assert!(!error.problems.is_empty(), "nothing is wrong, and it is refused");
-        for problem in &error.problems {
-            assert!(!problem.to_string().is_empty());
-        }
+        assert!(error.to_string().lines().count() >= error.problems.len());
         let lines = text.split('\n').count();
         assert!(error.problems.iter().all(|problem| problem.line.is_none_or(|line| line >= 1 && line <= lines)));
     }
@@ -161,7 +160,7 @@ pub fn guest(data: &[u8]) {
     static ENGINE: LazyLock<(Engine, Lane, Limits)> = LazyLock::new(|| {
         let mut limits = Limits { memory_per_instance: 1 << 20, fuel_per_call: 1_000_000, ..Limits::default() };
         limits.deadline = std::time::Duration::from_secs(1);
-        let lane = Lane::new(1, [1].into_iter());
+        let lane = Lane::new(1, [1]);
         (Engine::new(limits.memory_per_instance, &lane).unwrap_or_else(|why| panic!("{why}")), lane, limits)
     });
     let (engine, lane, limits) = &*ENGINE;

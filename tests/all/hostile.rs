@@ -208,6 +208,32 @@ async fn handles_of_the_host_and_what_it_makes_at_once_are_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_host_holds_for_an_instance_counts_as_its_memory() {
+    // The instance begins with four pages of 64 KiB; each handle counts as 1 KiB.
+    let server = test().set("limits.memory_per_instance", "2 MiB").start().await;
+    let grown = |reply: &Reply| reply.ok()["grown"].as_u64();
+    let full = server.user("full").at("/it");
+    assert_eq!(grown(&full.call(json!("m 27 1")).await), Some(1));
+    let reply = attacked(&server, &full, nothing(), json!("p 1 100")).await;
+    assert_eq!(reply.error(500, "memory_exhausted")["setting"], "limits.memory_per_instance");
+    reply.undone();
+    // The other way round: what handles take is not there for memory.
+    let holding = server.user("holding").at("/it");
+    holding.call(json!("p 1 100")).await.ok();
+    assert_eq!(grown(&holding.call(json!("m 27 1")).await), Some(0));
+    assert_eq!(grown(&holding.call(json!("m 20 1")).await), Some(1));
+    // And it is of the user's memory, too.
+    let server = test().set("limits.user.memory", "2 MiB").start().await;
+    let mallory = server.user("mallory").at("/it");
+    let before = server.host.registry().memory().0;
+    mallory.call(json!("q 0 0")).await.ok();
+    let idle = server.host.registry().memory().0;
+    mallory.call(json!("p 1 100")).await.ok();
+    let holds = server.host.registry().memory().0;
+    assert!(holds - idle >= 100 << 10, "{before}, {idle}, {holds}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_output_that_is_no_json_harms_nobody_who_gets_it() {
     let server = test().start().await;
     let mallory = server.user("mallory").at("/it");

@@ -10,7 +10,7 @@
 //! * [`server`]: a server's process, and what it uses. [`client`]: connections, and load. [`stop`]: what ends a run
 //!   early: a signal, too little memory, too much time.
 //! * The parts, in the order in which they run: [`hot`], [`rollback`], [`live`], [`parked`], [`waiting`],
-//!   [`fair`].
+//!   [`fair`], [`rate`].
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod client;
@@ -19,6 +19,7 @@ mod hot;
 mod live;
 mod parked;
 mod plan;
+mod rate;
 mod report;
 mod rollback;
 mod server;
@@ -62,6 +63,8 @@ enum Part {
     Waiting,
     /// What a tenant notices of another one whose guests spin
     Fair,
+    /// Whether a tenant gets the fuel a second that it may have
+    Rate,
 }
 
 fn main() -> ExitCode {
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
             Part::Parked => parked::run,
             Part::Waiting => waiting::run,
             Part::Fair => fair::run,
+            Part::Rate => rate::run,
         };
         stop::next_part();
         // What went well is told, whatever else goes wrong.

@@ -43,6 +43,8 @@ pub(crate) struct Answer<'a> {
     pub(crate) status: u16,
     /// What it has cost, where it says so.
     pub(crate) fuel: Option<u64>,
+    /// Seconds, where it says so.
+    pub(crate) retry_after: Option<u64>,
     pub(crate) body: &'a [u8],
 }
 
@@ -101,21 +103,21 @@ impl Connection {
 
     async fn receive(&mut self) -> Result<Answer<'_>> {
         self.answer.clear();
-        let (status, fuel, from, length) = loop {
+        let (status, [fuel, retry_after], from, length) = loop {
             self.read().await?;
             if let Some(head) = self.answer.windows(4).position(|end| end == b"\r\n\r\n") {
                 let text = String::from_utf8_lossy(&self.answer[..head]);
                 let status = text.get(9..12).and_then(|status| status.parse().ok());
                 let find = |name| text.lines().find_map(|line| line.strip_prefix(name)?.parse::<u64>().ok());
-                let (length, fuel) = (find("content-length: "), find("carrel-fuel: "));
+                let (length, told) = (find("content-length: "), [find("carrel-fuel: "), find("retry-after: ")]);
                 let unexpected = || format!("an answer without a status or a length: {text}");
-                break (status.ok_or_else(unexpected)?, fuel, head + 4, length.ok_or_else(unexpected)? as usize);
+                break (status.ok_or_else(unexpected)?, told, head + 4, length.ok_or_else(unexpected)? as usize);
             }
         };
         while self.answer.len() < from + length {
             self.read().await?;
         }
-        Ok(Answer { status, fuel, body: &self.answer[from..from + length] })
+        Ok(Answer { status, fuel, retry_after, body: &self.answer[from..from + length] })
     }
 
     async fn read(&mut self) -> Result<()> {

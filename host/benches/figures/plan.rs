@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) idle: u64,
     /// How long guests spin.
     pub(crate) spin: Duration,
+    /// How long a rate is watched.
+    pub(crate) rate: Duration,
 }
 
 impl Plan {
@@ -56,6 +58,7 @@ impl Plan {
                 sample: 1000,
                 idle: 100_000,
                 spin: milliseconds(6000),
+                rate: milliseconds(10_000),
             },
             Size::Quick => Self {
                 size,
@@ -69,6 +72,7 @@ impl Plan {
                 sample: 500,
                 idle: 10_000,
                 spin: milliseconds(4000),
+                rate: milliseconds(3000),
             },
             Size::Smoke => Self {
                 size,
@@ -82,6 +86,7 @@ impl Plan {
                 sample: 50,
                 idle: 300,
                 spin: milliseconds(1500),
+                rate: milliseconds(500),
             },
         }
     }

@@ -27,12 +27,15 @@ pub(crate) enum Id {
     HealthDropping,
     BesideSpinning,
     Shares,
+    Rate,
+    RetryAfter,
 }
 
 /// What a figure counts.
 #[derive(Debug, Clone, Copy)]
 enum Unit {
     Times,
+    Seconds,
     Microseconds,
     Milliseconds,
     Bytes,
@@ -213,6 +216,22 @@ impl Report {
                 1.15,
                 Some(1.05),
             ),
+            figure(
+                Id::Rate,
+                Part::Rate,
+                "fuel a second of a tenant that has a rate / the rate, or the other way round".into(),
+                Unit::Times,
+                1.1,
+                Some(1.02),
+            ),
+            figure(
+                Id::RetryAfter,
+                Part::Rate,
+                "what `Retry-After` says, and when the next request is let in: how far apart".into(),
+                Unit::Seconds,
+                1.0,
+                None,
+            ),
         ];
         if plan.size != Size::Full {
             // Those bounds are for a certain number of users. With few of them, most is what the process itself takes.
@@ -349,6 +368,7 @@ impl Unit {
     fn text(self, value: f64) -> String {
         match self {
             Self::Times => format!("{value:.2}"),
+            Self::Seconds => format!("{value:.2} s"),
             Self::Microseconds => format!("{value:.1} us"),
             Self::Milliseconds => format!("{value:.2} ms"),
             Self::Bytes => bytes(value),

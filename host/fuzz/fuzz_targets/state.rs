@@ -6,7 +6,7 @@ use libfuzzer_sys::{
     arbitrary::{self, Unstructured},
     fuzz_target,
 };
-use wasm_encoder::{Component, ModuleSection, RawSection};
+use wasm_encoder::{Component, RawSection};
 use wasm_smith::{Config, Module};
 
 fuzz_target!(|data: &[u8]| -> Corpus {
@@ -28,6 +28,5 @@ fn component(choices: &mut Unstructured<'_>) -> arbitrary::Result<Vec<u8>> {
         // A core module is a section of a component as it is.
         component.section(&RawSection { id: 1, data: &module });
     }
-    let _ = ModuleSection::id;
     Ok(component.finish())
 }

@@ -8,7 +8,7 @@ use super::{
     work::{self, Work},
 };
 use crate::{
-    grants::{FIELDS, Grants, Outgoing},
+    grants::{FIELDS, Grants, Outgoing, TEXT},
     identity::User,
     limits::{
         Allowance, Permit,
@@ -124,10 +124,12 @@ impl Context {
         Self { function, user, log_budget, grants, wasi: None, memory, watch, running: None }
     }
 
+    /// The guest's WASI, for one of its imports that is called: each comes by here once, and is paid for.
+    ///
     /// The sandbox is closed: no arguments, no sockets, nothing to read, no files and no environment but what is
     /// granted, and what the guest writes goes to the log.
-    fn wasi(&mut self) -> &mut Wasi {
-        self.wasi.get_or_insert_with(|| {
+    fn called(&mut self) -> &mut Wasi {
+        let wasi = self.wasi.get_or_insert_with(|| {
             let work = Arc::new(Work::default());
             let log = Log::new(self.function.clone(), self.user.to_string(), self.log_budget.clone(), work.clone());
             let mut wasi = WasiCtxBuilder::new();
@@ -140,16 +142,13 @@ impl Context {
             self.grants.give(&mut wasi);
             let mut ctx = wasi.build();
             self.grants.give_files(&mut ctx);
-            let mut table = ResourceTable::new();
-            table.set_max_capacity(RESOURCES);
-            Box::new(Wasi { ctx, table, log, work, http: None })
-        })
-    }
-
-    /// The same for an import that is called: each that WASI has comes by here once, and is paid for.
-    fn called(&mut self) -> &mut Wasi {
-        let wasi = self.wasi();
+            Box::new(Wasi { ctx, table: ResourceTable::new(), log, work, http: None })
+        });
         wasi.work.add(work::CALL);
+        // What is called may give the guest more handles.
+        let each = if wasi.http.is_some() { MESSAGE } else { HANDLE };
+        let handles = self.memory.hold(wasi.table.iter_mut().count() + AT_ONCE, each);
+        wasi.table.set_max_capacity(handles.min(RESOURCES));
         wasi
     }
 
@@ -213,21 +212,35 @@ impl WasiHttpView for Context {
     }
 }
 
-/// Bytes of an instance's linear memories and tables together.
+/// Bytes of an instance's linear memories and tables, and of what the host holds for it, together.
 #[derive(Debug)]
 pub(super) struct MemoryLimit {
     pub(super) limit: usize,
+    /// Of linear memories and tables.
     pub(super) used: usize,
+    /// Of handles, the most that there were at once.
+    held: usize,
     /// What it would have used, had its last growth not been refused in this call.
     pub(super) refused: Option<usize>,
     /// There was no memory for the last growth, though the instance's own limit would have allowed it.
     pub(super) full: Option<Full>,
     /// The host had no place for it.
     pub(super) no_place: bool,
+    /// Why there is no room for another handle, if there is none.
+    pub(super) no_handle: Option<NoHandle>,
     /// What was last granted, to be taken back if the growth fails all the same.
     granted: usize,
     /// What it takes of the host's memory.
     charge: Charge,
+}
+
+/// Why there is no room for another handle.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum NoHandle {
+    /// The instance would need so many bytes then.
+    Exhausted(usize),
+    /// The user's, the tenant's or the host's memory is spent.
+    Full(Full),
 }
 
 impl MemoryLimit {
@@ -235,9 +248,11 @@ impl MemoryLimit {
         Self {
             limit,
             used: 0,
+            held: 0,
             refused: None,
             full: None,
             no_place: false,
+            no_handle: None,
             granted: 0,
             charge: host.charge(memory::INSTANCE),
         }
@@ -252,7 +267,7 @@ impl MemoryLimit {
 
     /// Refusing makes `memory.grow` and `table.grow` give -1, and an instance that starts too large fails.
     fn grow(&mut self, more: usize) -> bool {
-        let needed = self.used.saturating_add(more);
+        let needed = self.used.saturating_add(self.held).saturating_add(more);
         if needed > self.limit {
             self.refused = Some(needed);
             self.granted = 0;
@@ -264,14 +279,32 @@ impl MemoryLimit {
             return false;
         }
         self.begin();
-        self.used = needed;
+        self.used += more;
         self.granted = more;
         true
     }
 
+    /// The guest asks for what may give it more handles, so that it has so many, of which each takes so much of the
+    /// host. Gives for how many there is room.
+    fn hold(&mut self, handles: usize, each: usize) -> usize {
+        let needed = handles * each;
+        self.no_handle = None;
+        if needed > self.held {
+            let total = self.used.saturating_add(needed);
+            if total > self.limit {
+                self.no_handle = Some(NoHandle::Exhausted(total));
+            } else if let Err(full) = self.charge.grow(needed - self.held) {
+                self.no_handle = Some(NoHandle::Full(full));
+            } else {
+                self.held = needed;
+            }
+        }
+        self.held / each
+    }
+
     /// A call has ended: of its linear memories, so many bytes were written to.
     pub(super) fn settle(&mut self, written: usize) {
-        self.charge.set(memory::INSTANCE + written);
+        self.charge.set(memory::INSTANCE + self.held + written);
     }
 
     /// The host's memory.
@@ -302,6 +335,12 @@ const PARTS: usize = 64;
 /// Resources of WASI that an instance may hold at once, such as streams, pollables and open files. Some take tens of
 /// kilobytes of the host, or a descriptor.
 const RESOURCES: usize = 250;
+/// Handles that one call of an import makes, at the most: one for the guest, and those that it is made of.
+const AT_ONCE: usize = 4;
+/// Bytes that the host holds for a handle, at the most: what it is, and what it buffers.
+const HANDLE: usize = 1 << 10;
+/// The same for one of a guest that uses HTTP: a message's fields and texts.
+const MESSAGE: usize = FIELDS + 6 * TEXT;
 /// Random bytes that a guest may ask for at once: the host makes them in one go.
 const RANDOM: u64 = 64 << 10;
 

@@ -1,12 +1,15 @@
 //! Why a guest was stopped: it crashed, or passed a limit.
 
-use super::{context::Context, engine::Engine};
+use super::{
+    context::{Context, NoHandle},
+    engine::Engine,
+};
 use crate::{
     identity::User,
     limits::{Level, Limits, memory::Full},
 };
 use std::sync::Arc;
-use wasmtime::Trap;
+use wasmtime::{Trap, component::ResourceTableError};
 use wasmtime_wasi::I32Exit;
 
 /// A guest was stopped, and its instance is gone.
@@ -133,6 +136,12 @@ impl StopKind {
             _ => {}
         }
         let memory = &context.memory;
+        if let (Some(ResourceTableError::Full), Some(no_handle)) = (error.downcast_ref(), memory.no_handle) {
+            return match no_handle {
+                NoHandle::Exhausted(needed) => Self::MemoryExhausted { needed, limit: memory.limit },
+                NoHandle::Full(Full { level, limit }) => Self::MemorySpent { level, limit },
+            };
+        }
         if let Some(Full { level, limit }) = memory.full {
             return Self::MemorySpent { level, limit };
         }
