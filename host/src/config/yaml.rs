@@ -19,7 +19,7 @@ pub(super) struct SyntaxError {
 /// Parses a document. An empty one is an empty map.
 pub(super) fn parse(text: &str) -> Result<Value, SyntaxError> {
     let document: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| {
-        let line = error.location().map(|location| location.line());
+        let line = line(text, &error);
         let message = error.to_string();
         // The library says "... at line 3 column 5"; the line is told apart.
         let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
@@ -30,6 +30,12 @@ pub(super) fn parse(text: &str) -> Result<Value, SyntaxError> {
         Ok(value) => Ok(value),
         Err(message) => Err(SyntaxError { line: None, message }),
     }
+}
+
+/// Where an error is. At the end of a text the parser is a line further, and it ends lines at more characters than
+/// editors do.
+fn line(text: &str, error: &serde_yaml::Error) -> Option<usize> {
+    error.location().map(|location| location.line().min(text.lines().count().max(1)))
 }
 
 fn to_json(value: serde_yaml::Value) -> Result<Value, String> {
@@ -73,7 +79,7 @@ pub(super) fn line_of(text: &str, path: &KeyPath) -> Option<usize> {
         let failed = walk.deserialize(serde_yaml::Deserializer::from_str(text));
         let found = walk.found.get();
         match failed {
-            Err(error) if found => return error.location().map(|location| location.line()),
+            Err(error) if found => return line(text, &error),
             _ => keys = keys.split_last()?.1,
         }
     }
