@@ -359,7 +359,84 @@ mod tests {
         assert!(calls.turns[0] > 40, "{:?}", calls.turns);
     }
 
+    /// Calls of one tenant that begin: those that wait for a place, and how many have one.
+    #[derive(Default)]
+    struct Beginning {
+        waiting: Vec<((bool, u64), oneshot::Receiver<()>)>,
+        begun: usize,
+    }
+
+    impl Beginning {
+        /// Promises what there is, and takes it.
+        fn take(&mut self, fair: &mut Fair) {
+            fair.promise().into_iter().for_each(Promise::tell);
+            fair.promise_to_begin(0).into_iter().for_each(Promise::tell);
+            let begun = &mut self.begun;
+            self.waiting.retain_mut(|(_, told)| {
+                let has = told.try_recv().is_ok();
+                *begun += usize::from(has);
+                !has
+            });
+        }
+    }
+
     proptest! {
+        #[test]
+        fn no_place_to_begin_is_lost_and_no_more_begin_than_there_are_places(
+            permits in 1..4_usize,
+            steps in prop::collection::vec((0..7_u8, any::<prop::sample::Index>()), 0..300),
+        ) {
+            let mut fair = Fair::new(permits, [1]);
+            let (mut lane, mut beginning) = (Vec::new(), Beginning::default());
+            for (what, which) in steps {
+                match what {
+                    // In the lane a call waits for its turn, or ends it.
+                    0 => {
+                        let (tell, told) = oneshot::channel();
+                        lane.push((fair.wait(0, tell), told));
+                    }
+                    1 if !lane.is_empty() => {
+                        let (number, _told) = lane.remove(which.index(lane.len()));
+                        if !fair.leave(0, number) {
+                            fair.give_back(0, TICK);
+                        }
+                    }
+                    2..=4 => {
+                        let (busy, waited_for) = (!lane.is_empty(), !beginning.waiting.is_empty());
+                        match fair.begin(0) {
+                            Begins::Freely => prop_assert!(!busy && !waited_for),
+                            Begins::InPlace => {
+                                prop_assert!(busy && !waited_for);
+                                beginning.begun += 1;
+                                prop_assert!(beginning.begun <= fair.places(0));
+                            }
+                            Begins::Not => {
+                                let (tell, told) = oneshot::channel();
+                                beginning.waiting.push((fair.wait_to_begin(0, what == 4, tell), told));
+                            }
+                        }
+                    }
+                    5 if beginning.begun > 0 => {
+                        beginning.begun -= 1;
+                        fair.began(0);
+                    }
+                    6 if !beginning.waiting.is_empty() => {
+                        let (number, _told) = beginning.waiting.remove(which.index(beginning.waiting.len()));
+                        prop_assert!(fair.leave_beginning(0, number), "it was not promised a place");
+                    }
+                    _ => {}
+                }
+                beginning.take(&mut fair);
+                prop_assert_eq!(fair.beginning, beginning.waiting.len());
+                prop_assert_eq!(fair.tenants[0].began, beginning.begun);
+                let room = fair.places(0) > beginning.begun;
+                prop_assert!(beginning.waiting.is_empty() || !room, "there is a place, and somebody waits for one");
+                let known = beginning.waiting.iter().map(|((unknown, _), _)| *unknown);
+                prop_assert!(known.clone().count() == fair.tenants[0].beginning.len());
+                prop_assert_eq!(fair.is_busy(), !lane.is_empty() || !beginning.waiting.is_empty());
+            }
+        }
+
         #[test]
         fn no_permit_is_lost_whatever_calls_do(
             permits in 1..4_usize,
