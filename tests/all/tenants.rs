@@ -567,21 +567,27 @@ async fn the_longest_idle_are_dropped_for_want_of_memory_only_where_it_is_said()
 
         let unsaid = test.start().await;
         let listening = unsaid.listen().await;
-        let mut served = 0;
-        let refused = loop {
-            let reply = user(&unsaid, &format!("user {served}")).call(count()).await;
-            if reply.status != 200 {
-                break reply;
-            }
-            served += 1;
-            assert!(served < 100, "nobody was refused");
-        };
-        is_limited(&refused, 503, "host_full", "limits.memory");
+        let served = users_until_the_memory_is_spent(&unsaid).await;
         for number in 0..served {
             assert_eq!(user(&unsaid, &format!("user {number}")).call(count()).await.ok()["calls"], 2);
         }
         drop(listening);
     }
+}
+
+/// Calls of `user 0`, `user 1` and so on, until one is refused: as many were served.
+async fn users_until_the_memory_is_spent(server: &Server) -> usize {
+    let mut served = 0;
+    let refused = loop {
+        let reply = user(server, &format!("user {served}")).call(count()).await;
+        if reply.status != 200 {
+            break reply;
+        }
+        served += 1;
+        assert!(served < 100, "nobody was refused");
+    };
+    is_limited(&refused, 503, "host_full", "limits.memory");
+    served
 }
 
 #[tokio::test(start_paused = true)]
@@ -595,16 +601,7 @@ async fn who_is_in_debt_is_not_dropped_for_want_of_memory() {
         .start()
         .await;
     let listening = server.listen().await;
-    let mut served = 0;
-    let refused = loop {
-        let reply = user(&server, &format!("user {served}")).call(count()).await;
-        if reply.status != 200 {
-            break reply;
-        }
-        served += 1;
-        assert!(served < 100, "nobody was refused");
-    };
-    is_limited(&refused, 503, "host_full", "limits.memory");
+    let served = users_until_the_memory_is_spent(&server).await;
     assert_eq!(server.host.registry().live(), served + 1, "whoever was refused has a session, and nothing in it");
     user(&server, "user 0").call(count()).await.error(429, "budget_spent");
     advance(Duration::from_secs(600)).await;

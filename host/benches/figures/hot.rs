@@ -27,19 +27,10 @@ struct Case {
     ids: [Id; 2],
 }
 
+/// For each server, its rounds.
+type Rounds = [Vec<Loaded>; 3];
+
 pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
-    let config = Test::new().set("sessions.park_after", "off");
-    let servers = [
-        Server::native()?,
-        Server::carrel("rollback off", &config.clone().set("sessions.rollback", false))?,
-        Server::carrel("rollback on", &config)?,
-    ];
-    client::block_on(same_answers(&servers))?;
-    for server in &servers {
-        let notes = &[ADD, ADD, ADD, ADD, ADD];
-        let all = plan.in_turn;
-        Load { server, from: 0, users: all, calls: notes, turns: all, time: Duration::ZERO }.run()?;
-    }
     let turn = count(plan.in_turn);
     let cases = [
         Case { name: "`stats`, one user".into(), calls: &[STATS], users: 1, ids: [Id::HotOff, Id::HotOn] },
@@ -56,19 +47,64 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
             ids: [Id::ListOff, Id::ListOn],
         },
     ];
-    for case in &cases {
-        measure(case, &servers, plan, report)?;
+    let mut all: Vec<(Case, Rounds)> = cases.into_iter().map(|case| (case, Rounds::default())).collect();
+    let mut names: Vec<String> = Vec::new();
+    for _ in 0..plan.starts {
+        let servers = start(plan)?;
+        for (case, rounds) in &mut all {
+            let before = rounds[0].len();
+            measure(case, &servers, plan, rounds)?;
+            eprintln!(
+                "{}: {:.2} and {:.2} times native",
+                case.name,
+                ratio(rounds, 1, before),
+                ratio(rounds, 2, before)
+            );
+        }
+        names = servers.iter().map(|server| server.name.clone()).collect();
+    }
+    for (case, rounds) in &all {
+        for (index, name) in names.iter().enumerate() {
+            let middle = |of: fn(&Loaded) -> f64| median(rounds[index].iter().map(of).collect());
+            report.beside_native(format!(
+                "| {} | {name} | {:.0} | {:.2} | {:.2} | {:.1} | {:.2} |",
+                case.name,
+                middle(Loaded::rate),
+                middle(|it| it.percentile(50)),
+                middle(|it| it.percentile(99)),
+                middle(Loaded::cpu_each),
+                ratio(rounds, index, 0),
+            ));
+        }
+        for (index, id) in (1..).zip(case.ids) {
+            report.measured(id, ratio(rounds, index, 0), "");
+        }
     }
     Ok(())
 }
 
-fn measure(case: &Case, servers: &[Server; 3], plan: &Plan, report: &mut Report) -> Result<()> {
+/// The three servers, and five notes of each user in each of them.
+fn start(plan: &Plan) -> Result<[Server; 3]> {
+    let config = Test::new().set("sessions.park_after", "off");
+    let servers = [
+        Server::native()?,
+        Server::carrel("rollback off", &config.clone().set("sessions.rollback", false))?,
+        Server::carrel("rollback on", &config)?,
+    ];
+    client::block_on(same_answers(&servers))?;
+    for server in &servers {
+        let notes = &[ADD, ADD, ADD, ADD, ADD];
+        let all = plan.in_turn;
+        Load { server, from: 0, users: all, calls: notes, turns: all, time: Duration::ZERO }.run()?;
+    }
+    Ok(servers)
+}
+
+fn measure(case: &Case, servers: &[Server; 3], plan: &Plan, rounds: &mut Rounds) -> Result<()> {
     let load = |server, time| Load { server, from: 0, users: case.users, calls: case.calls, turns: 0, time }.run();
     for server in servers {
         load(server, plan.round / 4)?;
     }
-    // For each server, its rounds.
-    let mut rounds: [Vec<Loaded>; 3] = Default::default();
     for round in 0..plan.rounds {
         // Who goes first takes turns as well.
         for index in 0..3 {
@@ -76,27 +112,14 @@ fn measure(case: &Case, servers: &[Server; 3], plan: &Plan, report: &mut Report)
             rounds[index].push(load(&servers[index], plan.round)?);
         }
     }
-    // Of each round its own ratio, so that what else the machine did then is in both of its parts.
-    let ratio = |index: usize| {
-        let pairs = rounds[index].iter().zip(&rounds[0]);
-        median(pairs.map(|(server, native)| server.cpu_each() / native.cpu_each()).collect())
-    };
-    for (index, server) in servers.iter().enumerate() {
-        let middle = |of: fn(&Loaded) -> f64| median(rounds[index].iter().map(of).collect());
-        report.beside_native(format!(
-            "| {} | {} | {:.0} | {:.2} | {:.2} | {:.1} | {:.2} |",
-            case.name,
-            server.name,
-            middle(Loaded::rate),
-            middle(|it| it.percentile(50)),
-            middle(|it| it.percentile(99)),
-            middle(Loaded::cpu_each),
-            ratio(index),
-        ));
-    }
-    report.measured(case.ids[0], ratio(1), "");
-    report.measured(case.ids[1], ratio(2), "");
     Ok(())
+}
+
+/// What a server needs against native: of each round its own ratio, so that what else the machine did then is in both
+/// of its parts.
+fn ratio(rounds: &Rounds, index: usize, from: usize) -> f64 {
+    let pairs = rounds[index][from..].iter().zip(&rounds[0][from..]);
+    median(pairs.map(|(server, native)| server.cpu_each() / native.cpu_each()).collect())
 }
 
 /// What is compared has to do the same.

@@ -1,3 +1,4 @@
+//! Configurations: see `carrel::fuzzing`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| carrel::fuzzing::config(data));

@@ -8,8 +8,7 @@
 //! what is [owed](Work), which is taken off by the next import that has, and at the end of the call. A guest that owes
 //! more than it has left is stopped when the clock ticks in it next, or at its end: in either case it has used all it
 //! had, so what a call costs and whether it fails do not hang on when the clock ticks. (wasmtime's own hook at each
-//! crossing would take it off at once; it is met at the crossings into guests as well, which cost a call with one
-//! sibling half a microsecond.)
+//! crossing would take it off at once, but it is met at the crossings into guests as well, of which there are many more.)
 //!
 //! Instructions with which wasmtime itself helps, such as `memory.grow`, cost what it counts for them.
 //!

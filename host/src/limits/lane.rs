@@ -2,9 +2,9 @@
 //!
 //! A guest that spins gives its thread back at every tick. With yielding alone, a hundred of them would still make
 //! everybody else wait for a hundred ticks, since each of them is as runnable as a fresh call. So a call that meets
-//! ticks goes on only while it holds a permit, gives it back at the next tick and waits for the
-//! next. Tenants take turns, by their shares: see `fair`. There is a permit less than there are threads: one thread is
-//! always free for calls that are short.
+//! ticks goes on only while it holds a permit, gives it back at the next tick and waits for the next. Tenants take
+//! turns, by their shares: see `fair`. There is a permit less than there are threads: one thread is always free for
+//! calls that are short.
 //!
 //! A call that begins is not in the lane yet. While others of its tenant are, it waits until there is a place for it
 //! to begin: what it runs until its first tick is taken from the same thread. One of a session whose last call was
@@ -93,11 +93,11 @@ pub(crate) struct Permit {
 /// It has had none.
 const UNKNOWN: u8 = 0;
 /// It met no tick.
-const SHORT: u8 = 1;
+const NO_TICK: u8 = 1;
 /// It met one.
-const MET: u8 = 2;
+const ONE_TICK: u8 = 2;
 /// It met more.
-const LONG: u8 = 3;
+const MORE_TICKS: u8 = 3;
 
 /// What a call holds.
 #[derive(Debug)]
@@ -108,7 +108,7 @@ enum Holds {
     /// A permit, since then.
     Permit(Instant),
     /// The right to end.
-    End(OwnedSemaphorePermit),
+    End(#[expect(dead_code, reason = "it is given back when it is dropped")] OwnedSemaphorePermit),
 }
 
 impl Permit {
@@ -130,7 +130,6 @@ impl Permit {
     fn hold_instead(&self, holds: Holds) {
         match self.hold(holds) {
             Holds::Nothing => {}
-            Holds::End(right) => drop(right),
             held => self.lane.change(self.tenant, |fair| self.given_back(fair, held)),
         }
     }
@@ -143,21 +142,23 @@ impl Permit {
         }
     }
 
-    /// Takes note of what is held from now on; gives what was held.
+    /// Takes note of what is held from now on. Gives what was held and is the lane's to take back; a right to end is
+    /// given back here, since that wakes somebody, and the lane takes back while it is locked.
     fn hold(&self, holds: Holds) -> Holds {
-        std::mem::replace(&mut *self.holds.lock().unwrap_or_else(PoisonError::into_inner), holds)
+        let held = std::mem::replace(&mut *self.holds.lock().unwrap_or_else(PoisonError::into_inner), holds);
+        if matches!(held, Holds::End(_)) { Holds::Nothing } else { held }
     }
 
     /// What a call does before it begins: while others run long, it waits for its place.
     pub(crate) async fn begin(self: &Arc<Self>) {
         let last = self.last.load(Ordering::Relaxed);
-        if last != SHORT {
-            self.last.store(SHORT, Ordering::Relaxed);
+        if last != NO_TICK {
+            self.last.store(NO_TICK, Ordering::Relaxed);
         }
         if !self.lane.0.busy.load(Ordering::Relaxed) {
             return;
         }
-        if last == LONG {
+        if last == MORE_TICKS {
             self.clone().next_turn().await;
         } else {
             // Boxed: most calls just begin.
@@ -208,8 +209,8 @@ impl Permit {
     /// goes on if it is young. While others wait there, it goes on once, however old it is: it may be that the system
     /// let its thread wait, and in the lane it would wait for all of them.
     pub(crate) fn goes_on(&self, is_young: bool) -> bool {
-        let is_first = self.last.load(Ordering::Relaxed) <= SHORT;
-        self.last.store(if is_first { MET } else { LONG }, Ordering::Relaxed);
+        let is_first = self.last.load(Ordering::Relaxed) <= NO_TICK;
+        self.last.store(if is_first { ONE_TICK } else { MORE_TICKS }, Ordering::Relaxed);
         is_young || (is_first && self.lane.0.busy.load(Ordering::Relaxed))
     }
 
