@@ -4,10 +4,7 @@
 //! value for the caller. What it used is taken off the caller's fuel. A sibling that is already running in this call
 //! is refused: a circle would otherwise wait for itself.
 
-use crate::{
-    instance::{CallError, Context, GuestError, Json, Phase, UNDO, pay, pay_for_bytes},
-    session,
-};
+use crate::instance::{CallError, Context, GuestError, Json, Phase, UNDO, pay, pay_for_bytes};
 use std::time::Instant;
 use wasmtime::{AsContextMut, StoreContextMut};
 
@@ -19,7 +16,7 @@ use wasmtime::{AsContextMut, StoreContextMut};
 pub(crate) async fn call(
     mut cx: StoreContextMut<'_, Context>,
     name: &str,
-    input: &Json,
+    input: Json,
 ) -> wasmtime::Result<Result<String, CallError>> {
     let answer = answer(&mut cx, name, input).await;
     let text = match &answer {
@@ -35,7 +32,7 @@ pub(crate) async fn call(
     Ok(answer)
 }
 
-async fn answer(cx: &mut StoreContextMut<'_, Context>, name: &str, input: &Json) -> Result<String, CallError> {
+async fn answer(cx: &mut StoreContextMut<'_, Context>, name: &str, input: Json) -> Result<String, CallError> {
     let running = match cx.data().running.clone() {
         Some(running) if running.phase == Phase::Call => running,
         _ => return Err(CallError::Stopped("not_in_a_call: siblings can only be called from `call`".into())),
@@ -67,7 +64,7 @@ async fn answer(cx: &mut StoreContextMut<'_, Context>, name: &str, input: &Json)
     let allowance = left.for_sibling(Instant::now());
     let Some(emitter) = running.emitter else { return Err(CallError::Stopped("not_in_a_call".into())) };
     let charged = session.charged();
-    let done = session::run(taken, input, allowance, running.depth + 1, emitter).await;
+    let done = session.aside().run(taken, input, allowance, running.depth + 1, emitter).await;
     // What the session was charged for while the sibling ran is not the caller's to be charged for once more.
     let charged = session.charged().saturating_sub(charged);
     if let Some(running) = &mut cx.data_mut().running {

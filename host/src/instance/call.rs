@@ -265,7 +265,7 @@ impl Instance {
         };
         let guest = &self.guest;
         let mut done = run(&mut self.store, running, limits, async |store| {
-            guest.carrel_function_function().call_call(store.context(), input).await
+            session.aside().beside(guest.carrel_function_function().call_call(store.context(), input)).await
         })
         .await;
         match &mut done.result {

@@ -7,8 +7,7 @@ use wasmtime::Config;
 
 /// Stack that a guest's code may use. Rust guests keep most of theirs in linear memory.
 const WASM_STACK: usize = 128 << 10;
-/// Stack that the host may use on top: host functions run on the guest's stack, and so does the polling of a sibling's
-/// call, down to where that has a stack of its own.
+/// Stack that the host may use on top: host functions run on the guest's stack.
 const HOST_STACK: usize = 128 << 10;
 
 /// A wasmtime engine with host-owned memories and stacks, and the clock that stops its guests.

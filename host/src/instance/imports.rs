@@ -46,7 +46,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
         Box::new(async move {
             // The input is copied for the host, and then for the sibling.
             pay_for_call(&mut cx, name.len() + 2 * input.len())?;
-            let answer: Result<String, CallError> = sibling::call(cx, &name, &input).await?;
+            let answer: Result<String, CallError> = sibling::call(cx, &name, input).await?;
             Ok((answer,))
         })
     })?;

@@ -207,7 +207,7 @@ async fn permitted<F: Future>(permit: &Permit, mut call: Pin<&mut F>) -> F::Outp
 }
 
 /// Runs a function, whether it was called from outside or by another one: in its instance, or in a new one.
-pub(crate) async fn run(
+pub(super) async fn run(
     Taken { mut frame, instance }: Taken,
     input: &Json,
     allowance: Allowance,

@@ -15,10 +15,11 @@
 //!   leaves, which is nothing.
 //! * [`Registry`]: which sessions exist; [`Handle`] keeps one in use. `sweep`: drops idle ones. `park`: puts idle ones
 //!   to sleep, and makes room when it is needed.
-//! * `pace`: how fast both work. [`Policy`]: how the configuration wants it. `account`: what a session has used. `turn`:
+//! * `aside`: where a sibling's call runs. `pace`: how fast both work. [`Policy`]: how the configuration wants it. `account`: what a session has used. `turn`:
 //!   the queue. `to_the_end`: a call whose caller went away, and that cannot be undone.
 
 mod account;
+mod aside;
 mod call;
 mod pace;
 mod park;
@@ -32,7 +33,8 @@ mod undo;
 
 pub(crate) use account::Unbilled;
 pub use account::{Account, Bill};
-pub(crate) use call::run;
+use aside::Aside;
+use call::run;
 pub use call::{Answer, Failure};
 pub(crate) use park::{Pressure, park};
 pub use policy::Policy;
@@ -103,6 +105,7 @@ pub struct Session {
     slots: Box<[Mutex<Slot>]>,
     /// The call that runs, or the last one.
     current: Mutex<Current>,
+    aside: Aside,
     /// Bytes that the call that runs may still log.
     log_budget: Arc<AtomicUsize>,
     queue: Queue,
@@ -192,6 +195,7 @@ impl Session {
             budget,
             charged: AtomicI64::new(0),
             current: Mutex::default(),
+            aside: Aside::default(),
             log_budget: Arc::new(AtomicUsize::new(tenant.limits().log_size)),
             queue: Queue::new(),
             permit: Arc::new(Permit::new(shared.lane.clone(), user.tenant())),
@@ -212,6 +216,11 @@ impl Session {
     /// What it has used.
     pub fn account(&self) -> &Account {
         &self.account
+    }
+
+    /// Where the calls of siblings run.
+    pub(crate) fn aside(&self) -> &Aside {
+        &self.aside
     }
 
     pub(crate) fn catalog(&self) -> &Catalog {

@@ -1,0 +1,86 @@
+//! A sibling's call runs aside, not on its caller's stack.
+//!
+//! What an import waits for is polled on its guest's own stack, and an instance keeps that stack while it is idle. A
+//! sibling's call polled there would cost each user three pages of stack, none of which is in the processor's cache
+//! when it is needed. So the import leaves the sibling's call here and waits; whoever polls the guest finds it, runs it
+//! on the thread's stack, and the import picks up what it gave.
+//!
+//! What is left here is taken at once, on the same thread: the calls of a session run one after the other, and of
+//! nested ones only the innermost one runs.
+
+use super::{Taken, run};
+use crate::{
+    instance::{Done, Emitter, GuestError, Json},
+    limits::Allowance,
+};
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Poll, ready},
+};
+
+type Given = Done<Result<String, GuestError>>;
+type Call = Pin<Box<dyn Future<Output = Given> + Send>>;
+
+/// Where an import leaves its sibling's call, and what that gives is left.
+#[derive(Default)]
+pub(crate) struct Aside(Mutex<Left>);
+
+#[derive(Default)]
+enum Left {
+    #[default]
+    Nothing,
+    Call(Call),
+    Given(Box<Given>),
+}
+
+impl Aside {
+    fn leave(&self, left: Left) -> Left {
+        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), left)
+    }
+
+    /// What an import does: has a sibling's call run, and waits for what it gives.
+    pub(crate) async fn run(
+        &self,
+        taken: Taken,
+        input: Json,
+        allowance: Allowance,
+        depth: usize,
+        emitter: Arc<Emitter>,
+    ) -> Given {
+        self.leave(Left::Call(Box::pin(async move { run(taken, &input, allowance, depth, emitter).await })));
+        poll_fn(|_| match self.leave(Left::Nothing) {
+            Left::Given(given) => Poll::Ready(*given),
+            // Nobody has seen the call yet; who finds it wakes the import by polling its guest.
+            left => {
+                self.leave(left);
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    /// Runs a guest, and beside it what its imports leave here. Dropped before its end, it drops the sibling's call
+    /// first.
+    pub(crate) async fn beside<F: Future>(&self, guest: F) -> F::Output {
+        let mut guest = pin!(guest);
+        let mut call: Option<Call> = None;
+        poll_fn(|cx| {
+            loop {
+                if let Some(running) = &mut call {
+                    let given = ready!(running.as_mut().poll(cx));
+                    call = None;
+                    self.leave(Left::Given(Box::new(given)));
+                }
+                let polled = guest.as_mut().poll(cx);
+                if polled.is_ready() {
+                    return polled;
+                }
+                let Left::Call(left) = self.leave(Left::Nothing) else { return Poll::Pending };
+                call = Some(left);
+            }
+        })
+        .await
+    }
+}
