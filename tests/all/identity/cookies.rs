@@ -1,0 +1,163 @@
+//! Session cookies that the host itself signs.
+
+use super::*;
+
+/// The token in a cookie, signed anew with changed claims.
+fn forged(cookie: &str, secret: &str, change: impl FnOnce(&mut Header, &mut Value)) -> String {
+    let token = cookie.strip_prefix("nat-session=").expect("the session cookie");
+    let TokenData { mut header, mut claims } = insecure_decode::<Value>(token).expect("a token");
+    change(&mut header, &mut claims);
+    let key = EncodingKey::from_secret(secret.as_bytes());
+    format!("nat-session={}", encode(&header, &claims, &key).expect("a token"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_cookie_is_the_same_user_as_the_credential_that_it_was_given_for() {
+    let server = tenants().start().await;
+    let alice = server.bearer(&of("https://red.example", "alice", None));
+    assert_eq!(count(&alice).await, 1);
+    let (given, cookie) = session(&alice).await;
+    assert_eq!(given.ok(), json!({"user_id": who(&alice).await, "expires_in": 12 * 60 * 60}));
+    assert_eq!(given.header("cache-control"), "no-store");
+    let token = cookie.strip_prefix("nat-session=").expect("the cookie");
+    let payload = String::from_utf8(URL_SAFE_NO_PAD.decode(parts(token)[1]).expect("base64")).expect("text");
+    assert!(!payload.contains("alice") && !payload.contains("red.example"), "{payload}");
+    let by_cookie = server.nobody().with("cookie", &format!("theme=\u{fc}; {cookie}; a=b=c; x"));
+    assert_eq!(count(&by_cookie).await, 3, "as alice, beside cookies that are none of the host's business");
+    let (_, newer) = session(&by_cookie).await;
+    assert_eq!(count(&server.nobody().with("cookie", &newer)).await, 4);
+    // What is said in so many words comes before what a browser sends of itself.
+    let (_, of_key) = session(&server.key("blue-key").with("cookie", &cookie)).await;
+    assert_eq!(who(&server.nobody().with("cookie", &of_key)).await, who(&server.key("blue-key")).await);
+    server.nobody().ask(Method::POST, "/session").await.error(401, "identity_required");
+    server.key("nobody's").ask(Method::POST, "/session").await.error(401, "identity_invalid");
+    let gone = server.nobody().with("cookie", &cookie).ask(Method::DELETE, "/session").await;
+    assert_eq!((gone.status.as_u16(), gone.body.len()), (204, 0));
+    let header = gone.header("set-cookie");
+    assert!(
+        header.starts_with("nat-session=; ") && header.contains("Max-Age=0") && header.contains("Path=/"),
+        "{header}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_that_the_host_did_not_sign_or_whose_time_is_over_is_refused() {
+    let server = tenants().start().await;
+    let alice = server.bearer(&of("https://red.example", "alice", None));
+    let (_, cookie) = session(&alice).await;
+    let send = async |cookie: &str| server.nobody().with("cookie", cookie).call(json!({"command": "stats"})).await;
+    send(&forged(&cookie, SECRET, |_, _| {})).await.ok();
+    let none = "the session cookie is none of this host's";
+    // By who knows the secret, and still is not right.
+    let later = |_: &mut Header, claims: &mut Value| claims["exp"] = json!(now() - 1);
+    is_refused(&send(&forged(&cookie, SECRET, later)).await, "the session cookie has expired");
+    for (claim, value) in [
+        ("aud", json!("carrel")),
+        ("aud", Value::Null),
+        ("exp", Value::Null),
+        ("sub", json!("alice")),
+        ("sub", Value::Null),
+        ("tenant", json!("green")),
+        ("tenant", json!("Blue Ltd.")),
+        ("tenant", Value::Null),
+    ] {
+        is_refused(&send(&forged(&cookie, SECRET, |_, claims| claims[claim] = value)).await, none);
+    }
+    is_refused(&send(&forged(&cookie, SECRET, |header, _| header.kid = None)).await, none);
+    is_refused(&send(&forged(&cookie, SECRET, |header, _| header.alg = Algorithm::HS384)).await, none);
+    // By who does not: other claims under the old signature, another secret, no signature.
+    is_refused(&send(&forged(&cookie, OTHER_SECRET, |_, _| {})).await, none);
+    let blue = forged(&cookie, OTHER_SECRET, |_, claims| claims["tenant"] = json!("blue"));
+    is_refused(&send(&blue).await, none);
+    let [header, _, signature] = parts(&cookie);
+    is_refused(&send(&format!("{header}.{}.{signature}", parts(&blue)[1])).await, none);
+    let payload = parts(&cookie)[1];
+    is_refused(&send(&format!("nat-session={}.{payload}.", part(&json!({"alg": "none"})))).await, none);
+    // A token is no cookie, though the secret is the same, and a cookie is no token.
+    is_refused(&send(&format!("nat-session={}", of("https://red.example", "alice", None))).await, none);
+    let token = cookie.strip_prefix("nat-session=").expect("the cookie");
+    is_refused(&server.bearer(token).call(json!({})).await, "no JWT with the claim `iss`");
+    for odd in ["nat-session=", "nat-session=alice", "nat-session=..", "nat-session=\u{fc}.\u{fc}.\u{fc}"] {
+        is_refused(&send(odd).await, none);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_exchanged_without_anybody_noticing_and_one_that_is_taken_away_ends_its_cookies() {
+    let with = async |secrets: Value| tenants().set("identity.cookies.secrets", secrets).start().await;
+    let old = with(json!([SECRET])).await;
+    let both = with(json!([OTHER_SECRET, SECRET])).await;
+    let new = with(json!([OTHER_SECRET])).await;
+    let alice = of("https://red.example", "alice", None);
+    let (_, of_old) = session(&old.bearer(&alice)).await;
+    let (_, of_both) = session(&both.bearer(&alice)).await;
+    let send = async |server: &Server, cookie: &str| {
+        server.nobody().with("cookie", cookie).call(json!({"command": "stats"})).await
+    };
+    send(&old, &of_old).await.ok();
+    send(&both, &of_old).await.ok();
+    send(&both, &of_both).await.ok();
+    send(&new, &of_both).await.ok();
+    is_refused(&send(&new, &of_old).await, "none of this host's");
+    is_refused(&send(&old, &of_both).await, "none of this host's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_is_for_the_browser_alone_and_for_tls_if_it_came_so() {
+    let attributes = async |server: &Server, proto: Option<&str>| {
+        let mut alice = server.bearer(&of("https://red.example", "alice", None));
+        if let Some(proto) = proto {
+            alice = alice.with("x-forwarded-proto", proto);
+        }
+        let given = session(&alice).await.0.header("set-cookie").to_owned();
+        let ended = alice.ask(Method::DELETE, "/session").await.header("set-cookie").to_owned();
+        for header in [&given, &ended] {
+            assert!(header.contains("; HttpOnly") && header.contains("; Path=/"), "{header}");
+            assert_eq!(header.contains("; Secure"), given.contains("; Secure"), "{header}");
+        }
+        given
+    };
+    let server = tenants().set("identity.cookies.lifetime", "90s").start().await;
+    for (proto, secure) in [
+        (None, false),
+        (Some("http"), false),
+        (Some("https"), true),
+        (Some("HTTPS"), true),
+        (Some("https, http"), true),
+        (Some("http, https"), false),
+        (Some("httpsx"), false),
+    ] {
+        let given = attributes(&server, proto).await;
+        assert_eq!(given.contains("; Secure"), secure, "{proto:?}: {given}");
+        assert!(given.contains("; SameSite=Lax") && given.contains("; Max-Age=90"), "{given}");
+    }
+    let never = tenants().set("identity.cookies.secure", false).set("identity.cookies.same_site", "strict");
+    let given = attributes(&never.start().await, Some("https")).await;
+    assert!(!given.contains("; Secure") && given.contains("; SameSite=Strict"), "{given}");
+    let always = tenants().set("identity.cookies.secure", true).start().await;
+    assert!(attributes(&always, None).await.contains("; Secure"));
+    // Browsers take no cookie for other sites that is not for TLS.
+    let none = tenants().set("identity.cookies.secure", false).set("identity.cookies.same_site", "none");
+    let given = attributes(&none.start().await, None).await;
+    assert!(given.contains("; Secure") && given.contains("; SameSite=None"), "{given}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_credential_there_is_a_cookie_only_where_it_is_said_and_each_is_a_new_user() {
+    let test = Test::hostile().set("identity.cookies", json!({"secrets": [SECRET]}));
+    let off = test.start().await;
+    off.nobody().ask(Method::POST, "/session").await.error(401, "identity_required");
+    let on = test.set("identity.cookies.anonymous", "default").start().await;
+    on.nobody().call(json!({})).await.error(401, "identity_required");
+    let (one, other) = (session(&on.nobody()).await.1, session(&on.nobody()).await.1);
+    let (one, other) = (on.nobody().with("cookie", &one), on.nobody().with("cookie", &other));
+    assert_eq!((count(&one).await, count(&one).await, count(&other).await), (json!(1), json!(2), json!(1)));
+    // Headers of which the configuration has no kind are not looked at: a proxy may have sent them.
+    let behind = one.clone().with("authorization", "Basic cHJveHk6cHJveHk=").with("x-api-key", "a proxy's");
+    assert_eq!(count(&behind).await, 3);
+    assert_eq!(count(&on.nobody().with("cookie", &session(&behind).await.1)).await, 4);
+    // Where there are none, there is no such route.
+    let without = Test::hostile().set("identity.api_keys", json!([hash(KEY)])).start().await;
+    without.key(KEY).ask(Method::POST, "/session").await.error(404, "not_found");
+    Test::hostile().start().await.user("alice").ask(Method::DELETE, "/session").await.error(404, "not_found");
+}
