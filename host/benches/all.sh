@@ -4,7 +4,8 @@
 #   host/benches/all.sh [full|quick|smoke] [PART..]
 #
 # full, the default, takes some 15 minutes and most of 24 GiB of memory; quick some three minutes; smoke, which only
-# shows whether all of it works, half a minute. Parts are hot, rollback, live, parked, waiting, fair and rate; all by default.
+# shows whether all of it works, half a minute. Parts are hot, rollback, live, parked, waiting, fair, hostile and
+# rate; all by default.
 #
 # It builds Carrel as it is shipped, the native server and the program that measures (figures/). The latter starts and
 # ends the servers, each on a port of 127.0.0.1 that the system chooses, and stops by itself when it takes too long, or

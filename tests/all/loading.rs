@@ -101,6 +101,25 @@ async fn a_file_that_is_too_large_or_no_file_is_not_read() {
     assert!(told.contains("/dev/zero cannot be read: it is no file"), "{told}");
 }
 
+/// Megabytes of memory and many seconds to compile: it is refused before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_is_too_large_is_not_compiled() {
+    let component = |body: String| {
+        let text = format!("(component (core module (func) (func (param i32) {body}) (func)))");
+        wat::parse_str(text).expect("a component")
+    };
+    let loops = |count: usize| component("(loop (br_if 0 (i32.eqz (local.get 0))))".repeat(count));
+    let told = refused_bytes(Test::new(), &loops(40_000)).await;
+    assert!(told.contains("has a function of 320002 bytes, and `limits.guest_function_size` allows 262144"), "{told}");
+    // The code of others does not count.
+    let adds = |size: usize| component("(drop (i32.const 0))".repeat(size / 3) + &"(nop)".repeat(size % 3));
+    let test = Test::new().set("limits.guest_function_size", 2000);
+    let told = refused_bytes(test.clone(), &adds(1999)).await;
+    assert!(told.contains("has a function of 2001 bytes"), "{told}");
+    let told = refused_bytes(test, &adds(1998)).await;
+    assert!(told.contains("does not export `carrel:function/function@0.1.0`"), "{told}");
+}
+
 /// What takes the compiler longer than the square of its size.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_takes_too_long_to_compile_is_refused() {

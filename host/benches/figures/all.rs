@@ -10,11 +10,12 @@
 //! * [`server`]: a server's process, and what it uses. [`client`]: connections, and load. [`stop`]: what ends a run
 //!   early: a signal, too little memory, too much time.
 //! * The parts, in the order in which they run: [`hot`], [`rollback`], [`live`], [`parked`], [`waiting`],
-//!   [`fair`], [`rate`].
+//!   [`fair`], [`hostile`], [`rate`].
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod client;
 mod fair;
+mod hostile;
 mod hot;
 mod live;
 mod parked;
@@ -63,6 +64,8 @@ enum Part {
     Waiting,
     /// What a tenant notices of another one whose guests spin
     Fair,
+    /// What a tenant notices of another one's attacks, one after the other
+    Hostile,
     /// Whether a tenant gets the fuel a second that it may have
     Rate,
 }
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
             Part::Parked => parked::run,
             Part::Waiting => waiting::run,
             Part::Fair => fair::run,
+            Part::Hostile => hostile::run,
             Part::Rate => rate::run,
         };
         stop::next_part();

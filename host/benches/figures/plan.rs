@@ -40,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) idle: u64,
     /// How long guests spin.
     pub(crate) spin: Duration,
+    /// How long each attack goes on, each time.
+    pub(crate) attack: Duration,
     /// How long a rate is watched.
     pub(crate) rate: Duration,
 }
@@ -62,6 +64,7 @@ impl Plan {
                 sample: 1000,
                 idle: 100_000,
                 spin: milliseconds(6000),
+                attack: milliseconds(400),
                 rate: milliseconds(10_000),
             },
             Size::Quick => Self {
@@ -77,6 +80,7 @@ impl Plan {
                 sample: 500,
                 idle: 10_000,
                 spin: milliseconds(4000),
+                attack: milliseconds(250),
                 rate: milliseconds(3000),
             },
             Size::Smoke => Self {
@@ -92,6 +96,7 @@ impl Plan {
                 sample: 50,
                 idle: 300,
                 spin: milliseconds(1500),
+                attack: milliseconds(100),
                 rate: milliseconds(500),
             },
         }

@@ -27,6 +27,7 @@ pub(crate) enum Id {
     HealthDropping,
     BesideSpinning,
     Shares,
+    BesideAttack,
     Rate,
     RetryAfter,
 }
@@ -215,6 +216,14 @@ impl Report {
                 Unit::Times,
                 1.15,
                 Some(1.05),
+            ),
+            figure(
+                Id::BesideAttack,
+                Part::Hostile,
+                "`stats` of a tenant beside the worst of another one's attacks: p99 / its p99 alone".into(),
+                Unit::Times,
+                3.0,
+                None,
             ),
             figure(
                 Id::Rate,

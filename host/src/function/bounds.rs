@@ -1,7 +1,7 @@
 //! What a guest's file may take of the host before it runs.
 //!
 //! Who starts the host may not trust who wrote a guest. Its file is read up to a size, its code is compiled within a
-//! time, and what its tables begin with is bounded, since wasmtime makes that while it compiles. What an instance then
+//! time, and what its tables begin with is bounded, since wasmtime makes that while it compiles, and so is the size of each function. What an instance then
 //! takes is for the limits of instances, which hold for the first one as for all others.
 
 use super::guest::Refused;
@@ -32,16 +32,33 @@ pub(super) fn read(file: &Path, most: usize) -> Result<Vec<u8>, Refused> {
     })
 }
 
-/// Checks what compiling would take too much memory for. What cannot be read is for others to tell.
-pub(super) fn check(wasm: &[u8]) -> Result<(), Refused> {
+/// Checks what compiling would take too much memory for, with functions of so many bytes at the most. What cannot be
+/// read is for others to tell.
+///
+/// What the compiler holds grows with the function that it compiles, each of its threads with one: three megabytes of
+/// loops took seven gigabytes before their time was over.
+pub(super) fn check(wasm: &[u8], most: Option<usize>) -> Result<(), Refused> {
     let mut elements = 0u64;
     for payload in Parser::new(0).parse_all(wasm) {
         let Ok(payload) = payload else { return Ok(()) };
-        if let Payload::TableSection(tables) = payload {
-            for table in tables {
-                let Ok(table) = table else { return Ok(()) };
-                elements = elements.saturating_add(table.ty.initial);
+        match payload {
+            Payload::TableSection(tables) => {
+                for table in tables {
+                    let Ok(table) = table else { return Ok(()) };
+                    elements = elements.saturating_add(table.ty.initial);
+                }
             }
+            Payload::CodeSectionEntry(body) if most.is_some_and(|most| body.range().len() > most) => {
+                let (size, most) = (body.range().len(), most.unwrap_or_default());
+                return Err(Refused::new(
+                    format!(
+                        "has a function of {size} bytes, and `limits.guest_function_size` allows {most}: to compile it \
+                         takes a thousand times as much memory, or more"
+                    ),
+                    "have it compiled for size, or split the function; or allow more, if you trust who wrote it",
+                ));
+            }
+            _ => {}
         }
     }
     if elements > TABLES {

@@ -89,12 +89,12 @@ impl Loader<'_> {
     pub(super) async fn load(&self, source: GuestSource, wasm: Arc<[u8]>) -> Result<Guest, Refused> {
         let size = wasm.len();
         is_component(&wasm)?;
-        bounds::check(&wasm)?;
-        // Those that come with Carrel take as long as they do.
-        let time = match source {
-            GuestSource::BuiltIn => None,
-            GuestSource::File(_) => Some(self.limits.guest_compile_time),
+        // Those that come with Carrel take as much as they do.
+        let (function_size, time) = match source {
+            GuestSource::BuiltIn => (None, None),
+            GuestSource::File(_) => (Some(self.limits.guest_function_size), Some(self.limits.guest_compile_time)),
         };
+        bounds::check(&wasm, function_size)?;
         let (engine, cache) = (self.engine.wasmtime().clone(), self.cache.clone());
         let compiled = bounds::within(time, move || {
             let state::Examined { wasm, state } = state::examine(&wasm);

@@ -75,6 +75,8 @@ pub struct Limits {
     pub connections: usize,
     /// Bytes of a guest's file.
     pub guest_size: usize,
+    /// Bytes of a function's code, in a guest.
+    pub guest_function_size: usize,
     /// How long a guest may take to be compiled.
     pub guest_compile_time: Duration,
 }
@@ -97,6 +99,7 @@ impl Default for Limits {
             calls: 20_000,
             connections: 10_000,
             guest_size: 32 << 20,
+            guest_function_size: 256 << 10,
             guest_compile_time: Duration::from_secs(60),
         }
     }
@@ -112,6 +115,8 @@ impl Limits {
         limits.calls = counted(&mut section, "calls", limits.calls, 10_000_000);
         limits.connections = counted(&mut section, "connections", limits.connections, 10_000_000);
         limits.guest_size = section.read("guest_size", limits.guest_size, size(1024, 1 << 30));
+        let function_size = size(1024, 1 << 30);
+        limits.guest_function_size = section.read("guest_function_size", limits.guest_function_size, function_size);
         let compile_time = duration(Duration::from_millis(10));
         limits.guest_compile_time = section.read("guest_compile_time", limits.guest_compile_time, compile_time);
         section.finish();

@@ -1,0 +1,170 @@
+//! What a tenant notices of another one's guests and callers that do all the harm they can: one attack after the other,
+//! each again and again for as long as it is measured.
+
+use crate::{
+    Result,
+    client::{self, Connection, Waited},
+    plan::Plan,
+    report::{Id, Report},
+    server::Server,
+    stop,
+    waiting::{PACE_OF_TWO, STATS, at, row},
+};
+use carrel_tests::{HOSTILE, Test, key};
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// How long a caller who breaks the rules waits for what the host says to it.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// What is done to the host.
+enum Attack {
+    /// A call at a path, and the status of its answer.
+    Call(&'static str, String, u16),
+    /// Bytes on a connection of their own, which then is closed.
+    Bytes(Vec<u8>),
+}
+
+fn attacks() -> Vec<(&'static str, Attack)> {
+    let hostile = |body: &str, status| Attack::Call("/hostile", body.to_owned(), status);
+    let flood = |what: &str| Attack::Call("/it", format!("\"{what}\""), 500);
+    let all = |what: &str| hostile(&format!(r#"{{"do":"all","of":[{}]}}"#, vec![what; 3000].join(",")), 500);
+    let head = format!("POST /hostile HTTP/1.1\r\nHost: x\r\nX-API-Key: {}\r\n", key("noisy", 1));
+    let request = |headers: &str, body: &str| {
+        Attack::Bytes(format!("{head}Content-Type: application/json\r\n{headers}\r\n{body}").into_bytes())
+    };
+    let spin = r#"{"do":"spin"}"#;
+    vec![
+        ("a guest computes for ever", hostile(spin, 500)),
+        ("a guest waits on a clock", hostile(r#"{"do":"sleep","milliseconds":60000}"#, 504)),
+        ("a guest recurses without end", hostile(r#"{"do":"recurse"}"#, 500)),
+        ("a guest takes memory in one step", hostile(r#"{"do":"take","bytes":1000000000}"#, 500)),
+        ("a guest takes memory in many steps", hostile(r#"{"do":"hoard"}"#, 500)),
+        ("a guest that is refused memory goes on", hostile(r#"{"do":"probe"}"#, 500)),
+        ("a guest panics", hostile(r#"{"do":"panic"}"#, 500)),
+        ("a guest aborts", hostile(r#"{"do":"abort"}"#, 500)),
+        ("a guest exits", hostile(r#"{"do":"exit","status":3}"#, 500)),
+        ("a guest divides by zero", hostile(r#"{"do":"divide"}"#, 500)),
+        ("a guest goes where no code is", hostile(r#"{"do":"unreachable"}"#, 500)),
+        ("a guest writes where it has no memory", hostile(r#"{"do":"wild"}"#, 500)),
+        ("a guest answers with what is no text", hostile(r#"{"do":"garble"}"#, 500)),
+        ("a guest answers too much", hostile(r#"{"do":"answer","bytes":3000000}"#, 500)),
+        (
+            "a guest fails in too many words",
+            hostile(&format!(r#"{{"do":"fail","why":"{}"}}"#, "x".repeat(300_000)), 500),
+        ),
+        ("a guest emits too much", hostile(r#"{"do":"emit","chunks":100000,"bytes":1000}"#, 500)),
+        ("a guest writes log lines without end", hostile(r#"{"do":"print","text":"x","times":100000000}"#, 500)),
+        ("a guest writes to its log byte by byte", flood("w 1 100000000")),
+        ("a guest asks for random bytes", flood("r 60000 100000000")),
+        ("a guest makes pollables", flood("b 1 100000000")),
+        ("a guest polls a list", flood("l 500 100000000")),
+        ("a guest asks for siblings that there are not", all(r#"{"do":"call","name":"nobody","input":null}"#)),
+        ("a guest calls itself", all(r#"{"do":"call","name":"hostile","input":{"do":"count"}}"#)),
+        ("a guest calls a sibling again and again", all(r#"{"do":"call","name":"other","input":{"do":"count"}}"#)),
+        ("a guest calls a sibling that panics", all(r#"{"do":"call","name":"other","input":{"do":"panic"}}"#)),
+        ("a guest looks for files, environment, sockets", hostile(r#"{"do":"escape"}"#, 200)),
+        ("a caller sends a megabyte of nesting", hostile(&"[".repeat(1_000_000), 422)),
+        ("a caller sends too large a body", hostile(&" ".repeat(3_000_000), 413)),
+        ("a caller hangs up in mid-call", request(&format!("Content-Length: {}\r\n", spin.len()), spin)),
+        ("a caller's body does not come", request("Content-Length: 100\r\n", "{")),
+        ("a request has two lengths", request("Content-Length: 2\r\nContent-Length: 3\r\n", "{}")),
+        ("a request has a length and chunks", request("Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", "{}")),
+        ("a caller's headers have no end", request(&"X-Filler: x\r\n".repeat(30_000), "")),
+        ("a caller's cookie is huge", request(&format!("Cookie: nat-session={}\r\n", "x".repeat(400_000)), "")),
+        (
+            "requests come all at once",
+            Attack::Bytes("GET /health HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100).into_bytes()),
+        ),
+        ("a caller says nothing", Attack::Bytes(Vec::new())),
+    ]
+}
+
+pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
+    let config = Test::fixture("flood")
+        .set("guests", serde_json::json!([Test::fixture_file("flood"), HOSTILE]))
+        .set("functions.hostile._type", "hostile")
+        .set("functions.other._type", "hostile")
+        .endpoint("/hostile", "hostile")
+        .tenant("noisy", 1, 2)
+        .tenant("quiet", 1, 1)
+        .set("limits.fuel_per_call", "20M")
+        .set("limits.deadline", "1s")
+        .set("limits.output_size", "256 KiB")
+        .set("limits.body_size", "2 MiB");
+    let server = Server::carrel("hostile", &config)?;
+    let address = server.address;
+    ask(address, plan.attack)?;
+    let (mut worst, mut all_alone) = ((0.0, ""), Vec::new());
+    for (what, attack) in &attacks() {
+        let (mut alone, mut beside) = (Vec::new(), Vec::new());
+        for _ in 0..plan.rounds {
+            alone.extend(ask(address, plan.attack)?);
+            beside.extend(ask_beside(address, plan.attack, attack).map_err(|why| format!("{what}: {why}"))?);
+        }
+        let ratio = at(&beside, 990) / at(&alone, 990);
+        report.latency(row(&format!("{what}: {ratio:.2} times"), "`stats` of another tenant", &beside));
+        if ratio > worst.0 {
+            worst = (ratio, what);
+        }
+        all_alone.extend(alone);
+    }
+    report.latency(row("none of these", "`stats` of another tenant", &all_alone));
+    report.measured(Id::BesideAttack, worst.0, worst.1);
+    Ok(())
+}
+
+/// What a user of the other tenant waits for while the attack goes on.
+fn ask_beside(address: SocketAddr, time: Duration, attack: &Attack) -> Result<Vec<Waited>> {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let attacking = scope.spawn(|| client::block_on(attack_until(address, attack, &over)));
+        let waited = ask(address, time);
+        over.store(true, Ordering::Relaxed);
+        attacking.join().unwrap_or_else(|_| Err("a thread panicked".into()))?;
+        waited
+    })
+}
+
+fn ask(address: SocketAddr, time: Duration) -> Result<Vec<Waited>> {
+    client::block_on(async {
+        let connection = Connection::open_with_key(address, &key("quiet", 0)).await?;
+        let end = Instant::now() + time;
+        client::ask_steadily(connection, STATS, PACE_OF_TWO, || Instant::now() > end).await
+    })
+}
+
+async fn attack_until(address: SocketAddr, attack: &Attack, over: &AtomicBool) -> Result<()> {
+    let mut connection = Connection::open_with_key(address, &key("noisy", 0)).await?;
+    while !over.load(Ordering::Relaxed) {
+        stop::check()?;
+        match attack {
+            Attack::Call(path, body, expected) => match connection.ask("POST", path, 0, body).await {
+                Ok(answer) if answer.status == *expected => {}
+                Ok(answer) => return Err(format!("it was answered {}: {}", answer.status, answer.text())),
+                // Who is refused before all was sent may be hung up on.
+                Err(_) if *expected == 413 => {
+                    connection = Connection::open_with_key(address, &key("noisy", 0)).await?;
+                }
+                Err(why) => return Err(why),
+            },
+            Attack::Bytes(bytes) => {
+                let mut stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+                // Whoever breaks the rules may be hung up on at any time.
+                let _ = stream.write_all(bytes).await;
+                let mut said = [0; 4096];
+                let _ = timeout(PATIENCE, stream.read(&mut said)).await;
+            }
+        }
+    }
+    Ok(())
+}
