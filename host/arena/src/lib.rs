@@ -14,6 +14,7 @@
 //! * `watch`: which pages of a memory were written to, as the kernel tells.
 //! * `region`: one reserved range of addresses, opened from its start as slots are needed.
 //! * `slots`: which slots of a region are in use.
+//! * [`run_sooner`]: not memory, but unsafe too: it makes a thread's turns short, for the clock that stops guests.
 //!
 //! # What must always hold
 //!
@@ -46,12 +47,14 @@ use std::sync::Arc;
 
 mod memories;
 mod region;
+mod slice;
 mod slots;
 mod stacks;
 mod tracked;
 mod watch;
 
 pub use memories::{EXHAUSTED, Memories};
+pub use slice::run_sooner;
 pub use stacks::Stacks;
 pub use tracked::Tracked;
 

@@ -220,7 +220,7 @@ impl Report {
             figure(
                 Id::BesideAttack,
                 Part::Hostile,
-                "`stats` of a tenant beside the worst of another one's attacks: p99 / its p99 alone".into(),
+                "`stats` of a tenant beside the worst of another one's attacks: p99 / its p99 beside ordinary calls".into(),
                 Unit::Times,
                 3.0,
                 None,

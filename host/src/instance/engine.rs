@@ -2,13 +2,15 @@
 
 use crate::limits::{Lane, SLOW_TICK, TICK, TICKS_UNTIL_SLOW};
 use carrel_arena::{Memories, Stacks};
-use std::thread;
+use std::{thread, time::Duration};
 use wasmtime::Config;
 
 /// Stack that a guest's code may use. Rust guests keep most of theirs in linear memory.
 const WASM_STACK: usize = 128 << 10;
 /// Stack that the host may use on top: host functions run on the guest's stack.
 const HOST_STACK: usize = 128 << 10;
+/// How long the thread of the clock may run at a time: it needs next to nothing.
+const TICKERS_SLICE: Duration = Duration::from_micros(100);
 
 /// A wasmtime engine with host-owned memories and stacks, and the clock that stops its guests.
 ///
@@ -58,6 +60,10 @@ impl Engine {
         let wasmtime = wasmtime::Engine::new(&config).map_err(|error| format!("cannot set up wasmtime: {error:#}"))?;
         let (ticking, lane) = (wasmtime.weak(), lane.clone());
         let tick = move || {
+            // A guest that computes may have the ticker's processor, and must not keep it from stopping that very guest.
+            if let Err(error) = carrel_arena::run_sooner(TICKERS_SLICE) {
+                tracing::debug!(%error, "the clock's thread cannot be run sooner than others");
+            }
             let mut alone = 0;
             while let Some(engine) = ticking.upgrade() {
                 engine.increment_epoch();
