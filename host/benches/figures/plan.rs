@@ -6,7 +6,7 @@ use std::time::Duration;
 /// How much of everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Size {
-    /// The figures of the documents: some 15 minutes, and most of 24 GiB of memory
+    /// The figures of the documents: some 25 minutes, and most of 24 GiB of memory
     Full,
     /// Fewer users, and shorter: some three minutes
     Quick,
