@@ -4,7 +4,10 @@
 //! that key, if it is meant for this host (`aud`), and if it is valid now (`exp`, `nbf`). `alg: none` is no algorithm. A
 //! public key is never taken for a shared secret, since each key has its algorithms before a token is seen.
 
-use super::{Error, Tenants, User};
+use super::{
+    Error, Tenants, User,
+    signed::{Holder, Voucher},
+};
 use crate::config::{
     KeyPath, read_file,
     reader::{Section, duration, list, list_of, text},
@@ -42,6 +45,8 @@ pub(super) struct Issuer {
     validation: Validation,
     user_claim: String,
     tenant: Place,
+    /// That it vouches for whom it names.
+    voucher: Voucher,
 }
 
 /// Where a token's tenant is told.
@@ -68,7 +73,7 @@ struct Signed {
 
 impl Issuer {
     /// Checks a token, and gives the user whom it names.
-    pub(super) fn user(issuers: &[Self], tenants: &Tenants, token: &str) -> Result<User, Error> {
+    pub(super) fn user(issuers: &[Self], tenants: &Tenants, token: &str) -> Result<Holder, Error> {
         let signed: Signed =
             insecure_decode_claims(token).map_err(|_| Error::Invalid("it is no JWT with the claim `iss`"))?;
         let issuer = issuers.iter().find(|issuer| issuer.name == signed.iss);
@@ -87,7 +92,8 @@ impl Issuer {
                 named.ok_or(Error::Invalid("it has no tenant of this host in the claim that names it"))?
             }
         };
-        Ok(User::verified(tenants.named(tenant), "jwt", &[&issuer.name, subject]))
+        let user = User::verified(tenants.named(tenant), "jwt", &[&issuer.name, subject]);
+        Ok(Holder::Verified(user, issuer.voucher))
     }
 
     fn verify(&self, token: &str) -> Result<Map<String, Value>, Error> {
@@ -126,6 +132,10 @@ impl Issuer {
     /// What it calls itself in its tokens.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(super) fn voucher(&self) -> Voucher {
+        self.voucher
     }
 
     /// An item of `identity.jwt`. Files are relative to the configuration's folder.
@@ -177,7 +187,12 @@ impl Issuer {
         validation.set_issuer(&[&name]);
         validation.validate_nbf = true;
         validation.leeway = leeway.as_secs();
-        Some(Self { name, keys, validation, user_claim, tenant: tenant? })
+        let tenant = tenant?;
+        let voucher = match &tenant {
+            Place::Tenant(number) => Voucher::new("jwt", &name, tenants.named(*number).1),
+            Place::Claim(claim) => Voucher::new("jwt by claim", &name, claim),
+        };
+        Some(Self { name, keys, validation, user_claim, tenant, voucher })
     }
 }
 

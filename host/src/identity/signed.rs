@@ -4,6 +4,9 @@
 //! anybody: each gets a user of their own. The cookie is a JWT, signed with a secret of the host's (HS256); nothing is
 //! kept of it. The first secret signs, all of them verify: so secrets can be exchanged without anybody noticing, and
 //! taking one away ends all cookies that it has signed.
+//!
+//! A cookie can be exchanged for a newer one, but does not outlive what it was given for: it ends with the key or the
+//! issuer that vouched for its user, and after some time the credential has to be shown again.
 
 use super::{Error, Tenants, User, jwt::secret};
 use crate::config::reader::{Section, boolean, duration, secret_list_of, text};
@@ -11,7 +14,10 @@ use cookie::{Cookie, SameSite};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::HashSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 use uuid::Uuid;
 
 /// Whom a cookie is meant for: no token of anybody else's is taken for one.
@@ -23,6 +29,8 @@ pub(super) struct Cookies {
     /// The first one signs.
     secrets: Vec<Secret>,
     lifetime: Duration,
+    /// How long after the credential a cookie may be exchanged for a newer one.
+    renewable: Duration,
     same_site: SameSite,
     /// Only over TLS; if it is not said, as the request came.
     secure: Option<bool>,
@@ -47,6 +55,48 @@ struct Claims {
     tenant: String,
     iat: u64,
     exp: u64,
+    /// What the cookie was given for; nothing, if its user never had anything but cookies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    given: Option<Given>,
+}
+
+/// What a cookie was given for.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Given {
+    by: Voucher,
+    /// When the last cookie ends that is given without the credential.
+    until: u64,
+}
+
+/// What vouches for a user, as the configuration has it: a hash, from which it cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct Voucher(u64);
+
+impl Voucher {
+    /// Of a kind of credential, who is known by it, and the tenant that they belong to, or how that is told.
+    pub(super) fn new(kind: &str, who: &str, tenant: &str) -> Self {
+        Self(short_hash("carrel 2026-11-24 what vouches for a cookie", &[kind, who, tenant]))
+    }
+}
+
+fn short_hash(context: &str, parts: &[&str]) -> u64 {
+    let mut hasher = blake3::Hasher::new_derive_key(context);
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+    }
+    let mut short = [0; 8];
+    hasher.finalize_xof().fill(&mut short);
+    u64::from_be_bytes(short)
+}
+
+/// Whom a cookie is for.
+pub(super) enum Holder {
+    /// One who has just shown another credential.
+    Verified(User, Voucher),
+    /// One who has shown a cookie.
+    Known(User, Option<Given>),
+    /// One who has shown nothing.
+    Unknown,
 }
 
 /// A cookie that was issued.
@@ -60,8 +110,8 @@ pub(crate) struct Issued {
 }
 
 impl Cookies {
-    /// Whose a cookie is.
-    pub(super) fn user(&self, tenants: &Tenants, value: &str) -> Result<User, Error> {
+    /// Whose a cookie is, if those who vouch for it still do.
+    pub(super) fn holder(&self, tenants: &Tenants, vouchers: &HashSet<Voucher>, value: &str) -> Result<Holder, Error> {
         let wrong = Error::Invalid("the session cookie is none of this host's");
         let header = decode_header(value).map_err(|_| wrong)?;
         let secret = self.secrets.iter().find(|secret| header.kid.as_deref() == Some(&secret.id)).ok_or(wrong)?;
@@ -73,31 +123,42 @@ impl Cookies {
             jsonwebtoken::errors::ErrorKind::ExpiredSignature => Error::Invalid("the session cookie has expired"),
             _ => wrong,
         })?;
-        let tenant = tenants.by_name(&claims.claims.tenant).ok_or(wrong)?;
-        User::from_id(tenant, &claims.claims.sub).ok_or(wrong)
+        let Claims { sub, tenant, given, .. } = claims.claims;
+        if given.as_ref().is_some_and(|given| !vouchers.contains(&given.by)) {
+            return Err(Error::Invalid("what the session cookie was given for is not valid any more"));
+        }
+        let tenant = tenants.by_name(&tenant).ok_or(wrong)?;
+        Ok(Holder::Known(User::from_id(tenant, &sub).ok_or(wrong)?, given))
     }
 
-    /// A cookie for a user, or for a new one. `None`: only who has another credential gets one.
-    pub(super) fn issue(&self, tenants: &Tenants, user: Option<User>, name: &str, over_tls: bool) -> Option<Issued> {
-        let user = match user {
-            Some(user) => user,
-            None => {
-                let chance: u128 = rand::random();
-                User::verified(tenants.named(self.anonymous?), "anonymous", &[&Uuid::from_u128(chance).to_string()])
+    /// A cookie for somebody. `None`: only who has another credential gets one.
+    pub(super) fn issue(&self, tenants: &Tenants, holder: Holder, name: &str, over_tls: bool) -> Option<Issued> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let (user, given) = match holder {
+            Holder::Verified(user, by) => {
+                (user, Some(Given { by, until: now.saturating_add(self.renewable.max(self.lifetime).as_secs()) }))
+            }
+            Holder::Known(user, given) => (user, given),
+            Holder::Unknown => {
+                let chance = Uuid::from_u128(rand::random()).to_string();
+                (User::verified(tenants.named(self.anonymous?), "anonymous", &[&chance]), None)
             }
         };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let until = given.as_ref().map_or(u64::MAX, |given| given.until);
+        let exp = now.saturating_add(self.lifetime.as_secs()).min(until);
         let claims = Claims {
             aud: AUDIENCE.into(),
             sub: user.to_string(),
             tenant: tenants.named(user.tenant()).1.to_owned(),
             iat: now,
-            exp: now + self.lifetime.as_secs(),
+            exp,
+            given,
         };
         let secret = self.secrets.first()?;
         let header = Header { kid: Some(secret.id.clone()), ..Header::new(Algorithm::HS256) };
         let value = encode(&header, &claims, &secret.sign).ok()?;
-        Some(Issued { user, header: self.header(name, value, self.lifetime, over_tls), lifetime: self.lifetime })
+        let lifetime = Duration::from_secs(exp.saturating_sub(now));
+        Some(Issued { user, header: self.header(name, value, lifetime, over_tls), lifetime })
     }
 
     /// The header that takes a cookie away.
@@ -125,6 +186,8 @@ impl Cookies {
             value => secret_list_of(secret)(value),
         });
         let lifetime = section.read("lifetime", Duration::from_secs(12 * 60 * 60), duration(Duration::from_secs(1)));
+        let a_week = Duration::from_secs(7 * 24 * 60 * 60);
+        let renewable = section.read("renewable", a_week, duration(Duration::ZERO));
         let same_site = section.read("same_site", SameSite::Lax, |value| match text(value)?.as_str() {
             "lax" => Ok(SameSite::Lax),
             "strict" => Ok(SameSite::Strict),
@@ -148,13 +211,10 @@ impl Cookies {
             return None;
         }
         let secrets = secrets.iter().map(|secret| Secret {
-            id: blake3::derive_key("carrel 2026-11-23 id of a cookie secret", secret.as_bytes())[..8]
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
+            id: format!("{:016x}", short_hash("carrel 2026-11-23 id of a cookie secret", &[secret])),
             sign: EncodingKey::from_secret(secret.as_bytes()),
             verify: DecodingKey::from_secret(secret.as_bytes()),
         });
-        Some(Self { secrets: secrets.collect(), lifetime, same_site, secure, anonymous })
+        Some(Self { secrets: secrets.collect(), lifetime, renewable, same_site, secure, anonymous })
     }
 }

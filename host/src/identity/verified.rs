@@ -9,21 +9,37 @@ use super::{
     jwt::Issuer,
     number,
     open::latin1,
-    signed::{Cookies, Issued},
+    signed::{Cookies, Holder, Issued, Voucher},
 };
 use crate::config::reader::{Section, secret_list_of};
 use cookie::Cookie;
 use http::{HeaderMap, header};
 use serde_json::Value;
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 /// What is verified, and how.
 #[derive(Clone)]
 pub struct Verified {
     tenants: Tenants,
     issuers: Vec<Issuer>,
-    api_keys: Vec<(KeyHash, u16)>,
+    api_keys: Vec<ApiKey>,
     cookies: Option<Cookies>,
+    /// All of the above that may vouch for a cookie.
+    vouchers: HashSet<Voucher>,
+}
+
+/// A key, as it is kept.
+#[derive(Clone, Copy)]
+struct ApiKey {
+    hash: KeyHash,
+    tenant: u16,
+    voucher: Voucher,
+}
+
+impl ApiKey {
+    fn new(hash: KeyHash, (tenant, name): (u16, &str)) -> Self {
+        Self { hash, tenant, voucher: Voucher::new("key", &hash.to_string(), name) }
+    }
 }
 
 const REQUIRED: &str = "send an `Authorization: Bearer` header with a JWT or an API key, an `X-API-Key` header, or a \
@@ -31,18 +47,26 @@ const REQUIRED: &str = "send an `Authorization: Bearer` header with a JWT or an 
 
 impl Verified {
     pub(super) fn with_keys(&self, keys: impl Iterator<Item = (KeyHash, usize)>) -> Self {
-        let added = keys.filter_map(|(hash, tenant)| Some((hash, number(tenant)?)));
-        Self { api_keys: self.api_keys.iter().copied().chain(added).collect(), ..self.clone() }
+        let added: Vec<_> =
+            keys.filter_map(|(hash, tenant)| Some(ApiKey::new(hash, self.tenants.named(number(tenant)?)))).collect();
+        let mut with = self.clone();
+        with.vouchers.extend(added.iter().map(|key| key.voucher));
+        with.api_keys.extend(added);
+        with
     }
 
     pub(super) fn user(&self, headers: &HeaderMap) -> Result<User, Error> {
-        if let Some(user) = self.by_cookie(headers)? {
-            return Ok(user);
+        let holder = match self.by_cookie(headers)? {
+            Some(holder) => holder,
+            None => self.by_header(headers)?.ok_or(Error::Required(REQUIRED))?,
+        };
+        match holder {
+            Holder::Verified(user, _) | Holder::Known(user, _) => Ok(user),
+            Holder::Unknown => Err(Error::Required(REQUIRED)),
         }
-        self.by_header(headers)?.ok_or(Error::Required(REQUIRED))
     }
 
-    fn by_cookie(&self, headers: &HeaderMap) -> Result<Option<User>, Error> {
+    fn by_cookie(&self, headers: &HeaderMap) -> Result<Option<Holder>, Error> {
         let Some(cookies) = &self.cookies else { return Ok(None) };
         let mut found = None;
         for header in headers.get_all(header::COOKIE) {
@@ -55,10 +79,10 @@ impl Verified {
                 }
             }
         }
-        found.map(|value| cookies.user(&self.tenants, &value)).transpose()
+        found.map(|value| cookies.holder(&self.tenants, &self.vouchers, &value)).transpose()
     }
 
-    fn by_header(&self, headers: &HeaderMap) -> Result<Option<User>, Error> {
+    fn by_header(&self, headers: &HeaderMap) -> Result<Option<Holder>, Error> {
         let (has_issuers, has_keys) = (!self.issuers.is_empty(), !self.api_keys.is_empty());
         if (has_issuers || has_keys)
             && let Some(value) = only(headers, header::AUTHORIZATION.as_str())?
@@ -79,13 +103,13 @@ impl Verified {
         only(headers, API_KEY)?.map(|key| self.by_key(key)).transpose()
     }
 
-    fn by_key(&self, key: &str) -> Result<User, Error> {
+    fn by_key(&self, key: &str) -> Result<Holder, Error> {
         let hash = KeyHash::of(key);
         // Each is compared, in constant time, whichever it is.
-        let found =
-            self.api_keys.iter().fold(None, |found, (it, tenant)| if *it == hash { Some(*tenant) } else { found });
-        let tenant = found.ok_or(Error::Invalid("the API key is none of this host's"))?;
-        Ok(User::verified(self.tenants.named(tenant), "key", &[&hash.to_string()]))
+        let found = self.api_keys.iter().fold(None, |found, it| if it.hash == hash { Some(*it) } else { found });
+        let key = found.ok_or(Error::Invalid("the API key is none of this host's"))?;
+        let user = User::verified(self.tenants.named(key.tenant), "key", &[&hash.to_string()]);
+        Ok(Holder::Verified(user, key.voucher))
     }
 
     pub(super) fn gives_cookies(&self) -> bool {
@@ -95,14 +119,14 @@ impl Verified {
     pub(super) fn issue(&self, headers: &HeaderMap) -> Option<Result<Issued, Error>> {
         let cookies = self.cookies.as_ref()?;
         // What is said in so many words comes before what a browser sends of itself.
-        let user = match self.by_header(headers) {
+        let holder = match self.by_header(headers) {
             Ok(None) => self.by_cookie(headers),
             other => other,
         };
-        let issued = match user {
-            Ok(user) => cookies.issue(&self.tenants, user, COOKIE, over_tls(headers)).ok_or(Error::Required(REQUIRED)),
-            Err(error) => Err(error),
-        };
+        let issued = holder.and_then(|holder| {
+            let holder = holder.unwrap_or(Holder::Unknown);
+            cookies.issue(&self.tenants, holder, COOKIE, over_tls(headers)).ok_or(Error::Required(REQUIRED))
+        });
         Some(issued)
     }
 
@@ -143,12 +167,15 @@ impl Verified {
         let cookies = if has_cookies { Cookies::read(cookies, &tenants) } else { None };
         section.finish();
         let numbered = all.iter().enumerate().filter_map(|(position, tenant)| Some((number(position)?, tenant)));
-        let api_keys: Vec<_> =
-            numbered.flat_map(|(number, tenant)| tenant.api_keys.iter().map(move |hash| (*hash, number))).collect();
+        let api_keys: Vec<_> = numbered
+            .flat_map(|(number, it)| it.api_keys.iter().map(move |hash| ApiKey::new(*hash, (number, &it.name))))
+            .collect();
         if issuers.is_empty() && api_keys.is_empty() && cookies.is_none() && problems.is_empty() {
             problems.add(&path, "verifies nobody: it needs `jwt`, `api_keys` or `cookies`, or to be `open`");
         }
-        Self { tenants, issuers, api_keys, cookies }
+        let vouchers = issuers.iter().map(Issuer::voucher);
+        let vouchers = vouchers.chain(api_keys.iter().map(|key| key.voucher)).collect();
+        Self { tenants, issuers, api_keys, cookies, vouchers }
     }
 }
 

@@ -8,7 +8,7 @@
 //! It becomes live at its turn, where that many may be; a new one whose first call was refused is forgotten.
 
 use super::{Refusal, Session, Shared, Tenant, tenant::InFlight};
-use crate::{identity::User, limits::Level};
+use crate::identity::User;
 use std::{
     collections::{HashMap, hash_map::Entry},
     hash::{BuildHasher, RandomState},
@@ -124,11 +124,8 @@ impl Registry {
     ///
     /// As many calls wait or run as may, the user's or the tenant's budget is spent, or there are too many sessions.
     pub fn session(self: &Arc<Self>, user: User) -> Result<Handle, Refusal> {
-        let (tenant, limit) = (self.shared.tenant(user), self.shared.limits.calls);
-        if self.in_use() >= limit {
-            return Err(Refusal::TooManyCalls { level: Level::Host, limit });
-        }
-        let in_flight = tenant.call_begins()?;
+        let tenant = self.shared.tenant(user);
+        let in_flight = InFlight::begin(&self.in_use, self.shared.limits.calls, tenant)?;
         tenant.admit()?;
         let handle = self.enter(user, tenant, in_flight);
         if handle.is_err() {
@@ -374,7 +371,6 @@ impl Handle {
     fn new(session: Arc<Session>, registry: Arc<Registry>, in_flight: InFlight<'_>) -> Self {
         in_flight.keep();
         session.uses.handles.fetch_add(1, Ordering::Relaxed);
-        registry.in_use.fetch_add(1, Ordering::Relaxed);
         Self { session, registry }
     }
 
@@ -399,7 +395,6 @@ impl Drop for Handle {
         if new && last {
             self.registry.forget_new(self.session.user());
         }
-        self.session.tenant().call_ends();
-        self.registry.in_use.fetch_sub(1, Ordering::Release);
+        InFlight::end(&self.registry.in_use, self.session.tenant());
     }
 }

@@ -119,20 +119,6 @@ impl Tenant {
         self.budget.iter().for_each(|budget| budget.use_fuel(units));
     }
 
-    /// A call of it arrives.
-    pub(super) fn call_begins(&self) -> Result<InFlight<'_>, Refusal> {
-        let in_flight = InFlight(self);
-        let before = self.calls.fetch_add(1, Ordering::Relaxed);
-        match self.limits.tenant.calls {
-            Some(limit) if before >= limit => Err(Refusal::TooManyCalls { level: Level::Tenant, limit }),
-            _ => Ok(in_flight),
-        }
-    }
-
-    pub(super) fn call_ends(&self) {
-        self.calls.fetch_sub(1, Ordering::Relaxed);
-    }
-
     /// It gets another session.
     pub(super) fn session_begins(&self) -> Result<(), TooManySessions> {
         let most = self.limits.tenant.sessions.unwrap_or(usize::MAX);
@@ -146,18 +132,42 @@ impl Tenant {
     }
 }
 
-/// A call of a tenant that has arrived. It ends when this is dropped, or, where this is kept, with
-/// [`Tenant::call_ends`].
-pub(super) struct InFlight<'a>(&'a Tenant);
+/// A call that has arrived, and counts. It ends when this is dropped, or, where this is kept, with [`InFlight::end`].
+pub(super) struct InFlight<'a> {
+    all: &'a AtomicUsize,
+    tenant: &'a Tenant,
+}
 
-impl InFlight<'_> {
+impl<'a> InFlight<'a> {
+    /// Counts it among all calls, of which there may be so many, and among the tenant's.
+    pub(super) fn begin(all: &'a AtomicUsize, most: usize, tenant: &'a Tenant) -> Result<Self, Refusal> {
+        // In one step each, so that no two take the last place.
+        let take = |calls: &AtomicUsize, level, limit| {
+            let one_more = |calls| (calls < limit).then_some(calls + 1);
+            let taken = calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+            taken.map_err(|_| Refusal::TooManyCalls { level, limit })
+        };
+        take(all, Level::Host, most)?;
+        if let Err(refusal) = take(&tenant.calls, Level::Tenant, tenant.limits.tenant.calls.unwrap_or(usize::MAX)) {
+            all.fetch_sub(1, Ordering::Release);
+            return Err(refusal);
+        }
+        Ok(Self { all, tenant })
+    }
+
     pub(super) fn keep(self) {
         std::mem::forget(self);
+    }
+
+    pub(super) fn end(all: &AtomicUsize, tenant: &Tenant) {
+        tenant.calls.fetch_sub(1, Ordering::Relaxed);
+        // Whoever sees that none is left sees all that they have done.
+        all.fetch_sub(1, Ordering::Release);
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.call_ends();
+        Self::end(self.all, self.tenant);
     }
 }

@@ -161,3 +161,63 @@ async fn without_a_credential_there_is_a_cookie_only_where_it_is_said_and_each_i
     without.key(KEY).ask(Method::POST, "/session").await.error(404, "not_found");
     Test::hostile().start().await.user("alice").ask(Method::DELETE, "/session").await.error(404, "not_found");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_ends_with_the_key_or_the_issuer_that_it_was_given_for() {
+    let both = Test::hostile()
+        .set("identity.cookies.secrets", json!([SECRET]))
+        .set("identity.cookies.anonymous", "default")
+        .set("identity.api_keys", json!([hash(KEY), hash("another key")]))
+        .set("identity.jwt", json!({"issuer": "https://one.example", "audience": "carrel", "secret": SECRET}));
+    let server = both.start().await;
+    let token = of("https://one.example", "alice", None);
+    let cookies =
+        [session(&server.key(KEY)).await.1, session(&server.bearer(&token)).await.1, session(&server.nobody()).await.1];
+    let taken = async |server: &Server| {
+        let mut taken = Vec::new();
+        for cookie in &cookies {
+            let caller = server.nobody().with("cookie", cookie);
+            let renewed = caller.ask(Method::POST, "/session").await;
+            let called = caller.call(json!({"command": "stats"})).await;
+            assert_eq!(renewed.status, called.status, "what cannot be used cannot be exchanged either");
+            if called.status != 200 {
+                is_refused(&called, "not valid any more");
+            }
+            taken.push(called.status == 200);
+        }
+        taken
+    };
+    assert_eq!(taken(&server).await, [true; 3]);
+    let without_key = both.clone().set("identity.api_keys", json!([hash("another key")])).start().await;
+    assert_eq!(taken(&without_key).await, [false, true, true]);
+    let other_issuer = both.clone().set("identity.jwt.issuer", "https://two.example").start().await;
+    assert_eq!(taken(&other_issuer).await, [true, false, true]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_is_exchanged_for_a_newer_one_for_some_time_after_the_credential_was_shown() {
+    let test = Test::hostile()
+        .set("identity.cookies.secrets", json!([SECRET]))
+        .set("identity.cookies.anonymous", "default")
+        .set("identity.cookies.lifetime", "1h")
+        .set("identity.cookies.renewable", "3h")
+        .set("identity.api_keys", json!([hash(KEY)]));
+    let server = test.start().await;
+    let lasts = async |cookie: &str| {
+        let renewed = server.nobody().with("cookie", cookie).ask(Method::POST, "/session").await;
+        let lasts = renewed.ok()["expires_in"].as_u64().expect("seconds");
+        assert!(renewed.header("set-cookie").contains(&format!("; Max-Age={lasts}")));
+        lasts
+    };
+    let (of_key, of_nobody) = (session(&server.key(KEY)).await.1, session(&server.nobody()).await.1);
+    assert_eq!(lasts(&of_key).await, 60 * 60);
+    // As if it had been given when the credential was shown two and a half hours ago.
+    let later = forged(&of_key, SECRET, |_, claims| claims["given"]["until"] = json!(now() + 30 * 60));
+    assert!((30 * 60 - 5..=30 * 60).contains(&lasts(&later).await));
+    let (_, again) = session(&server.nobody().with("cookie", &later)).await;
+    assert!((30 * 60 - 5..=30 * 60).contains(&lasts(&again).await), "the time is kept from one to the next");
+    // Who never had another credential cannot show it.
+    assert_eq!(lasts(&of_nobody).await, 60 * 60);
+    // With the credential it begins anew.
+    assert_eq!(lasts(&session(&server.key(KEY).with("cookie", &later)).await.1).await, 60 * 60);
+}
