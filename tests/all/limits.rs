@@ -4,15 +4,18 @@ use carrel_tests::{Caller, Reply, Server, Test};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// Does `attack` as mallory while alice has state; alice's state and answers are as before, and so are mallory's own.
+/// Does `attack` as mallory while alice has state; alice's state and answers are as before, and so are mallory's own, and
+/// what the host holds.
 async fn attacked(server: &Server, attack: Value) -> Reply {
     let (alice, mallory) = (server.user("alice").at("/hostile"), server.user("mallory").at("/hostile"));
     let count = async |caller: &Caller| caller.call(json!({"do": "count"})).await.ok()["calls"].as_u64();
     let before = (count(&alice).await, count(&mallory).await);
+    let held = server.held();
     let reply = mallory.call(attack).await;
     reply.undone();
     let after = (count(&alice).await, count(&mallory).await);
     assert_eq!(after, (before.0.map(|calls| calls + 1), before.1.map(|calls| calls + 1)));
+    server.held().is_as(&held);
     reply
 }
 

@@ -1,6 +1,6 @@
 //! A call that fails changes nothing, however it fails and whatever it has done before.
 
-use carrel_tests::{Caller, Reply, Server, Test};
+use carrel_tests::{Caller, Held, Reply, Server, Test};
 use serde_json::{Value, json};
 
 /// The three functions of NAT's example, and three hostile ones with routes of their own, within tight limits.
@@ -133,21 +133,30 @@ impl User {
     }
 }
 
-/// Does something in each of the ways, all at once, each for a user who has something to lose.
-async fn in_all_ways<F>(server: &Server, what: impl Fn(User, Value, u16, &'static str) -> F)
+/// Does something in each of the ways, all at once, each for a user who has something to lose. Gives what the host held
+/// before.
+async fn in_all_ways<F>(server: &Server, what: impl Fn(User, Value, u16, &'static str) -> F) -> Held
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let mut running = Vec::new();
-    for (n, (way, status, code)) in ways().into_iter().enumerate() {
+    let mut users = Vec::new();
+    for n in 0..ways().len() {
         let name = format!("user-{n}");
         let user = User::new(server, &name);
         user.settle(&name).await;
-        running.push((way.to_string(), tokio::spawn(what(user, way, status, code))));
+        // To look at the state takes memory, too, the first time.
+        user.state().await;
+        users.push(user);
     }
+    let held = server.held();
+    let start = |(user, (way, status, code)): (User, (Value, u16, &'static str))| {
+        (way.to_string(), tokio::spawn(what(user, way, status, code)))
+    };
+    let running: Vec<_> = users.into_iter().zip(ways()).map(start).collect();
     for (way, running) in running {
         assert!(running.await.is_ok(), "{way}");
     }
+    held
 }
 
 /// The whole call fails with this code, and nothing is changed.
@@ -165,27 +174,30 @@ async fn is_undone(user: &User, input: Value, status: u16, code: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_function_that_fails_alone_is_as_before() {
     let server = test().start().await;
-    in_all_ways(&server, async |user, way, status, code| is_undone(&user, way, status, code).await).await;
+    let held = in_all_ways(&server, async |user, way, status, code| is_undone(&user, way, status, code).await).await;
+    server.held().is_as(&held);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_function_that_fails_takes_back_what_its_siblings_did_for_it() {
     let server = test().start().await;
-    in_all_ways(&server, async |user, way, status, code| {
+    let held = in_all_ways(&server, async |user, way, status, code| {
         is_undone(&user, all(changes().into_iter().chain([way])), status, code).await;
     })
     .await;
+    server.held().is_as(&held);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sibling_that_fails_and_is_passed_on_takes_back_the_whole_call() {
     let server = test().start().await;
-    in_all_ways(&server, async |user, way, status, code| {
+    let held = in_all_ways(&server, async |user, way, status, code| {
         let earlier = call("h2", json!({"do": "take", "bytes": 500_000}));
         let failing = all([call("workflow", note("lost")), way]);
         is_undone(&user, all(changes().into_iter().chain([earlier, relay("h2", failing)])), status, code).await;
     })
     .await;
+    server.held().is_as(&held);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,12 +248,13 @@ async fn what_fails_in_the_middle_is_undone_to_where_it_began() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_went_on_after_a_failure_in_the_middle_is_undone_with_the_whole() {
     let server = test().set("limits.deadline", "4s").start().await;
-    in_all_ways(&server, async |user, way, _, _| {
+    let held = in_all_ways(&server, async |user, way, _, _| {
         let middle = all([call("h2", count()), call("workflow", note("lost")), way]);
         let steps = [call("h2", count()), call("h1", middle), call("h2", count()), call("h1", count())];
         is_undone(&user, all(steps.into_iter().chain([json!({"do": "panic"})])), 500, "function_crashed").await;
     })
     .await;
+    server.held().is_as(&held);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -169,7 +169,37 @@ pub struct Server {
     app: Router,
 }
 
+/// What a host holds for the instances of all users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Bytes of its memory that count.
+    pub bytes: usize,
+    /// Linear memories of all instances.
+    pub linear_memories: usize,
+    /// Fiber stacks of all instances.
+    pub stacks: usize,
+}
+
+impl Held {
+    /// That what was held before an attack that failed is held after it, but for some bytes that instances keep anyway.
+    #[track_caller]
+    pub fn is_as(&self, before: &Self) {
+        assert_eq!((self.linear_memories, self.stacks), (before.linear_memories, before.stacks));
+        assert!(self.bytes <= before.bytes + (64 << 10), "{before:?}, and then {self:?}");
+    }
+}
+
 impl Server {
+    /// What the host holds now.
+    pub fn held(&self) -> Held {
+        let engine = self.host.engine();
+        Held {
+            bytes: self.host.registry().memory().0,
+            linear_memories: engine.memories().in_use(),
+            stacks: engine.stacks().in_use(),
+        }
+    }
+
     /// A caller, by the cookie's value.
     pub fn user(&self, name: &str) -> Caller {
         self.nobody().with("cookie", &format!("nat-session={name}"))
