@@ -124,10 +124,14 @@ impl Cookies {
             _ => wrong,
         })?;
         let Claims { sub, tenant, given, .. } = claims.claims;
-        if given.as_ref().is_some_and(|given| !vouchers.contains(&given.by)) {
+        let tenant = tenants.by_name(&tenant).ok_or(wrong)?;
+        let still_valid = match &given {
+            Some(given) => vouchers.contains(&given.by),
+            None => self.anonymous == Some(tenant),
+        };
+        if !still_valid {
             return Err(Error::Invalid("what the session cookie was given for is not valid any more"));
         }
-        let tenant = tenants.by_name(&tenant).ok_or(wrong)?;
         Ok(Holder::Known(User::from_id(tenant, &sub).ok_or(wrong)?, given))
     }
 

@@ -163,7 +163,7 @@ async fn without_a_credential_there_is_a_cookie_only_where_it_is_said_and_each_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cookie_ends_with_the_key_or_the_issuer_that_it_was_given_for() {
+async fn a_cookie_ends_with_what_it_was_given_for() {
     let both = Test::hostile()
         .set("identity.cookies.secrets", json!([SECRET]))
         .set("identity.cookies.anonymous", "default")
@@ -192,6 +192,8 @@ async fn a_cookie_ends_with_the_key_or_the_issuer_that_it_was_given_for() {
     assert_eq!(taken(&without_key).await, [false, true, true]);
     let other_issuer = both.clone().set("identity.jwt.issuer", "https://two.example").start().await;
     assert_eq!(taken(&other_issuer).await, [true, false, true]);
+    let nobody_else = both.clone().set("identity.cookies.anonymous", false).start().await;
+    assert_eq!(taken(&nobody_else).await, [true, true, false]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
