@@ -61,7 +61,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 /// user; nobody verified is anybody but those who have a credential.
 pub fn headers(data: &[u8]) {
     static VERIFIED_BY: LazyLock<Identity> = LazyLock::new(|| parsed(VERIFIED).identity);
-    let open = Identity::Open { said: true };
+    let open = Identity::open();
     let mut headers = HeaderMap::new();
     for line in data.split(|byte| *byte == b'\n') {
         let Some((which, value)) = line.split_first() else { continue };

@@ -6,6 +6,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod files;
 mod http1;
 
 use base64::{Engine, engine::general_purpose::STANDARD};

@@ -26,7 +26,7 @@ pub(super) struct Arguments {
 pub(super) fn info(arguments: Arguments) -> Result<ExitCode, Error> {
     let config = match arguments.config_file {
         Some(config_file) => {
-            let Draft { config, .. } = ConfigFile { config_file }.load()?;
+            let Draft { config, .. } = ConfigFile { config_file, overrides: Vec::new() }.load()?;
             config
         }
         None => Config::empty(),

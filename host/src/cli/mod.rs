@@ -12,7 +12,7 @@ mod validate;
 
 use crate::{
     Host,
-    config::{self, Config, Problem},
+    config::{self, Config, Problem, Surroundings},
     observe::{self, LogFormat, Pace},
 };
 use clap::{Args, Parser, Subcommand};
@@ -60,6 +60,16 @@ struct ConfigFile {
     /// The configuration, a YAML file; the folder configs/ of the project has some to start from
     #[arg(long = "config_file", visible_alias = "config-file", value_name = "FILE")]
     config_file: PathBuf,
+    /// Set a key, given with dots, in place of what the file says of it: `--override limits.deadline 5s`
+    #[arg(long = "override", num_args = 2, value_names = ["KEY", "VALUE"])]
+    overrides: Vec<String>,
+}
+
+impl ConfigFile {
+    /// The keys that are set on the command line, and what to.
+    fn overrides(&self) -> Vec<(String, String)> {
+        self.overrides.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
+    }
 }
 
 /// What went wrong, for people, and the exit code.
@@ -129,7 +139,9 @@ struct Draft {
 
 impl ConfigFile {
     fn load(&self) -> Result<Draft, Error> {
-        let (config, problems) = Config::load_with_problems(&self.config_file)?;
+        let overrides = self.overrides();
+        let surroundings = Surroundings { overrides: &overrides, ..Surroundings::default() };
+        let (config, problems) = Config::load_with_problems(&self.config_file, surroundings)?;
         Ok(Draft { config, problems })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{ConfigFile, Error, print, runtime, say, start, threads};
 use crate::{
-    config::WORKFLOW,
+    config::{WORKFLOW, without_mark},
     identity::User,
     instance::Emitter,
     session::{Answer, Failure},
@@ -69,5 +69,5 @@ fn input(given: String) -> Result<String, Error> {
     let mut input = String::new();
     let read = io::stdin().read_to_string(&mut input);
     read.map_err(|error| Error::Other(format!("the input cannot be read from stdin: {error}")))?;
-    Ok(input)
+    Ok(without_mark(&input).to_owned())
 }

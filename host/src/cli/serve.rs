@@ -5,7 +5,6 @@ use crate::{
     Host,
     config::{Admin, Config},
     http,
-    identity::Identity,
 };
 use clap::Args;
 use std::{process::ExitCode, sync::Arc};
@@ -45,7 +44,7 @@ async fn listen(host: Arc<Host>, threads: usize) -> Result<ExitCode, Error> {
         Error::Other(format!("cannot listen on {name}:{port}: {error}; {hint}"))
     })?;
     let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;
-    if matches!(host.config().identity, Identity::Open { said: false }) && !address.ip().is_loopback() {
+    if host.config().identity.must_be_said() && !address.ip().is_loopback() {
         return Err(Error::Usage(format!(
             "nobody is verified, and {address} can be reached from elsewhere: whoever sends a user's cookie would be \
              that user. Configure `identity`, listen on localhost, or say `identity: open` if that is what you want"

@@ -23,3 +23,8 @@ pub(crate) fn read(file: &Path, most: usize) -> io::Result<Vec<u8>> {
     }
     Ok(bytes)
 }
+
+/// A text without the byte order mark that some editors put before it.
+pub(crate) fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}

@@ -4,6 +4,7 @@ use super::{
     KeyPath,
     reader::{Section, boolean, count, describe, duration, list, list_of, nearest, text},
 };
+use crate::identity::Callers;
 use serde_json::Value;
 use std::{collections::HashMap, time::Duration};
 
@@ -24,6 +25,8 @@ pub struct FrontEnd {
     pub endpoints: Vec<Endpoint>,
     /// Which web pages of other origins may read the answers.
     pub cors: Cors,
+    /// Who callers are.
+    pub callers: Callers,
 }
 
 /// A route to a function. `{path}/stream` and `{path}/full` are routes as well, with the same method.
@@ -101,6 +104,8 @@ impl FrontEnd {
             "fastapi" => Ok(()),
             _ => Err(format!("must be `fastapi`, the only front end there is, and is {}", describe(value))),
         });
+        let legacy = !section.read("disable_legacy_routes", false, boolean);
+        let mut endpoints = Vec::new();
         let front_end = Self {
             host: section.read("host", "localhost".into(), text),
             port: section.read("port", 8000, count(0, 65535)) as u16,
@@ -109,10 +114,13 @@ impl FrontEnd {
                 0 => None,
                 workers => Some(workers as usize),
             },
-            workflow: read_workflow(section.section("workflow"), ignored),
-            endpoints: read_endpoints(&mut section, ignored),
+            workflow: read_workflow(section.section("workflow"), legacy, ignored, &mut endpoints),
+            endpoints: Vec::new(),
             cors: Cors::read(section.section("cors")),
+            callers: Callers::read(&mut section),
         };
+        read_endpoints(&mut section, legacy, ignored, &mut endpoints);
+        let front_end = Self { endpoints, ..front_end };
         ignored.extend(NAT_ONLY.into_iter().filter_map(|key| section.ignore(key)));
         let problems = section.problems();
         section.finish();
@@ -125,6 +133,10 @@ impl FrontEnd {
         let mut taken: HashMap<String, String> = HashMap::new();
         for path in OWN_ROUTES {
             taken.insert(path.into(), "Carrel itself".into());
+        }
+        // The workflow may be where NAT always has it; nothing else may.
+        if self.workflow.path != V1_WORKFLOW {
+            taken.extend(FORMS.map(|form| (format!("{V1_WORKFLOW}{form}"), "Carrel itself".into())));
         }
         // One that has no path, or none that can be read, is told as such.
         let endpoints = [&self.workflow].into_iter().chain(&self.endpoints).filter(|it| !it.path.is_empty());
@@ -144,11 +156,11 @@ impl FrontEnd {
 /// What follows a path of a function: its answer, and two forms of it as a stream.
 pub(crate) const FORMS: [&str; 3] = ["", "/stream", "/full"];
 
-/// Routes that are there whatever the configuration says.
-const OWN_ROUTES: [&str; 9] = [
-    "/v1/workflow",
-    "/v1/workflow/stream",
-    "/v1/workflow/full",
+/// Where the workflow is whatever the configuration says, as with NAT.
+pub(crate) const V1_WORKFLOW: &str = "/v1/workflow";
+
+/// Routes of the host's own.
+const OWN_ROUTES: [&str; 6] = [
     "/health",
     "/monitor/users",
     "/metrics",
@@ -158,8 +170,9 @@ const OWN_ROUTES: [&str; 9] = [
 ];
 
 /// NAT's keys for its process model, its job queue and its evaluation, which Carrel does not have.
-const NAT_ONLY: [&str; 15] = [
+const NAT_ONLY: [&str; 16] = [
     "reload",
+    "enable_interactive_extensions",
     "scheduler_address",
     "db_url",
     "max_running_async_jobs",
@@ -177,36 +190,46 @@ const NAT_ONLY: [&str; 15] = [
 ];
 
 /// NAT's paths for protocols that Carrel does not speak.
-const NAT_PATHS: [&str; 3] = ["websocket_path", "openai_api_path", "openai_api_v1_path"];
+const NAT_PATHS: [&str; 4] = ["websocket_path", "openai_api_path", "openai_api_v1_path", "legacy_openai_api_path"];
 
-fn read_workflow(mut section: Section<'_>, ignored: &mut Vec<String>) -> Endpoint {
+/// `legacy`: routes that NAT keeps for older callers are there.
+fn read_workflow(
+    mut section: Section<'_>,
+    legacy: bool,
+    ignored: &mut Vec<String>,
+    endpoints: &mut Vec<Endpoint>,
+) -> Endpoint {
+    // NAT's default is a legacy path, beside the one that is always there.
+    let default = if legacy { "/generate" } else { V1_WORKFLOW };
     let endpoint = Endpoint {
         key: section.path().clone(),
-        path: section.read("path", "/generate".into(), path),
+        path: section.read("path", default.into(), path),
         method: section.read("method", Method::Post, Method::read),
         description: section.read("description", "Runs the workflow.".into(), text),
         function: super::WORKFLOW.into(),
     };
+    endpoints.extend(read_legacy(&mut section, &endpoint, legacy));
     ignored.extend(NAT_PATHS.into_iter().filter_map(|key| section.ignore(key)));
     section.finish();
     endpoint
 }
 
-fn read_endpoints(parent: &mut Section<'_>, ignored: &mut Vec<String>) -> Vec<Endpoint> {
+fn read_endpoints(parent: &mut Section<'_>, legacy: bool, ignored: &mut Vec<String>, endpoints: &mut Vec<Endpoint>) {
     let key = parent.path().with("endpoints");
     let items = match parent.take("endpoints") {
-        None => return Vec::new(),
+        None => return,
         Some(Value::Array(items)) => items,
         Some(other) => {
-            parent.problems().add(&key, format!("must be a list, and is {}", describe(&other)));
-            return Vec::new();
+            return parent.problems().add(&key, format!("must be a list, and is {}", describe(&other)));
         }
     };
-    let mut endpoints = Vec::new();
     for (index, item) in items.into_iter().enumerate() {
         let mut section = Section::new(key.with(index.to_string()), item, parent.problems());
         section.require("function_name");
-        section.require("path");
+        let has_legacy = legacy && section.has("legacy_path");
+        if !has_legacy {
+            section.require("path");
+        }
         let endpoint = Endpoint {
             key: section.path().clone(),
             path: section.read("path", String::new(), path),
@@ -214,11 +237,21 @@ fn read_endpoints(parent: &mut Section<'_>, ignored: &mut Vec<String>) -> Vec<En
             description: section.read("description", String::new(), text),
             function: section.read("function_name", String::new(), text),
         };
+        let older = read_legacy(&mut section, &endpoint, legacy);
         ignored.extend(NAT_PATHS.into_iter().filter_map(|key| section.ignore(key)));
         section.finish();
-        endpoints.push(endpoint);
+        // One that only older callers use has no other path.
+        endpoints.extend(Some(endpoint).filter(|it| !has_legacy || !it.path.is_empty()));
+        endpoints.extend(older);
     }
-    endpoints
+}
+
+/// The same function at the path that NAT keeps for older callers.
+fn read_legacy(section: &mut Section<'_>, endpoint: &Endpoint, legacy: bool) -> Option<Endpoint> {
+    let path = section.read("legacy_path", None, |value| path(value).map(Some))?;
+    let key = section.path().with("legacy_path");
+    let another = legacy && path != endpoint.path && !(path == V1_WORKFLOW && endpoint.function == super::WORKFLOW);
+    another.then(|| Endpoint { path, key, ..endpoint.clone() })
 }
 
 /// A path of plain segments: what a router could read as a pattern is refused.

@@ -9,20 +9,26 @@
 //!
 //! * [`Config`] and [`General`], here; [`FrontEnd`]; [`Admin`]; [`Limits`], [`Policy`], [`Identity`],
 //!   [`TenantConfig`] and [`Grants`] read their own sections.
-//! * `reader`: sections, key by key. `yaml`: the parser. `file`: files that it names. [`Problem`], [`Error`]: what is wrong, and where.
+//! * `load`: the files, put together to one `document`. `yaml`: the parser, with `scalar`: what a plain text means.
+//!   `variables`: environment variables in the text. `file`: files that a configuration names.
+//! * `reader`: sections, key by key. [`Problem`], [`Error`]: what is wrong, and where.
 
 mod admin;
+mod document;
 mod file;
 mod front_end;
+mod load;
 mod problem;
 pub(crate) mod reader;
+mod scalar;
 mod variables;
 mod yaml;
 
 pub use admin::Admin;
-pub(crate) use file::read as read_file;
-pub(crate) use front_end::FORMS;
+pub(crate) use file::{read as read_file, without_mark};
+pub(crate) use front_end::{FORMS, V1_WORKFLOW};
 pub use front_end::{Cors, Endpoint, FrontEnd, Method};
+pub use load::Surroundings;
 pub use problem::{Error, KeyPath, Problem};
 
 use crate::{
@@ -31,6 +37,7 @@ use crate::{
     limits::Limits,
     session::Policy,
 };
+use document::Node;
 use reader::{Problems, Section, boolean, duration, text};
 use serde_json::{Map, Value};
 use std::{
@@ -69,22 +76,29 @@ pub struct Config {
     pub ignored: Vec<String>,
 }
 
-/// A file and its text, so that a problem found later can be told with its line.
+/// The files of a configuration as one document, so that a problem found later can be told with its place.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// Where the file is.
+    /// The file that was asked for.
     pub file: PathBuf,
-    text: String,
+    document: Arc<Node>,
 }
 
 impl Source {
-    /// The problems as an error, each with its line.
+    /// The problems as an error, each with its file and line.
     pub fn error(&self, mut problems: Vec<Problem>) -> Error {
-        for problem in &mut problems {
-            problem.line = problem.line.or_else(|| yaml::line_of(&self.text, &problem.path));
+        for problem in problems.iter_mut().filter(|problem| problem.line.is_none() && problem.file.is_none()) {
+            let mark = self.document.place(&problem.path);
+            problem.line = mark.line;
+            problem.file = Some(mark.file.clone()).filter(|file| **file != *self.file);
         }
-        problems.sort_by_key(|problem| problem.line.unwrap_or(0));
+        problems.sort_by(|a, b| (&a.file, a.line.unwrap_or(0)).cmp(&(&b.file, b.line.unwrap_or(0))));
         Error { file: self.file.clone().into(), problems }
+    }
+
+    /// The text of a plain scalar that is read as a boolean, such as `on`.
+    pub(crate) fn word(&self, path: &KeyPath) -> Option<&str> {
+        self.document.word(path)
     }
 }
 
@@ -145,7 +159,7 @@ impl Config {
     ///
     /// The file cannot be read, or has [`Problem`]s: all of them.
     pub fn load(file: &Path) -> Result<Self, Error> {
-        strict(Self::load_with_problems(file)?)
+        strict(Self::load_with_problems(file, Surroundings::default())?)
     }
 
     /// Checks a text as if it were the file's.
@@ -154,13 +168,13 @@ impl Config {
     ///
     /// All [`Problem`]s.
     pub fn parse(file: &Path, text: &str) -> Result<Self, Error> {
-        strict(Self::parse_with_problems(file, text)?)
+        strict(Self::of(file, load::parse(file, text)?))
     }
 
     /// No functions, and every key its default.
     pub(crate) fn empty() -> Self {
-        let source = Source { file: "the defaults".into(), text: String::new() };
-        Self::read(source, Value::Null, &Problems::default())
+        let file = Path::new("the defaults");
+        Self::of(file, Node::empty(file.into())).0
     }
 
     /// As [`load`](Self::load), for who wants to look for more problems before telling those that there are. A key
@@ -169,64 +183,34 @@ impl Config {
     /// # Errors
     ///
     /// The file cannot be read, or is not YAML.
-    pub fn load_with_problems(file: &Path) -> Result<(Self, Vec<Problem>), Error> {
-        let read = std::fs::read_to_string(file).map_err(|error| {
-            let hint = match error.kind() {
-                std::io::ErrorKind::NotFound => {
-                    "give the path of a configuration with --config_file; the folder configs/ of the project has some \
-                     to start from"
-                }
-                _ => "the file must be readable, and UTF-8 text",
-            };
-            let problem = Problem::new(KeyPath::root(), format!("cannot be read: {error}")).hint(hint);
-            Error { file: file.into(), problems: vec![problem] }
-        })?;
-        Self::parse_with_problems(file, &read)
+    pub fn load_with_problems(file: &Path, surroundings: Surroundings<'_>) -> Result<(Self, Vec<Problem>), Error> {
+        Ok(Self::of(file, load::load(file, surroundings)?))
     }
 
-    fn parse_with_problems(file: &Path, text: &str) -> Result<(Self, Vec<Problem>), Error> {
-        let problems = Problems::default();
-        let text = variables::substitute(text, |name| std::env::var(name).ok(), &problems);
-        let source = Source { file: file.to_owned(), text };
-        if !problems.is_empty() {
-            // What is missing in the text would only make more problems.
-            return Err(source.error(problems.into_vec()));
-        }
-        match yaml::parse(&source.text) {
-            Ok(value) => {
-                let config = Self::read(source, value, &problems);
-                Ok((config, problems.into_vec()))
-            }
-            Err(error) => {
-                let mut problem = Problem::new(KeyPath::root(), format!("is not YAML: {}", error.message));
-                problem.line = error.line;
-                if !error.message.contains("duplicate") {
-                    problem = problem.hint("indentation is by spaces, and a text with `: ` or `#` in it needs quotes");
-                }
-                problems.push(problem);
-                Err(source.error(problems.into_vec()))
-            }
-        }
+    fn of(file: &Path, document: Node) -> (Self, Vec<Problem>) {
+        let source = Source { file: file.to_owned(), document: document.into() };
+        let problems = Problems::of(source.document.clone());
+        let value = source.document.value();
+        (Self::read(source, value, &problems), problems.into_vec())
     }
 
     fn read(source: Source, value: Value, problems: &Problems) -> Self {
         let mut top = Section::new(KeyPath::root(), value, problems);
         let mut ignored = Vec::new();
         let general = General::read(top.section("general"), &mut ignored);
-        let folder = source.file.parent().unwrap_or(Path::new(""));
-        let guests = read_guests(&mut top, folder);
+        let guests = read_guests(&mut top);
         let guest_cache = top.read("guest_cache", GuestCache::Default, |value| match value {
             Value::Bool(false) => Ok(GuestCache::Off),
             Value::String(it) if it == "off" => Ok(GuestCache::Off),
-            Value::String(it) => Ok(GuestCache::Folder(folder.join(it))),
+            Value::String(it) => Ok(GuestCache::Folder(problems.beside(&KeyPath::parse("guest_cache"), it))),
             other => Err(format!("must be a folder or `off`, and is {}", reader::describe(other))),
         });
         let limits = Limits::read(top.section("limits"));
         let sessions = Policy::read(top.section("sessions"));
         let mut tenants = TenantConfig::read_all(&mut top, &limits);
-        let identity = Identity::read(&mut top, &mut tenants, folder);
+        let identity = Identity::read(&mut top, &mut tenants, &general.front_end.callers);
         let admin = Admin::read(&mut top);
-        let functions = read_functions(&mut top, folder);
+        let functions = read_functions(&mut top);
         for key in NAT_ONLY {
             ignored.extend(top.ignore(key));
         }
@@ -285,7 +269,7 @@ impl General {
     }
 }
 
-fn read_guests(top: &mut Section<'_>, folder: &Path) -> Vec<GuestPath> {
+fn read_guests(top: &mut Section<'_>) -> Vec<GuestPath> {
     let key = KeyPath::root().with("guests");
     let paths = match top.take("guests") {
         None => Vec::new(),
@@ -296,14 +280,14 @@ fn read_guests(top: &mut Section<'_>, folder: &Path) -> Vec<GuestPath> {
     for (index, path) in paths.iter().enumerate() {
         let key = key.with(index.to_string());
         match text(path) {
-            Ok(path) => guests.push(GuestPath { key, path: folder.join(path) }),
+            Ok(path) => guests.push(GuestPath { path: top.problems().beside(&key, &path), key }),
             Err(message) => top.problems().add(&key, format!("the path of a guest {message}")),
         }
     }
     guests
 }
 
-fn read_functions(top: &mut Section<'_>, folder: &Path) -> Vec<FunctionConfig> {
+fn read_functions(top: &mut Section<'_>) -> Vec<FunctionConfig> {
     let problems = top.problems();
     let mut functions = Vec::new();
     let mut section = top.section("functions");
@@ -312,10 +296,10 @@ fn read_functions(top: &mut Section<'_>, folder: &Path) -> Vec<FunctionConfig> {
         let key = path.with(&name);
         if name == WORKFLOW {
             problems.add(&key, "this name is taken by the workflow itself: give the function another one");
-        } else if name.is_empty() || name.len() > 64 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        } else if !(1..=64).contains(&name.chars().count()) || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
             problems.add(&key, "a function's name has 1 to 64 characters, none of them a space");
         } else {
-            functions.push(read_function(Section::new(key, value, problems), name, folder));
+            functions.push(read_function(Section::new(key, value, problems), name));
         }
     }
     match top.take(WORKFLOW) {
@@ -325,21 +309,21 @@ fn read_functions(top: &mut Section<'_>, folder: &Path) -> Vec<FunctionConfig> {
         ),
         Some(value) => {
             let section = Section::new(KeyPath::root().with(WORKFLOW), value, problems);
-            functions.push(read_function(section, WORKFLOW.into(), folder));
+            functions.push(read_function(section, WORKFLOW.into()));
         }
     }
     functions
 }
 
 /// A function without a `_type` is told here, and has an empty one, so that nobody says it is not there at all.
-fn read_function(mut section: Section<'_>, name: String, folder: &Path) -> FunctionConfig {
+fn read_function(mut section: Section<'_>, name: String) -> FunctionConfig {
     let key = section.path().clone();
     if !section.has("_type") {
         let problem = Problem::new(key.clone(), "has no `_type`, which names the guest");
         section.problems().push(problem.hint("`carrel info` lists the guests that come with Carrel"));
     }
     let guest = section.read("_type", String::new(), text);
-    let grants = Arc::new(Grants::read(section.section("allow"), folder));
+    let grants = Arc::new(Grants::read(section.section("allow")));
     FunctionConfig { key, name, guest, grants, config: section.rest() }
 }
 

@@ -1,6 +1,6 @@
 //! What is wrong with a configuration: where, what, and what helps.
 
-use std::{fmt, path::Path};
+use std::{fmt, path::Path, sync::Arc};
 
 /// Where in the file: the keys from the top, such as `general.front_end.port`. An item of a list is its number.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -45,6 +45,8 @@ impl fmt::Display for KeyPath {
 pub struct Problem {
     /// The key.
     pub path: KeyPath,
+    /// The file, where it is another one than that of the whole configuration.
+    pub file: Option<Arc<Path>>,
     /// Its line in the file, counted from 1, once it is known.
     pub line: Option<usize>,
     /// What is wrong with it.
@@ -56,7 +58,7 @@ pub struct Problem {
 impl Problem {
     /// A problem with a key.
     pub fn new(path: KeyPath, message: impl Into<String>) -> Self {
-        Self { path, line: None, message: message.into(), hint: None }
+        Self { path, file: None, line: None, message: message.into(), hint: None }
     }
 
     /// With what helps.
@@ -84,7 +86,7 @@ impl fmt::Display for Error {
             if index > 0 {
                 writeln!(f)?;
             }
-            write!(f, "{}", self.file.display())?;
+            write!(f, "{}", problem.file.as_deref().unwrap_or(&self.file).display())?;
             if let Some(line) = problem.line {
                 write!(f, ":{line}")?;
             }

@@ -4,30 +4,50 @@
 //! who starts a host sees every mistake at once, each with its line, and for a key that nobody asked for the nearest
 //! one that somebody did.
 
-use super::{KeyPath, Problem};
+use super::{KeyPath, Problem, document::Node};
 use bytesize::ByteSize;
 use serde_json::{Map, Value};
-use std::{cell::RefCell, time::Duration};
+use speedate::{Duration as Span, MicrosecondsPrecisionOverflowBehavior, TimeConfigBuilder};
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-/// What is wrong, so far.
+/// The problems found so far, and the document in which they are.
 #[derive(Debug, Default)]
-pub(crate) struct Problems(RefCell<Vec<Problem>>);
+pub(crate) struct Problems {
+    found: RefCell<Vec<Problem>>,
+    document: Option<Arc<Node>>,
+}
 
 impl Problems {
+    /// None so far, of a document.
+    pub(super) fn of(document: Arc<Node>) -> Self {
+        Self { found: RefCell::default(), document: Some(document) }
+    }
+
+    /// A path that stands at a key: relative to the folder of the file that has the key.
+    pub(crate) fn beside(&self, key: &KeyPath, path: &str) -> PathBuf {
+        let file = self.document.as_ref().map(|document| &document.place(key).file);
+        file.and_then(|file| file.parent()).unwrap_or(Path::new("")).join(path)
+    }
+
     pub(crate) fn add(&self, path: &KeyPath, message: impl Into<String>) {
-        self.0.borrow_mut().push(Problem::new(path.clone(), message));
+        self.found.borrow_mut().push(Problem::new(path.clone(), message));
     }
 
     pub(crate) fn push(&self, problem: Problem) {
-        self.0.borrow_mut().push(problem);
+        self.found.borrow_mut().push(problem);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.found.borrow().is_empty()
     }
 
     pub(crate) fn into_vec(self) -> Vec<Problem> {
-        self.0.into_inner()
+        self.found.into_inner()
     }
 }
 
@@ -129,10 +149,16 @@ pub(crate) fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> 
     (likeness > 0.8).then_some(name)
 }
 
-/// Names as people list them.
+/// Names as people list them: the first ones, if there are many.
 pub(crate) fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
-    if names.is_empty() { "none".into() } else { names.join(", ") }
+    const SHOWN: usize = 50;
+    let names: Vec<_> = names.collect();
+    if names.is_empty() {
+        return "none".into();
+    }
+    let shown: Vec<_> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    let more = names.len() - shown.len();
+    if more == 0 { shown.join(", ") } else { format!("{}, and {more} more", shown.join(", ")) }
 }
 
 /// What a value is, as an operator wrote it.
@@ -155,9 +181,67 @@ pub(crate) fn text(value: &Value) -> Result<String, String> {
     }
 }
 
-/// `true` or `false`.
+/// `true` or `false`, in any form that pydantic takes, and with it NAT.
 pub(crate) fn boolean(value: &Value) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| format!("must be `true` or `false`, and is {}", describe(value)))
+    as_boolean(value).ok_or_else(|| format!("must be `true` or `false`, and is {}", describe(value)))
+}
+
+/// A boolean, a word for one, or 0 or 1.
+pub(crate) fn as_boolean(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(it) => Some(*it),
+        Value::String(it) => match it.to_ascii_lowercase().as_str() {
+            "true" | "t" | "yes" | "y" | "on" | "1" => Some(true),
+            "false" | "f" | "no" | "n" | "off" | "0" => Some(false),
+            _ => None,
+        },
+        Value::Number(it) => match it.as_f64() {
+            Some(1.0) => Some(true),
+            Some(0.0) => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// A whole number: as such, with a fraction of nothing, or as text, in any form that pydantic takes.
+pub(crate) fn as_integer(value: &Value) -> Option<i64> {
+    match value {
+        Value::Number(it) => it.as_i64().or_else(|| whole(it.as_f64()?)),
+        Value::String(it) => {
+            let digits = digits(it)?;
+            let (whole, fraction) = digits.split_once('.').unwrap_or((&digits, "0"));
+            let nothing = !fraction.is_empty() && fraction.bytes().all(|digit| digit == b'0');
+            // Other signs and forms are read elsewhere, or not at all.
+            whole.parse().ok().filter(|_| nothing)
+        }
+        _ => None,
+    }
+}
+
+/// A number, or one in quotes.
+pub(crate) fn as_number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(it) => it.as_f64(),
+        Value::String(it) => digits(it)?.parse::<f64>().ok().filter(|it| it.is_finite()),
+        _ => None,
+    }
+}
+
+/// A number's text without the spaces around it, and single `_` between its digits.
+fn digits(text: &str) -> Option<String> {
+    let text = text.trim();
+    let bytes = text.as_bytes();
+    let digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    let between = |at: usize| at > 0 && digit(at - 1) && digit(at + 1);
+    let right = text.bytes().enumerate().all(|(at, byte)| byte != b'_' || between(at));
+    right.then(|| text.replace('_', ""))
+}
+
+/// A number that has no fraction, as far as it is exact.
+fn whole(number: f64) -> Option<i64> {
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    (number.fract() == 0.0 && number.abs() <= EXACT).then_some(number as i64)
 }
 
 /// A list, each item read by `read`.
@@ -182,8 +266,8 @@ pub(crate) fn secret_list_of<T>(
 pub(crate) fn count(least: u64, most: u64) -> impl Fn(&Value) -> Result<u64, String> {
     move |value| {
         let number = match value {
-            Value::Number(it) => it.as_u64(),
-            Value::String(it) => short_number(it),
+            Value::Number(it) => it.as_u64().or_else(|| u64::try_from(as_integer(value)?).ok()),
+            Value::String(it) => as_integer(value).and_then(|it| it.try_into().ok()).or_else(|| short_number(it)),
             _ => None,
         };
         let number = number.ok_or_else(|| {
@@ -193,29 +277,32 @@ pub(crate) fn count(least: u64, most: u64) -> impl Fn(&Value) -> Result<u64, Str
     }
 }
 
-/// `20k`, `1.5M`, `2G`, `1_000`: thousands, millions, thousands of millions.
+/// `20k`, `1.5M`, `2G`: thousands, millions, thousands of millions. What they make must be whole.
 fn short_number(text: &str) -> Option<u64> {
-    let text = text.trim().replace('_', "");
+    let text = digits(text)?;
     let (digits, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
-    let unit: u64 = match unit {
-        "" => 1,
-        "k" | "K" => 1_000,
-        "M" => 1_000_000,
-        "G" => 1_000_000_000,
+    let places: usize = match unit {
+        "" => 0,
+        "k" | "K" => 3,
+        "M" => 6,
+        "G" => 9,
         _ => return None,
     };
-    let digits = digits.trim();
-    match digits.parse::<u64>() {
-        Ok(number) => number.checked_mul(unit),
-        Err(_) => digits.parse::<f64>().ok().filter(|it| *it >= 0.0 && *it < 1e9).map(|it| (it * unit as f64) as u64),
+    let (whole, fraction) = digits.trim().split_once('.').unwrap_or((digits.trim(), ""));
+    let fraction = fraction.trim_end_matches('0');
+    if fraction.len() > places || digits.trim().ends_with('.') {
+        return None;
     }
+    let all = |text: &str| text.bytes().all(|digit| digit.is_ascii_digit());
+    let some = !whole.is_empty() && all(whole) && all(fraction);
+    some.then(|| format!("{whole}{fraction:0<places$}").parse().ok()).flatten()
 }
 
 /// A size in bytes: a number, or text with a unit.
 pub(crate) fn size(least: u64, most: u64) -> impl Fn(&Value) -> Result<usize, String> {
     move |value| {
         let bytes = match value {
-            Value::Number(it) => it.as_u64(),
+            Value::Number(it) => it.as_u64().or_else(|| u64::try_from(as_integer(value)?).ok()),
             Value::String(it) => it.parse::<ByteSize>().ok().map(|it| it.as_u64()),
             _ => None,
         };
@@ -232,7 +319,7 @@ pub(crate) fn duration(least: Duration) -> impl Fn(&Value) -> Result<Duration, S
     move |value| {
         let time = match value {
             Value::Number(it) => it.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
-            Value::String(it) => humantime::parse_duration(it).ok().or_else(|| clock_time(it)),
+            Value::String(it) => time(it)?,
             _ => None,
         };
         let time = time.ok_or_else(|| {
@@ -250,10 +337,30 @@ pub(crate) fn duration(least: Duration) -> impl Fn(&Value) -> Result<Duration, S
     }
 }
 
-/// `[[hours:]minutes:]seconds`, which NAT takes as well.
-fn clock_time(text: &str) -> Option<Duration> {
-    let seconds = text.split(':').try_fold(0u64, |sum, part| sum.checked_mul(60)?.checked_add(part.parse().ok()?))?;
-    text.contains(':').then(|| Duration::from_secs(seconds))
+/// A time as text. `None`: it is none.
+///
+/// First as NAT reads it, by the library that pydantic has for it: `01:30` is an hour and a half, `PT30M` half an hour,
+/// `3 days, 01:30:00`. Then in units; and last a number of seconds, in quotes.
+fn time(text: &str) -> Result<Option<Duration>, String> {
+    // Like pydantic, without what is finer than a microsecond.
+    let finest = MicrosecondsPrecisionOverflowBehavior::Truncate;
+    let config = TimeConfigBuilder::new().microseconds_precision_overflow_behavior(finest).build();
+    if let Ok(span) = Span::parse_bytes_with_config(text.as_bytes(), &config) {
+        if !span.positive && span.signed_total_seconds() < 0 {
+            return Err(format!("must be a time, and is one before now: the text {text:?}"));
+        }
+        let seconds = u64::from(span.day) * 24 * 60 * 60 + u64::from(span.second);
+        return Ok(Some(Duration::new(seconds, span.microsecond * 1000)));
+    }
+    if let Ok(time) = humantime::parse_duration(text) {
+        return Ok(Some(time));
+    }
+    if text.contains(':') {
+        let forms = "\"01:30\" is hours and minutes, \"00:01:30\" hours, minutes and seconds, with two digits each";
+        return Err(format!("must be a time, and is the text {text:?}: {forms}"));
+    }
+    let seconds = as_number(&Value::from(text));
+    Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
 }
 
 fn in_range(number: u64, least: u64, most: u64, show: impl Fn(u64) -> String) -> Result<u64, String> {
@@ -277,7 +384,39 @@ mod tests {
         assert_eq!(read(&json!(1800)), Ok(Duration::from_secs(1800)));
         assert_eq!(read(&json!(0.5)), Ok(Duration::from_millis(500)));
         assert_eq!(read(&json!("30m")), Ok(Duration::from_secs(1800)));
-        assert_eq!(read(&json!("00:30:00")), Ok(Duration::from_secs(1800)));
+        for (text, seconds) in [
+            // Each as pydantic 2.14 reads it.
+            ("00:30:00", 1800.0),
+            ("01:30", 5400.0),
+            ("1:30:00", 5400.0),
+            ("100:00", 360_000.0),
+            ("01:30:00.5", 5400.5),
+            ("10:00:00.1234567", 36_000.123_456),
+            ("+01:30", 5400.0),
+            ("3 days, 01:30", 264_600.0),
+            ("1 day 2:03:04", 93_784.0),
+            ("1d,01:00", 90_000.0),
+            ("30d", 2_592_000.0),
+            ("PT30M", 1800.0),
+            ("PT1H30M", 5400.0),
+            ("P1DT2H", 93_600.0),
+            ("P2W3D", 1_468_800.0),
+            ("P1Y", 31_536_000.0),
+            ("P1M", 2_592_000.0),
+            ("P0.5D", 43_200.0),
+            ("PT1,5S", 1.5),
+            // These only here.
+            ("1h 30m", 5400.0),
+            ("500ms", 0.5),
+            ("1800", 1800.0),
+            ("0.5", 0.5),
+        ] {
+            assert_eq!(read(&json!(text)), Ok(Duration::from_secs_f64(seconds)), "{text}");
+        }
+        for wrong in ["1:30", "01:60", "1:2:3", "-01:30", "-PT30M", "pt30m", "PT", "PT30", "01:30Z", "12:34:56.", "inf"] {
+            assert!(read(&json!(wrong)).is_err(), "{wrong}");
+        }
+        assert!(read(&json!("1:30")).is_err_and(|why| why.contains("\"01:30\" is hours and minutes")));
         for wrong in [json!("soon"), json!(-1), json!(0), json!([1]), json!("10 parsecs"), json!(1e300)] {
             assert!(read(&wrong).is_err(), "{wrong}");
         }
@@ -289,10 +428,64 @@ mod tests {
         assert_eq!(size(1, u64::MAX)(&json!(65536)), Ok(65536));
         assert!(size(65536, u64::MAX)(&json!("1 KiB")).is_err_and(|why| why.contains("at least 64.0 KiB")));
         assert_eq!(count(1, u64::MAX)(&json!("1.5M")), Ok(1_500_000));
-        assert_eq!(count(1, u64::MAX)(&json!("1_000")), Ok(1000));
+        for (right, number) in [
+            (json!("1_000"), 1000),
+            (json!("50"), 50),
+            (json!(" 50 "), 50),
+            (json!("50.0"), 50),
+            (json!(50.0), 50),
+            (json!("010"), 10),
+            (json!("+5"), 5),
+            (json!("1.25k"), 1250),
+            (json!("0.5G"), 500_000_000),
+            (json!("1.50k"), 1500),
+        ] {
+            assert_eq!(count(1, u64::MAX)(&right), Ok(number), "{right}");
+        }
+        for wrong in [
+            json!(1.7),
+            json!("1.7"),
+            json!("1.2345k"),
+            json!("0x10"),
+            json!("1e3"),
+            json!("1__0"),
+            json!("_1"),
+            json!("5."),
+            json!(-1),
+            json!("-1"),
+            json!(true),
+            json!(1e300),
+            json!("k"),
+            json!(".5k"),
+            json!("99999999999G"),
+        ] {
+            assert!(count(1, u64::MAX)(&wrong).is_err(), "{wrong}");
+        }
         assert!(
             count(1, 9)(&json!(0)).is_err() && count(1, 9)(&json!(10)).is_err() && count(1, 9)(&json!("x")).is_err()
         );
+    }
+
+    #[test]
+    fn booleans_are_words_too() {
+        for (right, it) in [
+            (json!(true), true),
+            (json!("true"), true),
+            (json!("YES"), true),
+            (json!("y"), true),
+            (json!("On"), true),
+            (json!("1"), true),
+            (json!(1), true),
+            (json!("off"), false),
+            (json!("n"), false),
+            (json!("F"), false),
+            (json!(0.0), false),
+        ] {
+            assert_eq!(boolean(&right), Ok(it), "{right}");
+        }
+        for wrong in [json!(" true"), json!("2"), json!(2), json!(""), json!("1.0"), json!([true])] {
+            assert!(boolean(&wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,45 +1,324 @@
-//! `${NAME}` and `${NAME:-default}`: environment variables in a configuration's text, as in NAT.
+//! `${NAME}` and its other forms: environment variables in a configuration's text, as in NAT.
+//!
+//! The forms are those of the library that NAT uses, `expandvars` (<https://pypi.org/project/expandvars/>), which are the
+//! shell's: `${A}`, `${A:-x}` and `${A-x}`, `${A:=x}`, `${A:+x}`, `${A:?x}`, `${A:1:2}`, `${#A}`, `${!A}`, `${$}`, one in
+//! another, and `$A` within them. Two things are stricter: a variable that is not set and has no default is an error, not
+//! nothing; and in a comment there are no variables.
+//!
+//! Variables are put into the text before it is read, as a value may be a number or a list. What is a comment is known
+//! only when it is read. So it is read with a name of its own in the place of each variable: one whose name is in no
+//! scalar stands in a comment.
 
-use super::{KeyPath, Problem, reader::Problems};
+use super::{KeyPath, Problem, reader::Problems, yaml};
+use std::{collections::HashMap, ops::Range};
 
-/// Puts the variables' values into the text. One that is not set and has no default is a problem, told with its line.
-/// A value with a line break in it would move the lines below, so it is one as well.
-pub(super) fn substitute(text: &str, get: impl Fn(&str) -> Option<String>, problems: &Problems) -> String {
+/// A variable in the text.
+struct Reference {
+    /// From the backslashes before `$` to behind `}`.
+    span: Range<usize>,
+    backslashes: usize,
+    /// What is between the braces; `None`, if there is no closing one in the line.
+    inner: Option<Range<usize>>,
+}
+
+/// Puts the variables' values into the text. Each that is wrong is a problem, told with its line.
+pub(super) fn substitute(text: &str, get: &dyn Fn(&str) -> Option<String>, problems: &Problems) -> String {
+    let references = references(text);
+    if references.is_empty() {
+        return text.to_owned();
+    }
+    let in_comments = in_comments(text, &references);
+    let mut environment = Environment { get, set: HashMap::new() };
     let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find("${") {
-        let (before, from) = rest.split_at(start);
-        out.push_str(before);
-        let Some((inner, after)) = from[2..].split_once('}') else {
-            out.push_str(from);
-            return out;
+    let mut rest = 0;
+    for (reference, in_comment) in references.iter().zip(in_comments) {
+        out.push_str(&text[rest..reference.span.start]);
+        rest = reference.span.end;
+        let whole = &text[reference.span.clone()];
+        if in_comment {
+            out.push_str(whole);
+            continue;
+        }
+        let value = match &reference.inner {
+            None => Err(Wrong::new("`${` has no `}` in its line")),
+            Some(inner) => environment.value(&text[inner.clone()], reference.backslashes),
         };
-        let (name, default) = match inner.split_once(":-") {
-            Some((name, default)) => (name, Some(default)),
-            None => (inner, None),
-        };
-        let set = get(name).filter(|value| !value.is_empty());
-        let line = out.rsplit('\n').next().unwrap_or_default();
-        let quotes = |before: &str| before.matches(['"', '\'']).count();
-        let behind = line.match_indices(" #").any(|(at, _)| quotes(&line[..at]) % 2 == 0);
-        let comment = line.trim_start().starts_with('#') || behind;
-        match set.or(default.map(str::to_owned)) {
-            Some(value) if !value.contains('\n') => out.push_str(&value),
-            _ if comment => out.push_str(&from[..from.len() - after.len()]),
-            found => {
-                let message = match found {
-                    Some(_) => format!("the environment variable {name} has a line break in it"),
-                    None => format!("the environment variable {name} is not set"),
-                };
+        match value {
+            Ok(value) => out.push_str(&value),
+            Err(Wrong { message, hint }) => {
                 let mut problem = Problem::new(KeyPath::root(), message);
-                problem.line = Some(out.matches('\n').count() + 1);
-                problems.push(problem.hint(format!("set it, or give a default: ${{{name}:-default}}")));
+                problem.line = Some(text[..reference.span.start].matches('\n').count() + 1);
+                problem.hint = hint;
+                problems.push(problem);
             }
         }
-        rest = after;
     }
-    out.push_str(rest);
+    out.push_str(&text[rest..]);
     out
+}
+
+/// All variables of a text, those in comments too.
+fn references(text: &str) -> Vec<Reference> {
+    let mut found = Vec::new();
+    let mut from = 0;
+    while let Some(at) = text[from..].find("${").map(|at| from + at) {
+        let before = &text[from..at];
+        let backslashes = before.len() - before.trim_end_matches('\\').len();
+        let line = &text[at + 2..];
+        let line = &line[..line.find(['\n', '\r']).unwrap_or(line.len())];
+        let inner = closing(line).map(|end| at + 2..at + 2 + end);
+        let end = inner.as_ref().map_or(at + 2, |inner| inner.end + 1);
+        found.push(Reference { span: at - backslashes..end, backslashes, inner });
+        from = end;
+    }
+    found
+}
+
+/// The place of the brace that closes one before the text.
+fn closing(text: &str) -> Option<usize> {
+    let mut open = 0_usize;
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => open += 1,
+            '}' if open == 0 => return Some(at),
+            '}' => open -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Which of the variables stand in comments.
+fn in_comments(text: &str, references: &[Reference]) -> Vec<bool> {
+    // Characters for private use are plain ones to YAML, and a file has none between which a number stands.
+    let name = |index: usize| format!("\u{e0c1}{index}\u{e0c2}");
+    let mut named = String::with_capacity(text.len());
+    let mut rest = 0;
+    for (index, reference) in references.iter().enumerate() {
+        named.push_str(&text[rest..reference.span.start]);
+        named.push_str(&name(index));
+        rest = reference.span.end;
+    }
+    named.push_str(&text[rest..]);
+    let (scalars, all) = yaml::scalars(&named);
+    let scalars = scalars.join("\n");
+    let is_comment = |(index, reference): (usize, &Reference)| {
+        let line = text[..reference.span.start].rsplit(['\n', '\r']).next().unwrap_or_default();
+        let whole = line.trim_start().starts_with('#');
+        let behind = whole || line.contains(" #") || line.contains("\t#");
+        // A text that is no YAML yet becomes some with the variables' values, if ever.
+        if all { behind && !scalars.contains(&name(index)) } else { whole }
+    };
+    references.iter().enumerate().map(is_comment).collect()
+}
+
+/// What is wrong with a variable, and what helps.
+struct Wrong {
+    message: String,
+    hint: Option<String>,
+}
+
+impl Wrong {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// The variables, and those that `${A:=x}` has set.
+struct Environment<'a> {
+    get: &'a dyn Fn(&str) -> Option<String>,
+    set: HashMap<String, String>,
+}
+
+/// How deep variables may be nested.
+const DEPTH: usize = 16;
+
+impl Environment<'_> {
+    fn get(&self, name: &str) -> Option<String> {
+        match name {
+            "$" => Some(std::process::id().to_string()),
+            _ => self.set.get(name).cloned().or_else(|| (self.get)(name)),
+        }
+    }
+
+    /// The value of a variable behind so many backslashes.
+    ///
+    /// NAT expands twice: the text, and then each text value. A backslash before `$`, and one before another backslash,
+    /// is taken away each time. So one before `${A}` only puts it off, and three keep it as it is.
+    fn value(&mut self, inner: &str, backslashes: usize) -> Result<String, Wrong> {
+        let left = backslashes / 2;
+        if backslashes % 2 == 1 {
+            let kept = "\\".repeat(left / 2);
+            return match left % 2 {
+                1 => Ok(format!("{kept}${{{inner}}}")),
+                _ => Ok(format!("{kept}{}", self.expanded(inner, 0)?)),
+            };
+        }
+        let value = self.expanded(inner, 0)?;
+        // What stands in a value is expanded the second time, as far as it can be.
+        let again = match value.contains("${") {
+            true => self.text(&value, 1).unwrap_or(value),
+            false => value,
+        };
+        Ok(format!("{}{again}", "\\".repeat(left.div_ceil(2))))
+    }
+
+    /// The value of what stands between the braces, without a line break.
+    fn expanded(&mut self, inner: &str, depth: usize) -> Result<String, Wrong> {
+        if depth == DEPTH {
+            return Err(Wrong::new(format!("`${{{inner}}}` is nested too deeply")));
+        }
+        let (value, name) = self.form(inner, depth)?;
+        // Python ends lines at all of these, and YAML at some; other control characters have no place in YAML at all.
+        let breaks = |c: char| (c.is_control() && c != '\t') || matches!(c, '\u{2028}' | '\u{2029}');
+        match value.chars().find(|c| breaks(*c)) {
+            None => Ok(value),
+            Some(c) => {
+                let what = match c {
+                    '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => "line break",
+                    _ => "control character",
+                };
+                let wrong = format!("the environment variable {name} has a {what} in it (U+{:04X})", u32::from(c));
+                Err(Wrong::new(wrong).hint(match c {
+                    '\r' => "it may come from a file with the line ends of Windows",
+                    _ => "a value is put into one line of the file",
+                }))
+            }
+        }
+    }
+
+    /// The value, and the name of the variable that it is of.
+    fn form<'t>(&mut self, inner: &'t str, depth: usize) -> Result<(String, &'t str), Wrong> {
+        let no_form = || {
+            Wrong::new(format!("`${{{inner}}}` is no form of a variable")).hint(
+                "the forms are `${A}`, `${A:-default}`, `${A:=default}`, `${A:+instead}`, `${A:?message}`, `${A:1:2}`, \
+                 `${#A}` and `${!A}`",
+            )
+        };
+        let (prefix, rest) = match inner.as_bytes().first() {
+            Some(b'!' | b'#') => inner.split_at(1),
+            _ => ("", inner),
+        };
+        let end = match rest.strip_prefix('$') {
+            Some(_) => 1,
+            None => rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len()),
+        };
+        let (name, form) = rest.split_at(end);
+        if name.is_empty() {
+            return Err(no_form());
+        }
+        let unset = |name: &str| {
+            Wrong::new(format!("the environment variable {name} is not set"))
+                .hint(format!("set it, or give a default: ${{{name}:-default}}"))
+        };
+        let mut value = self.get(name);
+        if prefix == "!" {
+            let other = value.ok_or_else(|| unset(name))?;
+            value = self.get(&other);
+            if value.is_none() && form.is_empty() {
+                return Err(unset(&other));
+            }
+        }
+        if prefix == "#" {
+            return match form {
+                "" => Ok((value.unwrap_or_default().chars().count().to_string(), name)),
+                _ => Err(no_form()),
+            };
+        }
+        let given = value.clone().filter(|value| !value.is_empty());
+        let form = form.strip_prefix(':').unwrap_or(form);
+        let mut chars = form.chars();
+        let kind = chars.next();
+        let word = chars.as_str();
+        let value = match (kind, given) {
+            (None, _) if rest.len() > name.len() => return Err(no_form()),
+            (None, _) => value.ok_or_else(|| unset(name))?,
+            (Some('-' | '=' | '?'), Some(given)) => given,
+            (Some('-'), None) => self.text(word, depth + 1)?,
+            (Some('='), None) => {
+                let word = self.text(word, depth + 1)?;
+                self.set.insert(name.to_owned(), word.clone());
+                word
+            }
+            (Some('?'), None) => {
+                let word = self.text(word, depth + 1)?;
+                let why = if word.is_empty() { "is not set, or empty".to_owned() } else { word };
+                return Err(Wrong::new(format!("the environment variable {name}: {why}")).hint("set it"));
+            }
+            (Some('+'), Some(_)) => self.text(word, depth + 1)?,
+            (Some('+'), None) => String::new(),
+            (Some(_), _) => {
+                let form = self.text(form, depth + 1)?;
+                let (from, length) = form.split_once(':').map_or((&*form, None), |(from, length)| (from, Some(length)));
+                let number = |text: &str| text.trim().parse::<i64>().ok();
+                let from = number(from).ok_or_else(no_form)?;
+                let length = length.map(|length| number(length).filter(|it| *it >= 0).ok_or_else(no_form)).transpose()?;
+                slice(&value.ok_or_else(|| unset(name))?, from, length)
+            }
+        };
+        Ok((value, name))
+    }
+
+    /// A text within a variable's braces, in which `$A` is one as well.
+    fn text(&mut self, text: &str, depth: usize) -> Result<String, Wrong> {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(at) = rest.find(['$', '\\']) {
+            out.push_str(&rest[..at]);
+            let after = &rest[at + 1..];
+            let next = after.chars().next();
+            if rest.as_bytes()[at] == b'\\' {
+                // A backslash goes before `$` and another one, and stays before anything else.
+                match next {
+                    Some(c @ ('$' | '\\')) => {
+                        out.push(c);
+                        rest = &after[1..];
+                    }
+                    _ => {
+                        out.push('\\');
+                        rest = after;
+                    }
+                }
+                continue;
+            }
+            match next {
+                Some('{') => {
+                    let inner = &after[1..];
+                    let end = closing(inner).ok_or_else(|| Wrong::new(format!("`{rest}` has no `}}`")))?;
+                    out.push_str(&self.expanded(&inner[..end], depth)?);
+                    rest = &inner[end + 1..];
+                }
+                Some(c) if c.is_alphanumeric() || c == '_' || c == '$' => {
+                    let end = match c {
+                        '$' => 1,
+                        _ => after.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(after.len()),
+                    };
+                    out.push_str(&self.expanded(&after[..end], depth)?);
+                    rest = &after[end..];
+                }
+                _ => {
+                    out.push('$');
+                    rest = after;
+                }
+            }
+        }
+        out.push_str(rest);
+        Ok(out)
+    }
+}
+
+/// So many characters from there on, counted from the end if that is less than nothing; as a slice of Python's.
+fn slice(text: &str, from: i64, length: Option<i64>) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let count = chars.len() as i64;
+    let place = |at: i64| (if at < 0 { at.saturating_add(count) } else { at }).clamp(0, count) as usize;
+    let (start, end) = (place(from), length.map_or(count as usize, |length| place(from.saturating_add(length))));
+    chars.get(start..end.max(start)).unwrap_or_default().iter().collect()
 }
 
 #[cfg(test)]
@@ -51,30 +330,135 @@ mod tests {
         let get = |name: &str| match name {
             "PORT" => Some("9000".to_owned()),
             "EMPTY" => Some(String::new()),
+            "WORD" => Some("hélène".to_owned()),
+            "NAME" => Some("WORD".to_owned()),
+            "OTHER" => Some("${PORT}".to_owned()),
+            "HALF" => Some("pa${ss".to_owned()),
             "LINES" => Some("a\nb".to_owned()),
+            "WINDOWS" => Some("token\r".to_owned()),
+            "NEL" => Some("a\u{85}b".to_owned()),
+            "SEPARATED" => Some("a\u{2028}b".to_owned()),
+            "BELL" => Some("a\u{7}b".to_owned()),
             _ => None,
         };
-        let text = substitute(text, get, &problems);
+        let text = substitute(text, &get, &problems);
         (text, problems.into_vec())
     }
 
-    #[test]
-    fn variables_are_put_in_and_defaults_stand_in_for_those_that_are_not_set() {
-        let (text, problems) = with("a: ${PORT}\nb: ${NOPE:-x}\nc: ${EMPTY:-y}\nd: $5 {e} ${open");
-        assert_eq!(text, "a: 9000\nb: x\nc: y\nd: $5 {e} ${open");
-        assert!(problems.is_empty());
+    /// What a text becomes that has nothing wrong.
+    #[track_caller]
+    fn becomes(text: &str, expected: &str) {
+        let (out, problems) = with(text);
+        assert_eq!((out.as_str(), problems.len()), (expected, 0), "{text}: {problems:?}");
     }
 
     #[test]
-    fn one_that_is_not_set_is_told_with_its_line() {
-        let (_, problems) = with("a: 1 # ${BEHIND}\n# ${IN_A_COMMENT}\nb: \"x # ${NOPE}\"\nc: ${LINES}\n");
-        let told: Vec<_> = problems.iter().map(|problem| (problem.line, problem.message.as_str())).collect();
-        assert_eq!(
-            told,
-            [
-                (Some(3), "the environment variable NOPE is not set"),
-                (Some(4), "the environment variable LINES has a line break in it"),
-            ]
-        );
+    fn every_form_has_nats_meaning() {
+        // Each as `expandvars` 1.1.2 gives it, in NAT's way.
+        for (form, value) in [
+            ("${PORT}", "9000"),
+            ("${EMPTY}", ""),
+            ("${NOPE:-x}", "x"),
+            ("${NOPE-x}", "x"),
+            ("${EMPTY:-y}", "y"),
+            ("${EMPTY-y}", "y"),
+            ("${PORT:-x}", "9000"),
+            ("${NOPE:-}", ""),
+            ("${NOPE:-${PORT:-x}}", "9000"),
+            ("${NOPE:-${NEITHER:-x}}", "x"),
+            ("${NOPE:-a${PORT}b${NEITHER-c}d}", "a9000bcd"),
+            ("${NOPE:-$PORT-1}", "9000-1"),
+            ("${NOPE:-{x}}", "{x}"),
+            ("${NOPE:-a: b}", "a: b"),
+            ("${NOPE:-a # b}", "a # b"),
+            ("${PORT:+x}", "x"),
+            ("${PORT+x}", "x"),
+            ("${EMPTY:+x}", ""),
+            ("${NOPE+x}", ""),
+            ("${NEW:=x}${NEW}", "xx"),
+            ("${NEW=${PORT}}-${NEW:-y}", "9000-9000"),
+            ("${PORT:?must be there}", "9000"),
+            ("${PORT:1}", "000"),
+            ("${WORD:1:2}", "él"),
+            ("${WORD: -3}", "ène"),
+            ("${WORD:-3}", "hélène"),
+            ("${WORD:0:0}", ""),
+            ("${#WORD}", "6"),
+            ("${#NOPE}", "0"),
+            ("${!NAME}", "hélène"),
+            ("${OTHER}", "9000"),
+            ("${HALF}", "pa${ss"),
+            ("${NOPE:-\\$PORT}", "$PORT"),
+            ("\\${PORT}", "9000"),
+            ("\\\\${PORT}", "\\9000"),
+            ("\\\\\\${PORT}", "${PORT}"),
+            ("$PORT $5 {e} $", "$PORT $5 {e} $"),
+        ] {
+            becomes(&format!("a: {form}\nb: 1\n"), &format!("a: {value}\nb: 1\n"));
+        }
+        becomes("a: ${$}\n", &format!("a: {}\n", std::process::id()));
+    }
+
+    #[test]
+    fn in_comments_there_are_no_variables() {
+        for comment in [
+            "# ${NOPE}",
+            "   # ${NOPE",
+            "a: it's # ${NOPE}",
+            "a: \"it's\" # ${NOPE} and ${",
+            "a: 'it''s' # '${NOPE}",
+            "a: [1, 2] # ${NOPE:-",
+            "a: \"x # y\" # ${LINES}",
+            "a: x\t# ${NOPE}",
+            "a: &b x # ${NOPE}",
+            "a:\n  - x # don't ${NOPE}\n  - y",
+            "a: {b: c} # \"${NOPE}",
+            "a: |\n  text\n# ${NOPE}",
+        ] {
+            becomes(&format!("{comment}\nz: ${{PORT}}\n"), &format!("{comment}\nz: 9000\n"));
+        }
+        for (text, expected) in [
+            ("a: \"x # ${PORT}\"\n", "a: \"x # 9000\"\n"),
+            ("a: 'x # ${PORT}'\n", "a: 'x # 9000'\n"),
+            ("a: x#${PORT}\n", "a: x#9000\n"),
+            ("a: |\n  # ${PORT}\n", "a: |\n  # 9000\n"),
+            ("a: >\n  x # ${PORT}\n", "a: >\n  x # 9000\n"),
+            ("a: \"x\n  # ${PORT}\"\n", "a: \"x\n  # 9000\"\n"),
+            ("${PORT}: 1\n", "9000: 1\n"),
+            ("a: [${PORT}, {b: ${PORT}}]\n", "a: [9000, {b: 9000}]\n"),
+        ] {
+            becomes(text, expected);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        for (text, line, message) in [
+            ("a: 1 # ${BEHIND}\n# ${IN}\nb: \"x # ${NOPE}\"\n", 3, "the environment variable NOPE is not set"),
+            ("a: 1\nb: ${NOPE:-${NEITHER}}\n", 2, "the environment variable NEITHER is not set"),
+            ("a: 1\nb: ${NOPE:-$NEITHER}\n", 2, "the environment variable NEITHER is not set"),
+            ("a: ${!NOPE}\n", 1, "the environment variable NOPE is not set"),
+            ("a: ${NOPE:1}\n", 1, "the environment variable NOPE is not set"),
+            ("a: ${NOPE:?set me}\n", 1, "the environment variable NOPE: set me"),
+            ("a: ${EMPTY:?}\n", 1, "the environment variable EMPTY: is not set, or empty"),
+            ("a: 1\nb: ${PORT\nc: }\n", 2, "`${` has no `}` in its line"),
+            ("a: ${}\n", 1, "`${}` is no form of a variable"),
+            ("a: ${PORT.x}\n", 1, "`${PORT.x}` is no form of a variable"),
+            ("a: ${PORT:}\n", 1, "`${PORT:}` is no form of a variable"),
+            ("a: ${PORT:1:-1}\n", 1, "`${PORT:1:-1}` is no form of a variable"),
+            ("a: ${#PORT:-x}\n", 1, "`${#PORT:-x}` is no form of a variable"),
+            ("a: ${LINES}\n", 1, "the environment variable LINES has a line break in it (U+000A)"),
+            ("a: ${WINDOWS}\n", 1, "the environment variable WINDOWS has a line break in it (U+000D)"),
+            ("a: \"${NEL}\"\n", 1, "the environment variable NEL has a line break in it (U+0085)"),
+            ("a: ${SEPARATED}\n", 1, "the environment variable SEPARATED has a line break in it (U+2028)"),
+            ("a: ${NOPE:-${WINDOWS}}\n", 1, "the environment variable WINDOWS has a line break in it (U+000D)"),
+            ("a: ${BELL}\n", 1, "the environment variable BELL has a control character in it (U+0007)"),
+        ] {
+            let (_, problems) = with(text);
+            let told: Vec<_> = problems.iter().map(|problem| (problem.line, problem.message.as_str())).collect();
+            assert_eq!(told, [(Some(line), message)], "{text}");
+        }
+        let deep = format!("a: {}x{}\n", "${NOPE:-".repeat(1000), "}".repeat(1000));
+        assert!(with(&deep).1[0].message.contains("nested too deeply"));
     }
 }

@@ -1,13 +1,19 @@
-//! YAML to values, and from a key back to its line. The only file that names `serde_yaml`, which is archived
-//! upstream: whoever replaces it has this file to change.
+//! YAML to a tree of values with their lines.
 //!
-//! Values come as [`serde_json::Value`], whose maps keep their order, since a function's configuration goes on to its
-//! guest as JSON.
+//! Two readers go over the same text. `serde_yaml` says what is YAML and what its quoted texts are; it is archived
+//! upstream, and this is the only file that names it. `saphyr-parser` tells where each key stands, and which scalars are
+//! plain: those mean what they mean to NAT's reader (`scalar`). Where the second one cannot follow the first, a problem
+//! is told without its line.
 
-use super::KeyPath;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
-use std::{cell::Cell, fmt};
+use super::{
+    document::{Kind, Mark, Node},
+    scalar,
+};
+use indexmap::IndexMap;
+use saphyr_parser::{Event, Parser, ScalarStyle};
+use serde_json::{Number, Value};
+use serde_yaml::Value as Yaml;
+use std::{collections::HashMap, path::Path, rc::Rc, sync::Arc};
 
 /// What is wrong with a file's YAML, and where.
 #[derive(Debug)]
@@ -17,18 +23,50 @@ pub(super) struct SyntaxError {
 }
 
 /// Parses a document. An empty one is an empty map.
-pub(super) fn parse(text: &str) -> Result<Value, SyntaxError> {
-    let document: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| {
+pub(super) fn parse(file: &Arc<Path>, text: &str) -> Result<Node, SyntaxError> {
+    control_characters(text)?;
+    let document: Yaml = serde_yaml::from_str(text).map_err(|error| {
         let line = line(text, &error);
         let message = error.to_string();
         // The library says "... at line 3 column 5"; the line is told apart.
         let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
         SyntaxError { line, message }
     })?;
-    match to_json(document) {
-        Ok(Value::Null) => Ok(Value::Object(Map::new())),
-        Ok(value) => Ok(value),
-        Err(message) => Err(SyntaxError { line: None, message }),
+    let shape = Shape::of(text);
+    let mut root = Reading { file }.node(document, shape.as_deref(), None)?;
+    if matches!(root.kind, Kind::Scalar { value: Value::Null, .. }) {
+        root.kind = Kind::Map(IndexMap::new());
+    }
+    root.at.line = None;
+    Ok(root)
+}
+
+/// The texts of all scalars, keys too, as far as the document can be read.
+pub(super) fn scalars(text: &str) -> (Vec<String>, bool) {
+    let mut found = Vec::new();
+    for event in Parser::new_from_str(text) {
+        match event {
+            Ok((Event::Scalar(text, ..), _)) => found.push(text.into_owned()),
+            Ok(_) => {}
+            Err(_) => return (found, false),
+        }
+    }
+    (found, true)
+}
+
+/// YAML has no control characters, in comments neither. The libraries do not tell their lines.
+fn control_characters(text: &str) -> Result<(), SyntaxError> {
+    let allowed = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\u{85}');
+    match text.char_indices().find(|(_, c)| !allowed(*c)) {
+        None => Ok(()),
+        Some((at, c)) => Err(SyntaxError {
+            line: Some(text[..at].matches('\n').count() + 1),
+            message: format!(
+                "the control character U+{:04X} stands in it; a text in double quotes may have it as \"\\u{:04X}\"",
+                u32::from(c),
+                u32::from(c)
+            ),
+        }),
     }
 }
 
@@ -38,233 +76,289 @@ fn line(text: &str, error: &serde_yaml::Error) -> Option<usize> {
     error.location().map(|location| location.line().min(text.lines().count().max(1)))
 }
 
-fn to_json(value: serde_yaml::Value) -> Result<Value, String> {
-    use serde_yaml::Value as Yaml;
+/// A value as it stands in the text.
+struct Shape {
+    /// The line, counted from 1.
+    line: usize,
+    /// It has a tag, and so is no plain scalar, whatever it looks like.
+    tagged: bool,
+    of: Of,
+}
+
+enum Of {
+    /// The text of a plain scalar; `None`, if it is in quotes or a block.
+    Scalar(Option<String>),
+    List(Vec<Rc<Shape>>),
+    Map(Vec<(Rc<Shape>, Rc<Shape>)>),
+}
+
+/// A list or map that has begun.
+struct Open {
+    anchor: usize,
+    line: usize,
+    tagged: bool,
+    is_map: bool,
+    items: Vec<Rc<Shape>>,
+}
+
+impl Shape {
+    /// `None`: the text cannot be followed.
+    fn of(text: &str) -> Option<Rc<Self>> {
+        let mut anchors: HashMap<usize, Rc<Self>> = HashMap::new();
+        let mut open: Vec<Open> = Vec::new();
+        let mut root = None;
+        for event in Parser::new_from_str(text) {
+            let (event, span) = event.ok()?;
+            let line = span.start.line();
+            let (anchor, ended) = match event {
+                Event::Scalar(text, style, anchor, tag) => {
+                    let of = Of::Scalar((style == ScalarStyle::Plain).then(|| text.into_owned()));
+                    (anchor, Rc::new(Self { line, tagged: tag.is_some(), of }))
+                }
+                Event::Alias(anchor) => (0, anchors.get(&anchor)?.clone()),
+                Event::SequenceStart(anchor, ref tag) | Event::MappingStart(anchor, ref tag) => {
+                    let is_map = matches!(event, Event::MappingStart(..));
+                    open.push(Open { anchor, line, tagged: tag.is_some(), is_map, items: Vec::new() });
+                    continue;
+                }
+                Event::SequenceEnd | Event::MappingEnd => {
+                    let Open { anchor, line, tagged, is_map, items } = open.pop()?;
+                    let of = match is_map {
+                        false => Of::List(items),
+                        true => Of::Map(items.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()),
+                    };
+                    (anchor, Rc::new(Self { line, tagged, of }))
+                }
+                _ => continue,
+            };
+            if anchor > 0 {
+                anchors.insert(anchor, ended.clone());
+            }
+            match open.last_mut() {
+                Some(around) => around.items.push(ended),
+                None => root = Some(ended),
+            }
+        }
+        root
+    }
+
+    /// The text of a plain scalar.
+    fn plain(&self) -> Option<&str> {
+        match &self.of {
+            Of::Scalar(text) if !self.tagged => text.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+/// Values and their shapes, put together.
+struct Reading<'a> {
+    file: &'a Arc<Path>,
+}
+
+impl Reading<'_> {
+    /// `line` is that of the value's key, if it has one.
+    fn node(&self, value: Yaml, shape: Option<&Shape>, line: Option<usize>) -> Result<Node, SyntaxError> {
+        let line = line.or_else(|| shape.map(|shape| shape.line));
+        let wrong = |message| SyntaxError { line, message };
+        let plain = shape.and_then(Shape::plain);
+        let kind = match value {
+            Yaml::Sequence(items) => {
+                let shapes = match shape.map(|shape| &shape.of) {
+                    Some(Of::List(shapes)) if shapes.len() == items.len() => &shapes[..],
+                    _ => &[],
+                };
+                let shaped = items.into_iter().enumerate();
+                let items = shaped.map(|(at, item)| self.node(item, shapes.get(at).map(|shape| &**shape), None));
+                Kind::List(items.collect::<Result<_, _>>()?)
+            }
+            Yaml::Mapping(entries) => self.map(entries, shape)?,
+            Yaml::Tagged(tagged) => return Err(wrong(format!("the tag {} means nothing here", tagged.tag))),
+            scalar => match (plain, scalar) {
+                (Some(text), _) => {
+                    let value = scalar::resolve(text).map_err(|text| wrong(not_in_json(&text)))?;
+                    let word = value.is_boolean().then(|| text.into());
+                    Kind::Scalar { value, word }
+                }
+                (None, scalar) => Kind::Scalar { value: to_json(scalar).map_err(wrong)?, word: None },
+            },
+        };
+        Ok(Node { at: Mark { file: self.file.clone(), line }, kind })
+    }
+
+    fn map(&self, entries: serde_yaml::Mapping, shape: Option<&Shape>) -> Result<Kind, SyntaxError> {
+        let shapes = match shape.map(|shape| &shape.of) {
+            Some(Of::Map(shapes)) if shapes.len() == entries.len() => &shapes[..],
+            _ => &[],
+        };
+        let mut own = Vec::with_capacity(entries.len());
+        let mut members = IndexMap::with_capacity(entries.len());
+        for (at, (key, value)) in entries.into_iter().enumerate() {
+            let (key_shape, value_shape) = shapes.get(at).map(|(key, value)| (&**key, &**value)).unzip();
+            let line = key_shape.map(|shape| shape.line);
+            let name = self::key(key, key_shape.and_then(Shape::plain)).map_err(|message| SyntaxError { line, message })?;
+            let node = self.node(value, value_shape, line)?;
+            if name == MERGE && key_shape.is_none_or(|shape| shape.plain().is_some()) {
+                for (name, node) in merged(node)? {
+                    members.insert(name, node);
+                }
+            } else {
+                own.push((name, node));
+            }
+        }
+        // A map's own keys come before those that are merged into it, and no two of them are alike.
+        let mut seen = HashMap::with_capacity(own.len());
+        for (name, node) in own {
+            if let Some(line) = seen.insert(name.clone(), node.at.line) {
+                let first = line.map(|line| format!(", first in line {line}")).unwrap_or_default();
+                return Err(SyntaxError { line: node.at.line, message: format!("the key `{name}` is there twice{first}") });
+            }
+            members.insert(name, node);
+        }
+        Ok(Kind::Map(members))
+    }
+}
+
+/// The key of YAML 1.1 that puts other maps' keys into a map (<https://yaml.org/type/merge.html>).
+const MERGE: &str = "<<";
+
+/// The members that a merge key brings; of several with one name the last one counts.
+fn merged(node: Node) -> Result<Vec<(String, Node)>, SyntaxError> {
+    let line = node.at.line;
+    let wrong = || SyntaxError {
+        line,
+        message: format!("the merge key `{MERGE}` takes a map, or a list of maps, such as `*name`"),
+    };
+    match node.kind {
+        Kind::Map(members) => Ok(members.into_iter().collect()),
+        // Of several maps the first one counts.
+        Kind::List(items) => {
+            let maps = items.into_iter().rev().map(|item| match item.kind {
+                Kind::Map(members) => Ok(members),
+                _ => Err(wrong()),
+            });
+            Ok(maps.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        }
+        Kind::Scalar { .. } => Err(wrong()),
+    }
+}
+
+/// A key's text: of a plain one as it stands there.
+fn key(key: Yaml, plain: Option<&str>) -> Result<String, String> {
+    match (key, plain) {
+        (Yaml::Null, _) => Err("a key is empty: it must be text".into()),
+        (Yaml::Sequence(_) | Yaml::Mapping(_) | Yaml::Tagged(_), _) => {
+            Err("a key is a list, a map or tagged: it must be text".into())
+        }
+        (_, Some(plain)) => Ok(plain.to_owned()),
+        (Yaml::String(it), None) => Ok(it),
+        (Yaml::Number(it), None) => Ok(it.to_string()),
+        (Yaml::Bool(it), None) => Ok(it.to_string()),
+    }
+}
+
+/// What has no plain text to go by.
+fn to_json(value: Yaml) -> Result<Value, String> {
     Ok(match value {
-        Yaml::Null => Value::Null,
-        Yaml::Bool(it) => Value::Bool(it),
-        Yaml::String(it) => Value::String(it),
+        Yaml::Bool(it) => it.into(),
+        Yaml::String(it) => it.into(),
         Yaml::Number(it) => match (it.as_u64(), it.as_i64(), it.as_f64().and_then(Number::from_f64)) {
             (Some(it), _, _) => it.into(),
             (_, Some(it), _) => it.into(),
             (_, _, Some(it)) => Value::Number(it),
-            _ => return Err(format!("{it} is not a number that JSON has")),
+            _ => return Err(not_in_json(&it.to_string())),
         },
-        Yaml::Sequence(items) => Value::Array(items.into_iter().map(to_json).collect::<Result<_, _>>()?),
-        Yaml::Mapping(entries) => {
-            let mut map = Map::new();
-            for (key, value) in entries {
-                let key = match key {
-                    Yaml::String(it) => it,
-                    Yaml::Number(it) => it.to_string(),
-                    Yaml::Bool(it) => it.to_string(),
-                    other => return Err(format!("a key must be text, and this one is {other:?}")),
-                };
-                map.insert(key, to_json(value)?);
-            }
-            Value::Object(map)
-        }
-        Yaml::Tagged(tagged) => return Err(format!("the tag {} means nothing here", tagged.tag)),
+        _ => Value::Null,
     })
 }
 
-/// The line on which a key stands, counted from 1; of a path that is not there, that of its nearest parent.
-///
-/// The parser gives lines only with errors. So this reads the text once more, walks down the path, and fails on
-/// purpose where the path ends. It is called only for files that are refused.
-pub(super) fn line_of(text: &str, path: &KeyPath) -> Option<usize> {
-    let mut keys = path.keys();
-    loop {
-        let walk = Walk { keys, found: &Cell::new(false) };
-        let failed = walk.deserialize(serde_yaml::Deserializer::from_str(text));
-        let found = walk.found.get();
-        match failed {
-            Err(error) if found => return line(text, &error),
-            _ => keys = keys.split_last()?.1,
-        }
-    }
-}
-
-/// Reads on to the end of the path, and fails there.
-#[derive(Clone, Copy)]
-struct Walk<'a> {
-    keys: &'a [String],
-    found: &'a Cell<bool>,
-}
-
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Walk<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the rest of the path")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Some((wanted, rest)) = self.keys.split_first() else { return Err(A::Error::custom("here")) };
-        while let Some(hit) = map.next_key_seed(Key { wanted, last: rest.is_empty(), found: self.found })? {
-            match hit {
-                true => map.next_value_seed(Walk { keys: rest, ..self })?,
-                false => drop(map.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Some((wanted, rest)) = self.keys.split_first() else { return Err(A::Error::custom("here")) };
-        let mut index = 0;
-        loop {
-            if index.to_string() == *wanted {
-                if rest.is_empty() {
-                    seq.next_element_seed(Here(self.found))?;
-                } else {
-                    seq.next_element_seed(Walk { keys: rest, ..self })?;
-                }
-                return Err(A::Error::custom("not there"));
-            }
-            if seq.next_element::<IgnoredAny>()?.is_none() {
-                return Ok(());
-            }
-            index += 1;
-        }
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-}
-
-/// A key of a map: whether it is the wanted one. Fails on it if the path ends there.
-struct Key<'a> {
-    wanted: &'a str,
-    last: bool,
-    found: &'a Cell<bool>,
-}
-
-impl<'de> DeserializeSeed<'de> for Key<'_> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Key<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<bool, E> {
-        if key == self.wanted && self.last {
-            self.found.set(true);
-            return Err(E::custom("here"));
-        }
-        Ok(key == self.wanted)
-    }
-}
-
-/// Fails on whatever comes.
-struct Here<'a>(&'a Cell<bool>);
-
-impl<'de> DeserializeSeed<'de> for Here<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-macro_rules! fail_here {
-    ($($visit:ident($($value:ty)?);)*) => {
-        $(fn $visit<E: serde::de::Error>(self $(, _: $value)?) -> Result<(), E> {
-            self.0.set(true);
-            Err(E::custom("here"))
-        })*
-    };
-}
-
-impl<'de> Visitor<'de> for Here<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("anything")
-    }
-
-    fail_here! { visit_bool(bool); visit_i64(i64); visit_u64(u64); visit_f64(f64); visit_str(&str); visit_unit(); }
-
-    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<(), A::Error> {
-        self.0.set(true);
-        Err(A::Error::custom("here"))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<(), A::Error> {
-        self.0.set(true);
-        Err(A::Error::custom("here"))
-    }
+fn not_in_json(number: &str) -> String {
+    format!("{number} is not a number that JSON has")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::KeyPath, *};
+
+    fn read(text: &str) -> Result<Node, SyntaxError> {
+        parse(&Arc::from(Path::new("a.yml")), text)
+    }
+
+    fn value(text: &str) -> String {
+        read(text).unwrap_or_else(|error| panic!("{text:?}: {error:?}")).value().to_string()
+    }
+
+    #[track_caller]
+    fn wrong(text: &str) -> (Option<usize>, String) {
+        let error = read(text).err().unwrap_or_else(|| panic!("{text:?} is taken"));
+        (error.line, error.message)
+    }
 
     const TEXT: &str = "a: 1\nb:\n  c:\n    - x: 1\n      y: 2\n    - z\n  \"d\": [1,\n    2]\n\ne: {f: 1}\n";
 
     #[test]
     fn the_line_of_a_key_is_where_it_stands() {
-        let at = |path: &str| line_of(TEXT, &KeyPath::parse(path));
-        assert_eq!(at("a"), Some(1));
-        assert_eq!(at("b"), Some(2));
-        assert_eq!(at("b.c"), Some(3));
-        assert_eq!(at("b.c.0"), Some(4));
-        assert_eq!(at("b.c.0.y"), Some(5));
-        assert_eq!(at("b.c.1"), Some(6));
-        assert_eq!(at("b.d"), Some(7));
-        assert_eq!(at("b.d.1"), Some(8));
-        assert_eq!(at("e.f"), Some(10));
-    }
-
-    #[test]
-    fn of_a_key_that_is_not_there_the_nearest_parents_line_is_told() {
-        assert_eq!(line_of(TEXT, &KeyPath::parse("b.c.0.nope.deeper")), Some(4));
-        assert_eq!(line_of(TEXT, &KeyPath::parse("nope")), None);
-        assert_eq!(line_of("", &KeyPath::parse("a")), None);
+        let root = read(TEXT).unwrap_or_else(|error| panic!("{error:?}"));
+        let at = |path: &str| root.place(&KeyPath::parse(path)).line;
+        for (path, line) in [
+            ("a", 1),
+            ("b", 2),
+            ("b.c", 3),
+            ("b.c.0", 4),
+            ("b.c.0.y", 5),
+            ("b.c.1", 6),
+            ("b.d", 7),
+            ("b.d.1", 8),
+            ("e.f", 10),
+            ("b.c.0.nope.deeper", 4),
+        ] {
+            assert_eq!(at(path), Some(line), "{path}");
+        }
+        assert_eq!(at("nope"), None);
     }
 
     #[test]
     fn maps_keep_their_order_and_a_key_given_twice_is_an_error() {
-        let value = parse("z: 1\na: [1.5, yes, ~, -3]\n").unwrap_or_else(|error| panic!("{error:?}"));
-        assert_eq!(value.to_string(), r#"{"z":1,"a":[1.5,"yes",null,-3]}"#);
-        let error = parse("a: 1\nb: 2\na: 3\n").err();
-        assert!(error.is_some_and(|error| error.message.contains("duplicate")));
+        assert_eq!(value("z: 1\na: [1.5, yes, \"yes\", ~, -3]\n"), r#"{"z":1,"a":[1.5,true,"yes",null,-3]}"#);
+        assert!(wrong("a: 1\nb: 2\na: 3\n").1.contains("duplicate"));
+        assert_eq!(wrong("1: a\n\"1\": b\n"), (Some(2), "the key `1` is there twice, first in line 1".into()));
+    }
+
+    #[test]
+    fn merge_keys_bring_the_members_of_other_maps() {
+        let anchors = "x: &x {b: 2, c: 1}\ny: &y {b: 5, e: 6}\n";
+        let merged = |text: &str| {
+            let all: Value = serde_json::from_str(&value(&format!("{anchors}{text}"))).expect("JSON");
+            all["a"].to_string()
+        };
+        assert_eq!(merged("a: {<<: *x, b: 3}"), r#"{"b":3,"c":1}"#);
+        assert_eq!(merged("a: {b: 3, <<: *x}"), r#"{"b":3,"c":1}"#);
+        assert_eq!(merged("a: {<<: [*x, *y], d: 3}"), r#"{"b":2,"e":6,"c":1,"d":3}"#);
+        assert_eq!(merged("a: {<<: {<<: {c: 1}, b: 2}}"), r#"{"c":1,"b":2}"#);
+        assert_eq!(merged("a: {\"<<\": {b: 1}}"), r#"{"<<":{"b":1}}"#);
+        for text in ["b: 1\na: {<<: 5}", "b: 1\na:\n  <<: [1]", "b: 1\na: {<<: [*x, 2]}"] {
+            let (line, message) = wrong(&format!("{anchors}{text}"));
+            assert!(line >= Some(4) && message.contains("takes a map, or a list of maps"), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn what_json_does_not_have_is_told_with_its_line() {
+        for (text, line, what) in [
+            ("a: 1\nb:\n  c: .inf\n", 3, ".inf is not a number"),
+            ("a: [1,\n  .nan]\n", 2, ".nan is not a number"),
+            ("a: 1\n~: 5\n", 2, "a key is empty"),
+            ("a:\n  ~ : 5\n", 2, "a key is empty"),
+            ("a:\n  ? [1, 2]\n  : 3\n", 2, "a key is a list"),
+            ("a: 1\nb: !secret x\n", 2, "the tag !secret means nothing here"),
+            ("a: 1\n# \u{7}\nb: 2\n", 2, "the control character U+0007"),
+            ("a: 1\nb: \"x\u{0}\"\n", 2, "the control character U+0000"),
+            ("a: 1\n\nb: x\u{9b}\n", 3, "the control character U+009B"),
+        ] {
+            let (told, message) = wrong(text);
+            assert_eq!(told, Some(line), "{text:?}: {message}");
+            assert!(message.contains(what), "{text:?}: {message}");
+        }
+        assert_eq!(value("a: \"\\u0007\"\nb: !!str 5\nc: x\u{a0}y\n"), "{\"a\":\"\\u0007\",\"b\":\"5\",\"c\":\"x\u{a0}y\"}");
     }
 }

@@ -4,6 +4,7 @@ use super::{
     bounds,
     builtin::BUILTIN,
     cache::Cache,
+    forms,
     guest::{Guest, GuestSource, Loader, Refused},
     references::{self, Reference},
     schema::{MisfitKind, Step},
@@ -16,7 +17,7 @@ use crate::{
 };
 use serde_json::Value;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::Path,
     sync::{Arc, OnceLock},
 };
@@ -74,10 +75,12 @@ impl Catalog {
         let mut checked = Vec::new();
         for function in &config.functions {
             let Some(guest) = by_name.get(function.guest.as_str()) else {
-                problems.extend(unknown_guest(function, &by_name, some_refused));
+                problems.extend(unknown_guest(function, &by_name, some_refused, problems.len()));
                 continue;
             };
-            let value = Value::Object(function.config.clone());
+            let mut value = Value::Object(function.config.clone());
+            let word = |path: &[Step]| config.source.word(&below(&function.key, path)).map(str::to_owned);
+            forms::adapt(guest.config_schema.value(), &mut value, &word);
             check_config(function, guest, &value, &mut problems);
             checked.push(references::references(guest.config_schema.value(), &value, &function.key));
             functions.push(Function {
@@ -89,13 +92,18 @@ impl Catalog {
                 image: OnceLock::new(),
             });
         }
-        check_references(config, &functions, &checked, &mut problems);
+        let all: Vec<_> = config.functions.iter().map(|function| function.name.as_str()).collect();
+        let names: Vec<_> = all.iter().copied().filter(|name| *name != WORKFLOW).collect();
+        let known: HashSet<_> = all.into_iter().collect();
+        for reference in checked.iter().flatten().filter(|reference| !known.contains(reference.name.as_str())) {
+            problems.push(unknown_function(&names, reference.key.clone(), &reference.name, problems.len()));
+        }
+        check_circles(&functions, &checked, &mut problems);
         for endpoint in &config.general.front_end.endpoints {
-            let known = config.functions.iter().any(|function| function.name == endpoint.function);
             // One without a `function_name` is told already.
-            if !known && !endpoint.function.is_empty() {
+            if !endpoint.function.is_empty() && !known.contains(endpoint.function.as_str()) {
                 let key = endpoint.key.with("function_name");
-                problems.push(unknown_function(config, key, &endpoint.function));
+                problems.push(unknown_function(&names, key, &endpoint.function, problems.len()));
             }
         }
         if !problems.is_empty() {
@@ -199,18 +207,28 @@ fn refusal(key: &KeyPath, guest: &str, refused: Refused) -> Problem {
     }
 }
 
+/// Names that are compared with a misspelt one. Whoever has misspelt more of them, of as many as there may be, is not helped
+/// by each one's nearest, and would wait for it.
+const COMPARED: usize = 100_000;
+
+/// The known name that a misspelt one is most likely meant to be, for the first ones of many.
+fn nearest<'a>(wrong: &str, known: &[&'a str], told: usize) -> Option<&'a str> {
+    (told.saturating_mul(known.len()) < COMPARED).then(|| reader::nearest(wrong, known.iter().copied())).flatten()
+}
+
 /// None for a function without a `_type`, which is told already, nor for one whose guest may be one that was refused.
 fn unknown_guest(
     function: &FunctionConfig,
     guests: &HashMap<&str, &Arc<Guest>>,
     some_refused: bool,
+    told: usize,
 ) -> Option<Problem> {
     if function.guest.is_empty() {
         return None;
     }
     let mut names: Vec<_> = guests.keys().copied().collect();
     names.sort_unstable();
-    let hint = match reader::nearest(&function.guest, names.iter().copied()) {
+    let hint = match nearest(&function.guest, &names, told) {
         Some(near) => format!("did you mean `{near}`?"),
         None if some_refused => return None,
         None => format!("there are {}; `guests:` adds more", reader::list(names.into_iter())),
@@ -218,19 +236,24 @@ fn unknown_guest(
     Some(Problem::new(function.key.with("_type"), format!("there is no guest `{}`", function.guest)).hint(hint))
 }
 
-fn unknown_function(config: &Config, key: KeyPath, name: &str) -> Problem {
-    let names = || config.functions.iter().map(|function| function.name.as_str()).filter(|name| *name != WORKFLOW);
-    let hint = match reader::nearest(name, names()) {
+/// `names` are those of all functions.
+fn unknown_function(names: &[&str], key: KeyPath, name: &str, told: usize) -> Problem {
+    let hint = match nearest(name, names, told) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => format!("the functions are {}", reader::list(names())),
+        None => format!("the functions are {}", reader::list(names.iter().copied())),
     };
     Problem::new(key, format!("there is no function `{name}`")).hint(hint)
+}
+
+/// The key of a part of a function's configuration.
+fn below(key: &KeyPath, path: &[Step]) -> KeyPath {
+    path.iter().fold(key.clone(), |key, step| key.with(step.to_string()))
 }
 
 /// A function's own keys against its guest's schema.
 fn check_config(function: &FunctionConfig, guest: &Guest, value: &Value, problems: &mut Vec<Problem>) {
     for misfit in guest.config_schema.misfits(value, 20) {
-        let key = misfit.path.iter().fold(function.key.clone(), |key, step| key.with(step.to_string()));
+        let key = below(&function.key, &misfit.path);
         let problem = match misfit.kind {
             MisfitKind::Missing => Problem::new(key, format!("missing: the guest `{}` needs it", guest.name)),
             MisfitKind::Type(types) => {
@@ -256,20 +279,10 @@ fn check_config(function: &FunctionConfig, guest: &Guest, value: &Value, problem
     }
 }
 
-/// Every reference leads to a function, and none in a circle.
-fn check_references(
-    config: &Config,
-    functions: &[Function],
-    references: &[Vec<Reference>],
-    problems: &mut Vec<Problem>,
-) {
-    let position = |name: &str| functions.iter().position(|function| &*function.name == name);
-    for reference in references.iter().flatten() {
-        // One that is configured but has a problem of its own is told there.
-        if !config.functions.iter().any(|function| function.name == reference.name) {
-            problems.push(unknown_function(config, reference.key.clone(), &reference.name));
-        }
-    }
+/// No references lead in a circle. One to a function that has a problem of its own is told there.
+fn check_circles(functions: &[Function], references: &[Vec<Reference>], problems: &mut Vec<Problem>) {
+    let positions: HashMap<&str, usize> = functions.iter().enumerate().map(|(at, it)| (&*it.name, at)).collect();
+    let position = |name: &str| positions.get(name).copied();
     let edges: Vec<Vec<usize>> =
         references.iter().map(|found| found.iter().filter_map(|it| position(&it.name)).collect()).collect();
     if let Some(circle) = references::cycle(&edges) {

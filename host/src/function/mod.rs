@@ -5,7 +5,8 @@
 //! * [`Guest`]: a compiled component, what it says of itself, and where it comes from. `builtin`: the three that come
 //!   with Carrel. `cache`: compiled guests on disk. `bounds`: what its file may take of the host before it runs.
 //! * [`Catalog`]: the functions of a configuration, checked: each exists, takes its configuration, and refers only to
-//!   others that exist, in no circle. `references` finds what a configuration refers to.
+//!   others that exist, in no circle. `references` finds what a configuration refers to; `forms` reads its values in the
+//!   forms that NAT takes.
 //! * `state`: where a guest keeps its state, found out by looking at its code.
 //! * `schema`: JSON Schemas. `sibling`: a function calls another one of the same user.
 
@@ -13,6 +14,7 @@ mod bounds;
 mod builtin;
 mod cache;
 mod catalog;
+mod forms;
 mod guest;
 mod references;
 pub(crate) mod schema;

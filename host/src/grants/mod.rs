@@ -82,10 +82,10 @@ impl Http {
 }
 
 impl Grants {
-    /// Reads `allow`, and opens its folders. Paths are relative to `folder`.
-    pub(crate) fn read(mut section: Section<'_>, folder: &Path) -> Self {
+    /// Reads `allow`, and opens its folders.
+    pub(crate) fn read(mut section: Section<'_>) -> Self {
         let environment = read_environment(&mut section);
-        let (folders, files) = read_folders(section.section("folders"), folder);
+        let (folders, files) = read_folders(section.section("folders"));
         let http = Http { places: read_places(&mut section), ..Http::default() };
         section.finish();
         Self { environment, folders, files, http }
@@ -184,7 +184,7 @@ fn read_environment(section: &mut Section<'_>) -> Vec<(String, String)> {
     environment
 }
 
-fn read_folders(mut section: Section<'_>, relative_to: &Path) -> (Vec<Folder>, WasiFilesystemCtx) {
+fn read_folders(mut section: Section<'_>) -> (Vec<Folder>, WasiFilesystemCtx) {
     let (path, problems) = (section.path().clone(), section.problems());
     let mut folders = Vec::new();
     let mut wasi = WasiCtxBuilder::new();
@@ -196,7 +196,7 @@ fn read_folders(mut section: Section<'_>, relative_to: &Path) -> (Vec<Folder>, W
             continue;
         }
         let host = match text(&value) {
-            Ok(host) => relative_to.join(host),
+            Ok(host) => problems.beside(&key, &host),
             Err(message) => {
                 problems.add(&key, format!("the folder {message}"));
                 continue;
@@ -264,7 +264,7 @@ mod tests {
 
     fn read(value: Value) -> (Grants, Vec<String>) {
         let problems = Problems::default();
-        let grants = Grants::read(Section::new(KeyPath::parse("allow"), value, &problems), Path::new("/"));
+        let grants = Grants::read(Section::new(KeyPath::parse("allow"), value, &problems));
         let told = problems.into_vec().into_iter().map(|it| format!("{}: {}", it.path, it.message)).collect();
         (grants, told)
     }

@@ -30,7 +30,7 @@ pub use server::{bind, serve};
 
 use crate::{
     Host,
-    config::{Cors, Endpoint, FORMS, Method},
+    config::{Cors, Endpoint, FORMS, Method, V1_WORKFLOW},
 };
 use axum::{
     Router,
@@ -51,8 +51,11 @@ const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-
 /// The routes to functions: the configured ones, and `/v1/workflow`, which NAT has whatever is configured.
 pub(crate) fn endpoints(host: &Host) -> Vec<Endpoint> {
     let front_end = &host.config().general.front_end;
-    let v1 = Endpoint { path: "/v1/workflow".into(), method: Method::Post, ..front_end.workflow.clone() };
-    let mut endpoints = vec![front_end.workflow.clone(), v1];
+    let mut endpoints = vec![front_end.workflow.clone()];
+    let v1 = Endpoint { path: V1_WORKFLOW.into(), method: Method::Post, ..front_end.workflow.clone() };
+    if (&v1.path, v1.method) != (&front_end.workflow.path, front_end.workflow.method) {
+        endpoints.push(v1);
+    }
     endpoints.extend(front_end.endpoints.iter().cloned());
     endpoints
 }

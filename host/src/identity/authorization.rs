@@ -1,22 +1,29 @@
 //! The `Authorization` header: a JWT's claims, a key, or a name and password.
 
-use super::{Error, User, open::is_space};
+use super::{
+    Error, User,
+    open::{Credential, is_space},
+};
 use base64::{Engine, engine::general_purpose as base64_kinds};
 use serde_json::{Map, Value};
 
-/// The user whom the header names; none, if it is of a scheme that names nobody here.
-pub(super) fn user(header: &str) -> Result<Option<User>, Error> {
+/// The user whom the header names; none, if it is of a scheme that names nobody here. `accept` says whether a kind of
+/// credential is taken.
+pub(super) fn user(
+    header: &str,
+    accept: &dyn Fn(Credential) -> Result<(), Error>,
+) -> Result<Option<User>, Error> {
     let header = header.trim_matches(is_space);
     let Some((scheme, credential)) = header.split_once(is_space) else { return Ok(None) };
     let credential = credential.trim_start_matches(is_space);
     if scheme.eq_ignore_ascii_case("bearer") {
         return match credential.matches('.').count() {
-            2 => jwt(credential).map(Some),
-            _ => Ok(Some(User::from_credential(credential))),
+            2 => accept(Credential::Jwt).and_then(|()| jwt(credential)).map(Some),
+            _ => accept(Credential::ApiKey).map(|()| Some(User::from_credential(credential))),
         };
     }
     if scheme.eq_ignore_ascii_case("basic") {
-        return basic(credential).map(Some);
+        return accept(Credential::Basic).and_then(|()| basic(credential)).map(Some);
     }
     Ok(None)
 }
@@ -63,6 +70,10 @@ fn basic(credential: &str) -> Result<User, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn user(header: &str) -> Result<Option<User>, Error> {
+        super::user(header, &|_| Ok(()))
+    }
 
     fn token(claims: &str) -> String {
         let part = |text: &str| base64_kinds::URL_SAFE_NO_PAD.encode(text);

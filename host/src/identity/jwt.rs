@@ -138,8 +138,8 @@ impl Issuer {
         self.voucher
     }
 
-    /// An item of `identity.jwt`. Files are relative to the configuration's folder.
-    pub(super) fn read(mut section: Section<'_>, tenants: &Tenants, folder: &Path) -> Option<Self> {
+    /// An item of `identity.jwt`.
+    pub(super) fn read(mut section: Section<'_>, tenants: &Tenants) -> Option<Self> {
         let (path, problems) = (section.path().clone(), section.problems());
         section.require("issuer");
         section.require("audience");
@@ -163,9 +163,12 @@ impl Issuer {
             problems.add(&path, format!("needs exactly one of {names}, and has {}", list(given.iter().copied())));
         }
         let secret = section.read("secret", None, |value| secret(value).map(Some));
-        let in_folder = |value: &Value| text(value).map(|file| Some(folder.join(file)));
-        let pem = section.read("public_key", None, in_folder);
-        let jwks = section.read("jwks", None, in_folder);
+        let file = |key: &'static str| {
+            let key = path.with(key);
+            move |value: &Value| text(value).map(|file| Some(problems.beside(&key, &file)))
+        };
+        let pem = section.read("public_key", None, file("public_key"));
+        let jwks = section.read("jwks", None, file("jwks"));
         section.finish();
         let found = match (secret, pem, jwks) {
             (Some(secret), ..) => Ok(Vec::from_iter(Key::new(None, DecodingKey::from_secret(secret.as_bytes())))),

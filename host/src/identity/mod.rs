@@ -23,13 +23,14 @@ mod verified;
 
 pub use api_key::{KeyHash, generate};
 pub(crate) use signed::Issued;
+pub use open::{Callers, Credential, Open};
 pub use tenant::{DEFAULT, TenantConfig};
 pub use user::User;
 
 use crate::config::reader::Section;
 use http::HeaderMap;
 use serde_json::Value;
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 use verified::Verified;
 
 /// What the cookie that names a user says, where nobody is verified.
@@ -46,11 +47,8 @@ const API_KEY: &str = "x-api-key";
 /// Who is who.
 #[derive(Clone)]
 pub enum Identity {
-    /// Nobody is verified.
-    Open {
-        /// The configuration says so in so many words.
-        said: bool,
-    },
+    /// Nobody is verified by this host.
+    Open(Open),
     /// Everybody is.
     Verified(Arc<Verified>),
 }
@@ -74,7 +72,7 @@ impl Identity {
     /// [`Error`].
     pub fn user(&self, headers: &HeaderMap) -> Result<User, Error> {
         match self {
-            Self::Open { .. } => open::user(headers),
+            Self::Open(open) => open.user(headers),
             Self::Verified(verified) => verified.user(headers),
         }
     }
@@ -86,7 +84,7 @@ impl Identity {
     /// The request has no credential, or a wrong one, and not everybody gets a cookie.
     pub(crate) fn issue(&self, headers: &HeaderMap) -> Option<Result<Issued, Error>> {
         match self {
-            Self::Open { .. } => None,
+            Self::Open(_) => None,
             Self::Verified(verified) => verified.issue(headers),
         }
     }
@@ -94,7 +92,7 @@ impl Identity {
     /// The header that takes a session cookie away. `None`: none are given.
     pub(crate) fn expire(&self, headers: &HeaderMap) -> Option<String> {
         match self {
-            Self::Open { .. } => None,
+            Self::Open(_) => None,
             Self::Verified(verified) => verified.expire(headers),
         }
     }
@@ -104,39 +102,57 @@ impl Identity {
         matches!(self, Self::Verified(verified) if verified.gives_cookies())
     }
 
-    /// Whether everybody is verified.
+    /// Whether everybody is verified: by this host, or by the proxy in front of it.
     pub fn is_verified(&self) -> bool {
-        matches!(self, Self::Verified(_))
+        match self {
+            Self::Open(open) => open.is_vouched_for(),
+            Self::Verified(_) => true,
+        }
+    }
+
+    /// Whether it has to be said in so many words before others than this machine are served.
+    pub(crate) fn must_be_said(&self) -> bool {
+        matches!(self, Self::Open(open) if !open.is_said() && !open.is_vouched_for())
+    }
+
+    /// Nobody is verified, and the configuration says so.
+    pub fn open() -> Self {
+        Self::Open(Open::new(true, Callers::default()))
     }
 
     /// The same, with more API keys, each with its tenant's place. Where nobody is verified, there are none.
     pub(crate) fn with_keys(&self, keys: impl Iterator<Item = (KeyHash, usize)>) -> Self {
         match self {
-            Self::Open { said } => Self::Open { said: *said },
+            Self::Open(_) => Self::open(),
             Self::Verified(verified) => Self::Verified(Arc::new(verified.with_keys(keys))),
         }
     }
 
-    /// `identity`.
-    pub(crate) fn read(top: &mut Section<'_>, tenants: &mut [TenantConfig], folder: &Path) -> Self {
+    /// `identity`, and what `general.front_end` says of callers.
+    pub(crate) fn read(top: &mut Section<'_>, tenants: &mut [TenantConfig], callers: &Callers) -> Self {
         let (key, problems) = (top.path().with("identity"), top.problems());
         let several = tenants.len() > 1 || tenants.first().is_some_and(|tenant| &*tenant.name != DEFAULT);
         let open = |said| {
             if several {
                 problems.add(&key, "must say how tenants are told apart: with `open`, nobody is verified");
             }
-            Self::Open { said }
+            Self::Open(Open::new(said, callers.clone()))
         };
         match top.take("identity") {
             None => open(false),
             Some(Value::String(it)) if it == "open" => open(true),
             Some(value @ Value::Object(_)) => {
+                if !callers.is_default() {
+                    let why = "has no place beside `identity_header` and `accepted_identity_credentials`, which say for \
+                               NAT who callers are: take them out of `general.front_end`, or this section";
+                    problems.add(&key, why);
+                }
                 let section = Section::new(key.clone(), value, problems);
-                Self::Verified(Arc::new(Verified::read(section, tenants, folder)))
+                Self::Verified(Arc::new(Verified::read(section, tenants)))
             }
             Some(_) => {
                 problems.add(&key, "must be `open`, or a map of what is verified: `jwt`, `api_keys`, `cookies`");
-                Self::Open { said: false }
+                Self::Open(Open::default())
             }
         }
     }
@@ -144,7 +160,10 @@ impl Identity {
 
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.is_verified() { "Verified" } else { "Open" })
+        match self {
+            Self::Open(open) => open.fmt(f),
+            Self::Verified(_) => f.write_str("Verified"),
+        }
     }
 }
 

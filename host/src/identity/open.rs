@@ -2,23 +2,155 @@
 //! signed it. The order and the ids are NAT's: the cookie, then `Authorization`, then `X-API-Key`; a user's id is the
 //! UUIDv5 of the credential, whichever of them it came in.
 
-use super::{API_KEY, COOKIE, Error, User, authorization, cookie};
-use http::{HeaderMap, header};
+//!
+//! NAT has keys of its own for who is let in (`general.front_end`): a header in which a proxy names the user whom it has
+//! verified, and the kinds of credentials that are accepted. NAT keeps to the second one on websockets only.
 
-/// The user whom a request's headers name.
-pub(super) fn user(headers: &HeaderMap) -> Result<User, Error> {
-    if let Some(cookie) = cookie::find(headers, COOKIE).filter(|cookie| !cookie.is_empty()) {
-        return Ok(User::from_credential(&cookie));
+use super::{API_KEY, COOKIE, Error, User, authorization, cookie};
+use crate::config::reader::{Section, list, text};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use serde_json::Value;
+
+/// How callers are told apart where none of their credentials is verified by this host.
+#[derive(Debug, Clone, Default)]
+pub struct Open {
+    /// The configuration says so in so many words.
+    said: bool,
+    callers: Callers,
+}
+
+/// NAT's keys for callers, of `general.front_end`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Callers {
+    /// `identity_header`: the header in which a proxy names the user.
+    pub identity_header: Option<HeaderName>,
+    /// `accepted_identity_credentials`: the kinds of credentials that are accepted; all, if it is not given.
+    pub accepted: Option<Vec<Credential>>,
+}
+
+/// A kind of credential, by NAT's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Credential {
+    SessionCookie,
+    Jwt,
+    ApiKey,
+    Basic,
+}
+
+impl Credential {
+    const ALL: [Self; 4] = [Self::SessionCookie, Self::Jwt, Self::ApiKey, Self::Basic];
+
+    /// As in a configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SessionCookie => "session_cookie",
+            Self::Jwt => "jwt",
+            Self::ApiKey => "api_key",
+            Self::Basic => "basic",
+        }
     }
-    if let Some(value) = headers.get(header::AUTHORIZATION)
-        && let Some(user) = authorization::user(&latin1(value.as_bytes()))?
-    {
-        return Ok(user);
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let name = text(value)?;
+        let names = || list(Self::ALL.iter().map(|kind| kind.as_str()));
+        let found = Self::ALL.into_iter().find(|kind| kind.as_str() == name);
+        found.ok_or_else(|| format!("{name:?} is not one of {}", names()))
     }
-    let key = headers.get(API_KEY).map(|value| latin1(value.as_bytes())).filter(|key| !key.is_empty());
-    key.map(|key| User::from_credential(&key)).ok_or(Error::Required(
-        "send the cookie `nat-session=<name>`, an `Authorization` header (Bearer or Basic) or an `X-API-Key` header",
-    ))
+
+    fn refused(self) -> Error {
+        Error::Invalid(match self {
+            Self::SessionCookie => "session cookies are not accepted here",
+            Self::Jwt => "JWTs are not accepted here",
+            Self::ApiKey => "API keys are not accepted here",
+            Self::Basic => "names with passwords (Basic) are not accepted here",
+        })
+    }
+}
+
+impl Callers {
+    /// The keys of `general.front_end`.
+    pub(crate) fn read(section: &mut Section<'_>) -> Self {
+        let identity_header = section.read("identity_header", None, |value| {
+            let name = text(value)?;
+            HeaderName::try_from(name.trim()).map(Some).map_err(|_| format!("{name:?} is not the name of a header"))
+        });
+        let accepted = section.read("accepted_identity_credentials", None, |value| match value {
+            Value::Array(kinds) if kinds.is_empty() => Err("must have one at least: else nobody is let in".into()),
+            Value::Array(kinds) => kinds.iter().map(Credential::read).collect::<Result<_, _>>().map(Some),
+            _ => Err("must be a list".into()),
+        });
+        if identity_header.is_some() && accepted.is_some() {
+            let key = section.path().with("accepted_identity_credentials");
+            section.problems().add(&key, "cannot be combined with `identity_header`, which names the user of each request");
+        }
+        Self { identity_header, accepted }
+    }
+
+    /// Whether any of them is given.
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn accept(&self, kind: Credential) -> Result<(), Error> {
+        match &self.accepted {
+            Some(accepted) if !accepted.contains(&kind) => Err(kind.refused()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Open {
+    pub(super) fn new(said: bool, callers: Callers) -> Self {
+        Self { said, callers }
+    }
+
+    /// Whether somebody vouches for each caller: the proxy that sets the header.
+    pub(super) fn is_vouched_for(&self) -> bool {
+        self.callers.identity_header.is_some()
+    }
+
+    /// Whether the configuration says in so many words that callers are not verified.
+    pub(super) fn is_said(&self) -> bool {
+        self.said
+    }
+
+    /// The user whom a request's headers name.
+    pub(super) fn user(&self, headers: &HeaderMap) -> Result<User, Error> {
+        if let Some(name) = &self.callers.identity_header {
+            return by_proxy(name, headers);
+        }
+        if let Some(cookie) = cookie::find(headers, COOKIE).filter(|cookie| !cookie.is_empty()) {
+            self.callers.accept(Credential::SessionCookie)?;
+            return Ok(User::from_credential(&cookie));
+        }
+        if let Some(value) = headers.get(header::AUTHORIZATION)
+            && let Some(user) = authorization::user(&latin1(value.as_bytes()), &|kind| self.callers.accept(kind))?
+        {
+            return Ok(user);
+        }
+        let key = headers.get(API_KEY).map(|value| latin1(value.as_bytes())).filter(|key| !key.is_empty());
+        let key = key.ok_or(Error::Required(
+            "send the cookie `nat-session=<name>`, an `Authorization` header (Bearer or Basic) or an `X-API-Key` header",
+        ))?;
+        self.callers.accept(Credential::ApiKey)?;
+        Ok(User::from_credential(&key))
+    }
+}
+
+/// The user whom the proxy in front has verified. Whoever reaches this host directly could be anybody.
+fn by_proxy(name: &HeaderName, headers: &HeaderMap) -> Result<User, Error> {
+    let mut values = headers.get_all(name).iter();
+    let missing = Error::Required("the header that the proxy in front of this host has to set is missing");
+    let value = latin1(values.next().map(HeaderValue::as_bytes).ok_or(missing)?);
+    if values.next().is_some() {
+        return Err(Error::Invalid("the header that the proxy in front of this host has to set is there twice"));
+    }
+    match value.trim_matches(is_space) {
+        "" => Err(Error::Invalid("the header that the proxy in front of this host has to set is empty")),
+        // NAT's id for it: names of another header are other users.
+        identity => Ok(User::from_credential(&format!("trusted-header:{}\u{1f}{identity}", name.as_str()))),
+    }
 }
 
 /// A header's bytes as text: each byte is the character of that number, as HTTP has it.
@@ -34,7 +166,6 @@ pub(super) fn is_space(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderName, HeaderValue};
 
     fn id(headers: &[(&str, &str)]) -> Result<String, Error> {
         let mut map = HeaderMap::new();
@@ -42,7 +173,7 @@ mod tests {
             let name = HeaderName::try_from(*name).unwrap_or_else(|error| panic!("{error}"));
             map.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|error| panic!("{error}")));
         }
-        user(&map).map(|user| user.to_string())
+        Open::default().user(&map).map(|user| user.to_string())
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::config::reader::{Section, secret_list_of};
 use cookie::Cookie;
 use http::{HeaderMap, header};
 use serde_json::Value;
-use std::{collections::HashSet, path::Path};
+use std::collections::HashSet;
 
 /// What is verified, and how.
 #[derive(Clone)]
@@ -134,7 +134,7 @@ impl Verified {
         Some(self.cookies.as_ref()?.expire(COOKIE, over_tls(headers)))
     }
 
-    pub(super) fn read(mut section: Section<'_>, all: &mut [TenantConfig], folder: &Path) -> Self {
+    pub(super) fn read(mut section: Section<'_>, all: &mut [TenantConfig]) -> Self {
         let (path, problems) = (section.path().clone(), section.problems());
         let own_keys = section.read("api_keys", Vec::new(), secret_list_of(KeyHash::read));
         match all {
@@ -154,7 +154,7 @@ impl Verified {
             Some(one) => vec![(jwt, one)],
         };
         for (key, item) in items {
-            let Some(issuer) = Issuer::read(Section::new(key.clone(), item, problems), &tenants, folder) else {
+            let Some(issuer) = Issuer::read(Section::new(key.clone(), item, problems), &tenants) else {
                 continue;
             };
             if issuers.iter().any(|other| other.name() == issuer.name()) {
