@@ -10,6 +10,7 @@ mod config;
 mod connections;
 mod docs;
 mod fairness;
+mod files;
 mod fuel;
 mod grants;
 mod guests;

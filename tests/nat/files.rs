@@ -63,7 +63,9 @@ async fn files_are_read_as_nat_reads_them() {
         let group = match (case.get("taken"), read(&case).await, of(&STRICTER), of(&WIDER)) {
             (Some(nat), Ok(carrel), None, None) => match differs(nat, &carrel) {
                 None => "taken with the same meaning",
-                Some(how) if of(&OTHERWISE).is_some_and(|key| how.starts_with(key)) => "taken with another meaning on purpose",
+                Some(how) if of(&OTHERWISE).is_some_and(|key| how.starts_with(key)) => {
+                    "taken with another meaning on purpose"
+                }
                 Some(how) => {
                     wrong.push(format!("{name}: {how}"));
                     continue;
@@ -73,7 +75,10 @@ async fn files_are_read_as_nat_reads_them() {
             (Some(_), Err(told), Some(why), _) if told.contains(why) => "refused on purpose",
             (None, Ok(_), _, Some(_)) => "taken beyond NAT",
             (nat, carrel, ..) => {
-                wrong.push(format!("{name}: NAT {}, Carrel {carrel:?}", if nat.is_some() { "takes it" } else { "does not" }));
+                wrong.push(format!(
+                    "{name}: NAT {}, Carrel {carrel:?}",
+                    if nat.is_some() { "takes it" } else { "does not" }
+                ));
                 continue;
             }
         };
@@ -154,7 +159,9 @@ fn differs(nat: &Value, carrel: &Value) -> Option<String> {
             "routes" => {
                 let of_nat = list(nat).iter().filter(|route| route[1] != "/v1/workflow");
                 of_nat.clone().all(|route| list(carrel).contains(route))
-                    && list(carrel).iter().all(|route| route[1] == "/v1/workflow" || of_nat.clone().any(|it| it == route))
+                    && list(carrel)
+                        .iter()
+                        .all(|route| route[1] == "/v1/workflow" || of_nat.clone().any(|it| it == route))
             }
             // NAT writes out what the file leaves to the guest.
             "functions" => nat.as_object().into_iter().flatten().all(|(name, keys)| {

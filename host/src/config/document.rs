@@ -45,6 +45,20 @@ impl Node {
         Self { at: Mark { file, line: None }, kind: Kind::Map(IndexMap::new()) }
     }
 
+    /// The same of a text that is no file.
+    pub(super) fn without_lines(mut self) -> Self {
+        self.at.line = None;
+        match &mut self.kind {
+            Kind::List(items) => *items = std::mem::take(items).into_iter().map(Self::without_lines).collect(),
+            Kind::Map(members) => {
+                let all = std::mem::take(members).into_iter();
+                *members = all.map(|(key, node)| (key, node.without_lines())).collect();
+            }
+            Kind::Scalar { .. } => {}
+        }
+        self
+    }
+
     /// The value without its places.
     pub(super) fn value(&self) -> Value {
         match &self.kind {

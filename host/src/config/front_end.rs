@@ -160,14 +160,7 @@ pub(crate) const FORMS: [&str; 3] = ["", "/stream", "/full"];
 pub(crate) const V1_WORKFLOW: &str = "/v1/workflow";
 
 /// Routes of the host's own.
-const OWN_ROUTES: [&str; 6] = [
-    "/health",
-    "/monitor/users",
-    "/metrics",
-    "/session",
-    "/openapi.json",
-    "/docs",
-];
+const OWN_ROUTES: [&str; 6] = ["/health", "/monitor/users", "/metrics", "/session", "/openapi.json", "/docs"];
 
 /// NAT's keys for its process model, its job queue and its evaluation, which Carrel does not have.
 const NAT_ONLY: [&str; 16] = [

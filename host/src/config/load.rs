@@ -86,13 +86,17 @@ fn override_with(root: &mut Node, overrides: &[(String, String)]) -> Result<(), 
         }
         let given = match (text.starts_with(['{', '[']), root.get(&path)) {
             // A list or a map as it would stand in a file.
-            (true, _) => yaml::parse(&file, text).map_err(|error| format!("is not YAML: {}", error.message)),
+            (true, _) => match yaml::parse(&file, text) {
+                Ok(node) => Ok(node.without_lines()),
+                Err(error) => Err(format!("is not YAML: {}", error.message)),
+            },
             (_, Some(Kind::List(_))) => {
                 let items = text.split(',').map(|item| Node::scalar(at.clone(), item.trim().into()));
                 Ok(Node { at: at.clone(), kind: Kind::List(items.collect()) })
             }
             (_, Some(Kind::Scalar { value: Value::Bool(_) | Value::Number(_), .. })) => {
-                let value = scalar::resolve(text.trim()).map_err(|text| format!("{text} is not a number that JSON has"));
+                let value =
+                    scalar::resolve(text.trim()).map_err(|text| format!("{text} is not a number that JSON has"));
                 value.map(|value| Node::scalar(at.clone(), value))
             }
             _ => Ok(Node::scalar(at.clone(), text.as_str().into())),
@@ -188,10 +192,7 @@ impl Files<'_> {
 /// A file that cannot be taken, told at the place that names it, if there is one.
 fn refused(file: &Path, named: Option<&Mark>, why: String, hint: &str) -> Error {
     match named {
-        None => Error {
-            file: file.into(),
-            problems: vec![Problem::new(KeyPath::root(), why).hint(hint)],
-        },
+        None => Error { file: file.into(), problems: vec![Problem::new(KeyPath::root(), why).hint(hint)] },
         Some(mark) => {
             let why = format!("{} {why}", file.display());
             let mut problem = Problem::new(KeyPath::root().with(BASE), why).hint(hint);

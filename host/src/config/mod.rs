@@ -26,8 +26,8 @@ mod yaml;
 
 pub use admin::Admin;
 pub(crate) use file::{read as read_file, without_mark};
-pub(crate) use front_end::{FORMS, V1_WORKFLOW};
 pub use front_end::{Cors, Endpoint, FrontEnd, Method};
+pub(crate) use front_end::{FORMS, V1_WORKFLOW};
 pub use load::Surroundings;
 pub use problem::{Error, KeyPath, Problem};
 
@@ -296,7 +296,8 @@ fn read_functions(top: &mut Section<'_>) -> Vec<FunctionConfig> {
         let key = path.with(&name);
         if name == WORKFLOW {
             problems.add(&key, "this name is taken by the workflow itself: give the function another one");
-        } else if !(1..=64).contains(&name.chars().count()) || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        } else if !(1..=64).contains(&name.chars().count()) || name.chars().any(|c| c.is_control() || c.is_whitespace())
+        {
             problems.add(&key, "a function's name has 1 to 64 characters, none of them a space");
         } else {
             functions.push(read_function(Section::new(key, value, problems), name));

@@ -257,7 +257,8 @@ impl Environment<'_> {
                 let (from, length) = form.split_once(':').map_or((&*form, None), |(from, length)| (from, Some(length)));
                 let number = |text: &str| text.trim().parse::<i64>().ok();
                 let from = number(from).ok_or_else(no_form)?;
-                let length = length.map(|length| number(length).filter(|it| *it >= 0).ok_or_else(no_form)).transpose()?;
+                let length =
+                    length.map(|length| number(length).filter(|it| *it >= 0).ok_or_else(no_form)).transpose()?;
                 slice(&value.ok_or_else(|| unset(name))?, from, length)
             }
         };

@@ -196,7 +196,8 @@ impl Reading<'_> {
         for (at, (key, value)) in entries.into_iter().enumerate() {
             let (key_shape, value_shape) = shapes.get(at).map(|(key, value)| (&**key, &**value)).unzip();
             let line = key_shape.map(|shape| shape.line);
-            let name = self::key(key, key_shape.and_then(Shape::plain)).map_err(|message| SyntaxError { line, message })?;
+            let name =
+                self::key(key, key_shape.and_then(Shape::plain)).map_err(|message| SyntaxError { line, message })?;
             let node = self.node(value, value_shape, line)?;
             if name == MERGE && key_shape.is_none_or(|shape| shape.plain().is_some()) {
                 for (name, node) in merged(node)? {
@@ -211,7 +212,10 @@ impl Reading<'_> {
         for (name, node) in own {
             if let Some(line) = seen.insert(name.clone(), node.at.line) {
                 let first = line.map(|line| format!(", first in line {line}")).unwrap_or_default();
-                return Err(SyntaxError { line: node.at.line, message: format!("the key `{name}` is there twice{first}") });
+                return Err(SyntaxError {
+                    line: node.at.line,
+                    message: format!("the key `{name}` is there twice{first}"),
+                });
             }
             members.insert(name, node);
         }
@@ -359,6 +363,9 @@ mod tests {
             assert_eq!(told, Some(line), "{text:?}: {message}");
             assert!(message.contains(what), "{text:?}: {message}");
         }
-        assert_eq!(value("a: \"\\u0007\"\nb: !!str 5\nc: x\u{a0}y\n"), "{\"a\":\"\\u0007\",\"b\":\"5\",\"c\":\"x\u{a0}y\"}");
+        assert_eq!(
+            value("a: \"\\u0007\"\nb: !!str 5\nc: x\u{a0}y\n"),
+            "{\"a\":\"\\u0007\",\"b\":\"5\",\"c\":\"x\u{a0}y\"}"
+        );
     }
 }

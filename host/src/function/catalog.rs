@@ -155,7 +155,9 @@ pub(crate) async fn load_guests(
         let files = match guest_files(path) {
             Ok(files) => files,
             Err(why) => {
-                problems.push(Problem::new(key.clone(), why).hint("paths are relative to the configuration's folder"));
+                problems.push(
+                    Problem::new(key.clone(), why).hint("paths are relative to the folder of the file that names them"),
+                );
                 continue;
             }
         };

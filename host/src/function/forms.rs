@@ -155,7 +155,8 @@ mod tests {
             let schema = json!({"type": "object", "properties": {"a": schema}});
             adapted(schema, json!({"a": value}))["a"].clone()
         };
-        let (integer, number, boolean) = (json!({"type": "integer"}), json!({"type": "number"}), json!({"type": "boolean"}));
+        let (integer, number, boolean) =
+            (json!({"type": "integer"}), json!({"type": "number"}), json!({"type": "boolean"}));
         for (schema, value, becomes) in [
             (&integer, json!("50"), json!(50)),
             (&integer, json!(" 5_0 "), json!(50)),

@@ -206,7 +206,7 @@ fn read_folders(mut section: Section<'_>) -> (Vec<Folder>, WasiFilesystemCtx) {
             Ok(()) => folders.push(Folder { guest, host }),
             Err(error) => problems.push(
                 Problem::new(key, format!("{} cannot be opened: {error}", host.display()))
-                    .hint("it must be a folder that the host may read; paths are relative to the configuration's own"),
+                    .hint("it must be a folder that the host may read; paths are relative to the file's own"),
             ),
         }
     }

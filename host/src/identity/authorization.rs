@@ -9,10 +9,7 @@ use serde_json::{Map, Value};
 
 /// The user whom the header names; none, if it is of a scheme that names nobody here. `accept` says whether a kind of
 /// credential is taken.
-pub(super) fn user(
-    header: &str,
-    accept: &dyn Fn(Credential) -> Result<(), Error>,
-) -> Result<Option<User>, Error> {
+pub(super) fn user(header: &str, accept: &dyn Fn(Credential) -> Result<(), Error>) -> Result<Option<User>, Error> {
     let header = header.trim_matches(is_space);
     let Some((scheme, credential)) = header.split_once(is_space) else { return Ok(None) };
     let credential = credential.trim_start_matches(is_space);

@@ -22,8 +22,8 @@ mod user;
 mod verified;
 
 pub use api_key::{KeyHash, generate};
-pub(crate) use signed::Issued;
 pub use open::{Callers, Credential, Open};
+pub(crate) use signed::Issued;
 pub use tenant::{DEFAULT, TenantConfig};
 pub use user::User;
 

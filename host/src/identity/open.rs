@@ -82,7 +82,9 @@ impl Callers {
         });
         if identity_header.is_some() && accepted.is_some() {
             let key = section.path().with("accepted_identity_credentials");
-            section.problems().add(&key, "cannot be combined with `identity_header`, which names the user of each request");
+            section
+                .problems()
+                .add(&key, "cannot be combined with `identity_header`, which names the user of each request");
         }
         Self { identity_header, accepted }
     }

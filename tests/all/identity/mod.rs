@@ -3,6 +3,7 @@
 mod cookies;
 mod credentials;
 mod properties;
+mod proxy;
 mod tokens;
 
 use axum::body::Body;
