@@ -21,6 +21,7 @@ mod limits;
 mod loading;
 mod model;
 mod parking;
+mod process;
 mod prove;
 mod rollback;
 mod sessions;
