@@ -8,19 +8,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/config.yml");
+pub(super) const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/config.yml");
 
-fn carrel(arguments: &[&str]) -> Command {
+pub(super) fn carrel(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_carrel"));
     command.args(arguments).env_remove("RUST_LOG");
     command
 }
 
-fn run(arguments: &[&str]) -> Output {
+pub(super) fn run(arguments: &[&str]) -> Output {
     carrel(arguments).output().expect("the binary runs")
 }
 
-fn text(bytes: &[u8]) -> &str {
+pub(super) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("text")
 }
 
@@ -178,7 +178,7 @@ fn serve_says_what_it_serves_and_stops_when_it_is_told() {
 }
 
 /// NAT's example with more keys, in a folder of its own.
-fn config_with(more: &str) -> (tempfile::TempDir, PathBuf) {
+pub(super) fn config_with(more: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let config = folder.path().join("config.yml");
     let text = std::fs::read_to_string(CONFIG).expect("the configuration");

@@ -223,6 +223,9 @@ async fn a_file_of_keys_that_no_token_could_be_verified_with_is_refused() {
         file.display().to_string()
     };
     let set = |key: serde_json::Value| written("set.json", &json!({"keys": [key]}).to_string());
+    let [one, weak] = ["p256.pub.pem", "rsa-1024.pub.pem"]
+        .map(|name| std::fs::read_to_string(format!("{keys}{name}")).expect("a key"));
+    let one = &*one;
     let in_pem = "is no public key in PEM, of RSA (2048 bits at least), EC (P-256, P-384) or Ed25519";
     for (kind, file, why) in [
         ("public_key", format!("{keys}nowhere.pem"), "cannot be read: No such file"),
@@ -237,6 +240,15 @@ async fn a_file_of_keys_that_no_token_could_be_verified_with_is_refused() {
         ),
         ("public_key", format!("{keys}rsa.pem"), "has a private key: only its public part belongs here"),
         ("public_key", format!("{keys}ed25519.pem"), "has a private key"),
+        ("public_key", written("one.pem", &one[..one.len() - 20]), "is cut off"),
+        ("public_key", written("two.pem", &[one, &one[..one.len() - 20]].concat()), "is cut off"),
+        (
+            "public_key",
+            written("weak.pem", &[one, &weak].concat()),
+            "weak.pem: block 2, `PUBLIC KEY`, is no public key in PEM",
+        ),
+        ("public_key", written("other.pem", &one.replace("PUBLIC KEY", "X509 CRL")), "is no public key in PEM"),
+        ("public_key", written("certificate.pem", &one.replace("PUBLIC KEY", "CERTIFICATE")), "the certificate: "),
         ("jwks", format!("{keys}README.md"), "is no JSON Web Key Set"),
         ("jwks", written("empty.json", r#"{"keys": []}"#), "has no key to verify with"),
     ] {

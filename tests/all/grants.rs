@@ -180,6 +180,39 @@ async fn a_folder_can_be_read_and_what_is_outside_of_it_cannot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn names_that_are_no_unicode_are_left_out_of_a_listing_and_keep_nobody_from_the_others() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    // Alone, cut off, a surrogate, of another encoding; a file, a folder and a link.
+    let wrong: [&[u8]; 5] = [b"\xff", b"caf\xc3", b"\xed\xa0\x80", b"caf\xe9", b"\x80.txt"];
+    let right = ["a", "caf\u{e9}", "z", "\u{1f980}"];
+    for only_wrong in [false, true] {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, number) in wrong.iter().zip(0..) {
+            let path = folder.path().join(OsStr::from_bytes(name));
+            match number {
+                0 => fs::create_dir(path).expect("a folder"),
+                1 => symlink("/nowhere", path).expect("a link"),
+                _ => fs::write(path, "hidden").expect("a file"),
+            }
+        }
+        let told: &[&str] = if only_wrong { &[] } else { &right };
+        for name in told {
+            fs::write(folder.path().join(name), "text").expect("a file");
+        }
+        let server = Test::traveller().set("functions.it.allow.folders./data", json!(folder.path())).start().await;
+        let alice = traveller(&server);
+        // Twice: the second listing begins anew.
+        for _ in 0..2 {
+            assert_eq!(found(&alice, json!({"try": "list", "path": "/data"})).await, json!(told));
+        }
+        for name in told {
+            let path = format!("/data/{name}");
+            assert_eq!(found(&alice, json!({"try": "read", "path": path})).await, "text", "{name}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_folder_cannot_be_written_to() {
     let folder = granted_folder();
     let granted = folder.path().join("granted");

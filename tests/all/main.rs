@@ -22,6 +22,7 @@ mod limits;
 mod loading;
 mod model;
 mod parking;
+mod process;
 mod prove;
 mod rollback;
 mod sessions;

@@ -36,7 +36,7 @@ pub(super) fn info(arguments: Arguments) -> Result<ExitCode, Error> {
     let engine = Engine::new(config.limits.memory_per_instance, &lane);
     let engine = engine.map_err(|why| config.source.error(vec![Problem::new(Default::default(), why)]))?;
     let guests = runtime(2)?.block_on(load_guests(&config, &engine, &lane, &mut problems));
-    print(&if arguments.json { as_json(&config.functions, &guests) } else { as_text(&config.functions, &guests) });
+    print(&if arguments.json { as_json(&config.functions, &guests) } else { as_text(&config.functions, &guests) })?;
     if problems.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(config.source.error(problems).into()) }
 }
 

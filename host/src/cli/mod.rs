@@ -1,13 +1,16 @@
-//! The commands. Data goes to stdout, everything else to stderr.
+//! The commands. Data goes to stdout, everything else to stderr: see `tell`.
 //!
-//! Exit codes: 0 done; 1 a call failed, or the host could not do what was asked; 2 the command line or the
-//! configuration is wrong.
+//! Exit codes: 0 done; 1 a call failed, or the host could not do what was asked, or its output could not be written; 2
+//! the command line or the configuration is wrong; 128 and the signal's number: see `signals`.
 
 mod info;
 mod key;
 mod prove;
 mod run;
 mod serve;
+mod signals;
+mod supervisor;
+mod tell;
 mod validate;
 
 use crate::{
@@ -16,28 +19,31 @@ use crate::{
     observe::{self, LogFormat, Pace},
 };
 use clap::{Args, Parser, Subcommand};
+use signals::Signals;
 use std::{
-    io::{self, Write},
+    env, io,
     path::PathBuf,
-    process::ExitCode,
+    process::{self, ExitCode},
     sync::Arc,
     thread,
 };
+use tell::print;
 use tokio::runtime::Runtime;
 
 /// A host that gives every user a private, sandboxed, stateful copy of the functions they call.
 #[derive(Debug, Parser)]
 #[command(name = "carrel", version, about, after_help = EXIT_CODES)]
 struct Cli {
-    /// How log lines look, on stderr; the variable RUST_LOG chooses which there are (default: carrel=info,guest=info)
+    /// How lines on stderr look, those of the log and all others; the variable RUST_LOG chooses which the log has (default: carrel=info,guest=info)
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 a call failed or the host could not start; 2 the command line or the \
-                          configuration is wrong.";
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 a call failed, the host could not start, or the output could not be \
+                          written; 2 the command line or the configuration is wrong; 143, 130 SIGTERM or Ctrl-C came \
+                          before the host served.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -53,6 +59,10 @@ enum Command {
     Prove(prove::Arguments),
     /// Make an API key: the key goes to stdout, its hash, for the configuration, to stderr
     Key,
+    /// Panics, to see how that is told
+    #[cfg(debug_assertions)]
+    #[command(hide = true)]
+    Panic,
 }
 
 #[derive(Debug, Args)]
@@ -74,6 +84,8 @@ impl ConfigFile {
 
 /// What went wrong, for people, and the exit code.
 enum Error {
+    /// The arguments are wrong, or ask for help.
+    Arguments(clap::Error),
     /// The configuration is wrong.
     Config(config::Error),
     /// What was asked for is not done, for a reason that the configuration has to settle.
@@ -90,45 +102,62 @@ impl From<config::Error> for Error {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let pace = if matches!(cli.command, Command::Serve(_)) { Pace::Drop } else { Pace::Wait };
+    tell::set(tell::format_in(env::args_os()));
+    let done = Cli::try_parse().map_err(Error::Arguments).and_then(run);
+    let (code, why) = match done {
+        Ok(code) => return code,
+        Err(Error::Arguments(error)) => return arguments_are_wrong(&error),
+        Err(Error::Config(error)) => {
+            tell::problems(&error);
+            return ExitCode::from(2);
+        }
+        Err(Error::Usage(why)) => (ExitCode::from(2), why),
+        Err(Error::Other(why)) => (ExitCode::FAILURE, why),
+    };
+    tell::error(&why);
+    code
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Error> {
+    tell::set(cli.log_format);
+    let serves = matches!(cli.command, Command::Serve(_));
+    // Others end by a signal's default action, which tells who waits for them more than an exit code. Process 1 has none.
+    let _signals = (process::id() == 1 && !serves).then(Signals::take).transpose()?;
+    let pace = if serves { Pace::Drop } else { Pace::Wait };
     // Those who attack crash again and again, which is no news.
     let usual = if matches!(cli.command, Command::Prove(_)) { "carrel=error" } else { "carrel=info,guest=info" };
     let _log = observe::log(cli.log_format, pace, usual);
-    let done = match cli.command {
-        Command::Serve(arguments) => serve::serve(arguments),
+    match cli.command {
+        Command::Serve(arguments) => serve::serve(arguments, Signals::take()?),
         Command::Run(arguments) => run::run(arguments),
         Command::Validate(file) => validate::validate(file),
         Command::Info(arguments) => info::info(arguments),
         Command::Prove(arguments) => prove::prove(arguments),
         Command::Key => key::key(),
-    };
-    match done {
-        Ok(code) => code,
-        Err(Error::Config(error)) => {
-            say(&format!("error: {error}"));
-            ExitCode::from(2)
-        }
-        Err(Error::Usage(why)) => {
-            say(&format!("error: {why}"));
-            ExitCode::from(2)
-        }
-        Err(Error::Other(why)) => {
-            say(&format!("error: {why}"));
-            ExitCode::FAILURE
-        }
+        #[cfg(debug_assertions)]
+        #[allow(clippy::panic)]
+        Command::Panic => panic!("asked for"),
     }
 }
 
-/// A line for people, on stderr.
-fn say(line: &str) {
-    // Nobody is there to be told that stderr is closed.
-    let _ = writeln!(io::stderr(), "{line}");
-}
-
-/// Data, on stdout. A reader who has gone away has had enough.
-fn print(text: &str) {
-    let _ = writeln!(io::stdout(), "{text}");
+/// Help and the version are asked for, and output like any other.
+fn arguments_are_wrong(error: &clap::Error) -> ExitCode {
+    let written = match (error.use_stderr(), tell::is_json()) {
+        (true, true) => {
+            tell::error(error.render().to_string().trim_end().trim_start_matches("error: "));
+            Ok(())
+        }
+        _ => error.print(),
+    };
+    match written {
+        Err(why) if !error.use_stderr() && why.kind() != io::ErrorKind::BrokenPipe => {
+            if let Error::Other(why) = tell::unwritten(&why) {
+                tell::error(&why);
+            }
+            ExitCode::FAILURE
+        }
+        _ => u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
+    }
 }
 
 /// A configuration that may have problems, to be told with those of its guests.

@@ -1,8 +1,9 @@
 //! `carrel prove`
 
-use super::{ConfigFile, Error, print, runtime, say, threads};
+use super::{ConfigFile, Error, print, runtime, tell, threads};
 use crate::prove;
 use clap::Args;
+use serde_json::json;
 use std::process::ExitCode;
 
 #[derive(Debug, Args)]
@@ -35,8 +36,9 @@ pub(super) fn prove(arguments: Arguments) -> Result<ExitCode, Error> {
     }
     let threads = threads(&draft.config);
     let runtime = runtime(threads)?;
-    say(&format!("attacking a host made of {}", draft.config.source.file.display()));
+    let file = draft.config.source.file.display().to_string();
+    let _ = tell::event(&format!("attacking a host made of {file}"), "attacking a host", json!({"file": file}));
     let report = runtime.block_on(prove::prove(draft.config, threads, arguments.broken()))?;
-    print(&report.to_string());
+    print(&report.to_string())?;
     Ok(if report.held() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,6 +1,6 @@
 //! `carrel run`
 
-use super::{ConfigFile, Error, print, runtime, say, start, threads};
+use super::{ConfigFile, Error, print, runtime, start, tell, threads};
 use crate::{
     config::{WORKFLOW, without_mark},
     identity::User,
@@ -47,15 +47,15 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     })?;
     match answer.result {
         Ok(output) => {
-            print(&output);
+            print(&output)?;
             Ok(ExitCode::SUCCESS)
         }
         Err(failure) => {
-            say(&match failure {
-                Failure::Refused(refusal) => format!("error: {refusal}"),
-                Failure::InvalidInput(why) => format!("error: invalid_input: {why}"),
-                Failure::Failed(why) => format!("error: function_failed: {why}"),
-                Failure::Stopped { stop, .. } => format!("error: {stop}"),
+            tell::error(&match failure {
+                Failure::Refused(refusal) => refusal.to_string(),
+                Failure::InvalidInput(why) => format!("invalid_input: {why}"),
+                Failure::Failed(why) => format!("function_failed: {why}"),
+                Failure::Stopped { stop, .. } => stop.to_string(),
             });
             Ok(ExitCode::FAILURE)
         }

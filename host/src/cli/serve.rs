@@ -1,16 +1,27 @@
 //! `carrel serve`
 
-use super::{ConfigFile, Error, runtime, say, start, threads};
+use super::{
+    ConfigFile, Error, runtime,
+    signals::{Signal, Signals},
+    start, supervisor, tell, threads,
+};
 use crate::{
     Host,
     config::{Admin, Config},
     http,
 };
 use clap::Args;
-use std::{process::ExitCode, sync::Arc};
+use serde_json::{Value, json};
+use std::{
+    fmt::Write,
+    io::{self, IsTerminal},
+    process::{self, ExitCode},
+    sync::Arc,
+};
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    sync::{Notify, mpsc::UnboundedReceiver},
+    task::spawn_blocking,
 };
 
 #[derive(Debug, Args)]
@@ -25,7 +36,7 @@ pub(super) struct Arguments {
     port: Option<u16>,
 }
 
-pub(super) fn serve(arguments: Arguments) -> Result<ExitCode, Error> {
+pub(super) fn serve(arguments: Arguments, signals: Signals) -> Result<ExitCode, Error> {
     let mut draft = arguments.config.load()?;
     let front_end = &mut draft.config.general.front_end;
     front_end.host = arguments.host.unwrap_or(std::mem::take(&mut front_end.host));
@@ -33,10 +44,98 @@ pub(super) fn serve(arguments: Arguments) -> Result<ExitCode, Error> {
     let threads = threads(&draft.config);
     let runtime = runtime(threads)?;
     let host = start(draft, threads, &runtime)?;
-    runtime.block_on(listen(host, threads))
+    let done = runtime.block_on(listen(host, threads, signals));
+    // A file that does not come, of a network that is gone, does not hold up the end.
+    runtime.shutdown_background();
+    done
 }
 
-async fn listen(host: Arc<Host>, threads: usize) -> Result<ExitCode, Error> {
+/// Whoever waits for the start, a person or a supervisor, is told only when every listener is there.
+async fn listen(host: Arc<Host>, threads: usize, signals: Signals) -> Result<ExitCode, Error> {
+    let listener = bind_callers(&host).await?;
+    let operators = match &host.config().admin {
+        Some(admin) => Some(bind_admin(admin).await?),
+        None => None,
+    };
+    let at = |listener: &TcpListener| listener.local_addr().map_err(|error| Error::Other(error.to_string()));
+    let address = at(&listener)?.to_string();
+    let operators_at = operators.as_ref().map(at).transpose()?.map(|address| address.to_string());
+    let operators = operators.map(|listener| tokio::spawn(listen_for_operator(host.clone(), listener)));
+    // From here on a signal does not end the process, but waits for the host to follow it.
+    let signals = signals.serve();
+    announce(&host, &address, operators_at.as_deref(), threads);
+    supervisor::ready();
+    let following = tokio::spawn(follow(signals, host.clone()));
+    let asked = host.clone();
+    let shutdown = async move {
+        asked.stopped().await;
+        supervisor::stopping();
+    };
+    let left = http::serve(listener, host.clone(), http::app(host.clone()), shutdown).await;
+    following.abort();
+    if let Some(operators) = operators {
+        operators.abort();
+    }
+    if left > 0 {
+        let timeout = humantime::format_duration(host.config().general.drain_timeout);
+        return Err(Error::Other(format!(
+            "{left} calls had not ended {timeout} after the stop (general.drain_timeout)"
+        )));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Does what signals ask for, until it is aborted.
+async fn follow(mut signals: UnboundedReceiver<Signal>, host: Arc<Host>) {
+    let reload = Arc::new(Notify::new());
+    tokio::spawn(reload_when_told(reload.clone(), host.clone()));
+    let mut told = false;
+    while let Some(signal) = signals.recv().await {
+        match signal {
+            Signal::Reload => reload.notify_one(),
+            Signal::Stop if !told && !host.is_draining() => {
+                told = true;
+                host.stop();
+            }
+            // Whoever asks a second time does not want to wait.
+            Signal::Stop => {
+                tell::error("stopped a second time: calls that were running are lost");
+                process::exit(1);
+            }
+        }
+    }
+}
+
+/// Reads files of keys again, one time after the other: a stop does not wait for it.
+async fn reload_when_told(told: Arc<Notify>, host: Arc<Host>) {
+    loop {
+        told.notified().await;
+        supervisor::reloading();
+        let host = host.clone();
+        // It fails only where the process ends.
+        let _ = spawn_blocking(move || reload(&host)).await;
+        supervisor::ready();
+    }
+}
+
+fn reload(host: &Host) {
+    let read = host.config().identity.reread();
+    if read.is_empty() {
+        tracing::info!("SIGHUP: the configuration names no file of keys, so that nothing was read again");
+    }
+    for read in read {
+        match read.keys {
+            Ok(keys) => tracing::info!(issuer = read.issuer, keys, "SIGHUP: the issuer's keys were read again"),
+            Err(why) => {
+                let issuer = read.issuer;
+                tracing::error!(issuer, "SIGHUP: the issuer's keys stay as they were: identity.jwt: {why}");
+            }
+        }
+    }
+}
+
+/// The callers' listener. Others than this machine reach it only if they are verified, or the file says so.
+async fn bind_callers(host: &Host) -> Result<TcpListener, Error> {
     let front_end = &host.config().general.front_end;
     let (name, port) = (&front_end.host, front_end.port);
     let listener = http::bind(name, port).await.map_err(|error| {
@@ -50,42 +149,7 @@ async fn listen(host: Arc<Host>, threads: usize) -> Result<ExitCode, Error> {
              that user. Configure `identity`, listen on localhost, or say `identity: open` if that is what you want"
         )));
     }
-    let unavailable = |error| Error::Other(format!("signals cannot be handled: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(unavailable)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(unavailable)?;
-    announce(&host, &address.to_string(), threads);
-    let operators = match &host.config().admin {
-        Some(admin) => Some(tokio::spawn(listen_for_operator(host.clone(), bind_admin(admin).await?))),
-        None => None,
-    };
-    let asked = host.clone();
-    let shutdown = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = asked.stopped() => {}
-        }
-        // Whoever asks a second time does not want to wait.
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            say("error: stopped a second time: calls that were running are lost");
-            std::process::exit(1);
-        });
-    };
-    let left = http::serve(listener, host.clone(), http::app(host.clone()), shutdown).await;
-    if let Some(operators) = operators {
-        operators.abort();
-    }
-    if left > 0 {
-        let timeout = humantime::format_duration(host.config().general.drain_timeout);
-        return Err(Error::Other(format!(
-            "{left} calls had not ended {timeout} after the stop (general.drain_timeout)"
-        )));
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(listener)
 }
 
 /// The operator's listener. Others than this machine reach it only with a token.
@@ -101,7 +165,6 @@ async fn bind_admin(admin: &Admin) -> Result<TcpListener, Error> {
              `admin` a `token`, as `carrel key` makes it, or let it listen on localhost"
         )));
     }
-    say(&format!("the operator's routes are on http://{address}: /tenants, /sessions, /drain, /metrics"));
     Ok(listener)
 }
 
@@ -111,43 +174,111 @@ async fn listen_for_operator(host: Arc<Host>, listener: TcpListener) {
     }
 }
 
-/// What is served, where, and with which limits.
-fn announce(host: &Host, address: &str, threads: usize) {
+/// The listing of the start: what is served, where, and with which limits. In JSON it is one event, and people who look
+/// at the terminal that stdout is get theirs all the same.
+fn announce(host: &Host, address: &str, operators: Option<&str>, threads: usize) {
+    let listing = listing(host, address, operators, threads);
+    // Nobody is there to be told that stderr or stdout is closed.
+    let _ = tell::event(&listing, "serving", as_json(host, address, operators, threads));
+    if tell::is_json() && io::stdout().is_terminal() {
+        let _ = tell::output(&listing);
+    }
     let config = host.config();
-    say(&format!("Carrel {} serves {} on http://{address}", env!("CARGO_PKG_VERSION"), config.source.file.display()));
-    say("");
-    for function in host.catalog().functions() {
-        say(&format!("  {:<16} {} ({})", function.name, function.guest.name, function.guest.source));
-        for line in function.grants.lines() {
-            say(&format!("  {:<16} may use {line}", ""));
-        }
-    }
-    say("");
-    for endpoint in http::endpoints(host) {
-        say(&format!("  {:<6} {:<24} {}", endpoint.method.as_str(), endpoint.path, endpoint.function));
-    }
-    let monitor = if config.general.enable_per_user_monitoring { ", /monitor/users" } else { "" };
-    say(&format!("  and each with /stream; /health, /docs, /openapi.json{monitor}"));
-    say("");
-    say(&limits(config, threads));
-    say("");
     for key in &config.ignored {
-        say(&format!("note: `{key}` is a key of NAT's that has no effect here"));
+        tell::note(&format!("`{key}` is a key of NAT's that has no effect here"));
     }
     if host.engine().stacks().guards_are_mappings() {
-        say("note: this kernel is older than 6.13: guard pages cost mappings, so that some 16,000 instances fit");
-    }
-    for tenant in host.tenants().iter().filter(|_| config.tenants.iter().any(|tenant| !tenant.key.is_root())) {
-        let functions = host.catalog().functions().iter().enumerate();
-        let names: Vec<_> = functions.filter(|(it, _)| tenant.may_call(*it)).map(|(_, it)| &*it.name).collect();
-        say(&format!("tenant {:<16} may call {}", tenant.name(), names.join(", ")));
+        tell::note("this kernel is older than 6.13: guard pages cost mappings, so that some 16,000 instances fit");
     }
     if !config.identity.is_verified() {
-        say(
-            "warning: nobody is verified: whoever sends a user's cookie, key or token is that user. Let only callers in \
-             whom you trust.",
+        tell::warning(
+            "nobody is verified: whoever sends a user's cookie, key or token is that user. Let only callers in whom you \
+             trust.",
         );
     }
+}
+
+fn listing(host: &Host, address: &str, operators: Option<&str>, threads: usize) -> String {
+    let config = host.config();
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let file = config.source.file.display();
+    let _ = writeln!(out, "Carrel {} serves {file} on http://{address}\n", env!("CARGO_PKG_VERSION"));
+    for function in host.catalog().functions() {
+        let _ = writeln!(out, "  {:<16} {} ({})", function.name, function.guest.name, function.guest.source);
+        for line in function.grants.lines() {
+            let _ = writeln!(out, "  {:<16} may use {line}", "");
+        }
+    }
+    out.push('\n');
+    for endpoint in http::endpoints(host) {
+        let _ = writeln!(out, "  {:<6} {:<24} {}", endpoint.method.as_str(), endpoint.path, endpoint.function);
+    }
+    let monitor = if config.general.enable_per_user_monitoring { ", /monitor/users" } else { "" };
+    let _ = writeln!(out, "  and each with /stream; /health, /docs, /openapi.json{monitor}\n");
+    if let Some(operators) = operators {
+        let _ =
+            writeln!(out, "  the operator's routes are on http://{operators}: /tenants, /sessions, /drain, /metrics\n");
+    }
+    let _ = writeln!(out, "{}", limits(config, threads));
+    for (tenant, functions) in tenants(host) {
+        let _ = write!(out, "\ntenant {tenant:<16} may call {}", functions.join(", "));
+    }
+    out
+}
+
+/// The tenants that the file names, and the functions that each may call.
+fn tenants(host: &Host) -> impl Iterator<Item = (&str, Vec<&str>)> {
+    let named = host.config().tenants.iter().any(|tenant| !tenant.key.is_root());
+    host.tenants().iter().filter(move |_| named).map(|tenant| {
+        let functions = host.catalog().functions().iter().enumerate();
+        let names = functions.filter(|(position, _)| tenant.may_call(*position)).map(|(_, function)| &*function.name);
+        (&**tenant.name(), names.collect())
+    })
+}
+
+/// The listing for programs. Limits have the names of the configuration; sizes are bytes, and times seconds.
+fn as_json(host: &Host, address: &str, operators: Option<&str>, threads: usize) -> Value {
+    let config = host.config();
+    let functions = host.catalog().functions().iter().map(|function| {
+        json!({
+            "name": &*function.name,
+            "guest": function.guest.name,
+            "source": function.guest.source.to_string(),
+            "allow": function.grants.as_json(),
+        })
+    });
+    let routes = http::endpoints(host);
+    let routes =
+        routes.iter().map(|it| json!({"method": it.method.as_str(), "path": it.path, "function": it.function}));
+    let tenants = tenants(host).map(|(tenant, functions)| (tenant.to_owned(), json!(functions)));
+    let (limits, general) = (&config.limits, &config.general);
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "config_file": config.source.file.display().to_string(),
+        "address": address,
+        "admin": operators,
+        "functions": functions.collect::<Vec<_>>(),
+        "routes": routes.collect::<Vec<_>>(),
+        "tenants": tenants.collect::<serde_json::Map<_, _>>(),
+        "limits": {
+            "fuel_per_call": limits.fuel_per_call,
+            "deadline": limits.deadline.as_secs_f64(),
+            "output_size": limits.output_size,
+            "body_size": limits.body_size,
+            "log_size": limits.log_size,
+            "call_depth": limits.call_depth,
+            "memory_per_instance": limits.memory_per_instance,
+            "memory": limits.memory,
+            "queue_per_session": limits.queue_per_session,
+            "max_sessions": limits.max_sessions,
+        },
+        "workers": threads,
+        "per_user_workflow_timeout": general.per_user_workflow_timeout.as_secs_f64(),
+        "per_user_workflow_cleanup_interval": general.per_user_workflow_cleanup_interval.as_secs_f64(),
+        "drain_timeout": general.drain_timeout.as_secs_f64(),
+        "verified": config.identity.is_verified(),
+    })
 }
 
 fn limits(config: &Config, threads: usize) -> String {
@@ -158,7 +289,7 @@ fn limits(config: &Config, threads: usize) -> String {
         "  a call       {} units of fuel, {}, {} of output, {} of body, {} of log lines, {} deep\n  \
            an instance  {} of memory\n  \
            a session    {} waiting calls, dropped after {} idle (looked for every {})\n  \
-           the host     {} sessions, {threads} threads; {} for running calls when it is stopped",
+           the host     {} of memory, {} sessions, {threads} threads; {} for running calls when it is stopped",
         limits.fuel_per_call,
         time(limits.deadline),
         size(limits.output_size),
@@ -169,6 +300,7 @@ fn limits(config: &Config, threads: usize) -> String {
         limits.queue_per_session,
         time(config.general.per_user_workflow_timeout),
         time(config.general.per_user_workflow_cleanup_interval),
+        size(limits.memory),
         limits.max_sessions,
         time(config.general.drain_timeout),
     )

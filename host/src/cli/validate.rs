@@ -10,6 +10,6 @@ pub(super) fn validate(file: ConfigFile) -> Result<ExitCode, Error> {
     let functions = host.catalog().functions().len();
     let guests = host.catalog().guests().len();
     let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    print(&format!("{name} is valid: {}, {}", counted(functions, "function"), counted(guests, "guest")));
+    print(&format!("{name} is valid: {}, {}", counted(functions, "function"), counted(guests, "guest")))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -19,6 +19,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
+    sync::{PoisonError, RwLock, RwLockWriteGuard},
     time::{Duration, SystemTime},
 };
 use wasmtime::{Engine, component::Component};
@@ -28,6 +29,15 @@ const MAGIC: &[u8] = b"carrel compiled guest 2\n";
 const HASH: usize = blake3::OUT_LEN;
 /// A file that no start has used for so long is deleted.
 const UNUSED: Duration = Duration::from_secs(60 * 24 * 3600);
+
+/// Read by each thread that writes a file, so that a process that ends can wait for all of them.
+static WRITING: RwLock<()> = RwLock::new(());
+
+/// Waits until each file that is being written is whole, and lets no other be begun as long as the guard lives: for a
+/// process that is about to end.
+pub(crate) fn finish_writing() -> RwLockWriteGuard<'static, ()> {
+    WRITING.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A folder of compiled guests, or none.
 #[derive(Debug, Clone)]
@@ -145,6 +155,7 @@ fn seal(key: &str, code: &[u8]) -> blake3::Hash {
 
 /// Writes a file as a whole or not at all.
 fn store(file: &Path, key: &str, code: &[u8]) -> io::Result<()> {
+    let _writing = WRITING.read().unwrap_or_else(PoisonError::into_inner);
     let unfinished = file.with_extension(format!("{}.tmp", std::process::id()));
     let written = fs::File::create(&unfinished).and_then(|mut out| {
         out.write_all(MAGIC)?;

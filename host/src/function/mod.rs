@@ -21,6 +21,7 @@ pub(crate) mod schema;
 pub(crate) mod sibling;
 mod state;
 
+pub(crate) use cache::finish_writing;
 pub(crate) use catalog::load_guests;
 pub use catalog::{Catalog, Function};
 pub use guest::{Guest, GuestSource};

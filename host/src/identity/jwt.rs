@@ -3,13 +3,16 @@
 //! A token is believed if its signature is right, by a key of the issuer that it names and an algorithm that belongs to
 //! that key, if it is meant for this host (`aud`), and if it is valid now (`exp`, `nbf`). `alg: none` is no algorithm. A
 //! public key is never taken for a shared secret, since each key has its algorithms before a token is seen.
+//!
+//! Keys that come from a file can be read again while tokens are checked. They are exchanged as a whole: a token is
+//! checked with the keys of before or with the new ones, and a file that is wrong changes nothing.
 
 use super::{
     Error, Tenants, User,
     signed::{Holder, Voucher},
 };
 use crate::config::{
-    KeyPath, read_file,
+    read_file,
     reader::{Section, duration, list, list_of, text},
 };
 use jsonwebtoken::{
@@ -21,7 +24,14 @@ use jsonwebtoken::{
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::{path::Path, str::FromStr, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use webpki::EndEntityCert;
 
 /// Bytes of a shared secret, at least: as many as the hash of HS256 has (RFC 7518, 3.2).
 pub(super) const SECRET: usize = 32;
@@ -41,7 +51,7 @@ const ED25519: usize = 32;
 #[derive(Clone)]
 pub(super) struct Issuer {
     name: String,
-    keys: Vec<Key>,
+    keys: Arc<Keys>,
     validation: Validation,
     user_claim: String,
     tenant: Place,
@@ -58,7 +68,79 @@ enum Place {
     Claim(String),
 }
 
-#[derive(Clone)]
+/// An issuer's keys, and where they are from.
+struct Keys {
+    source: Source,
+    /// The algorithms that the configuration allows, if it names any.
+    allowed: Option<Vec<Algorithm>>,
+    /// Copied for each token, so that the lock is held for no longer than that.
+    now: RwLock<Arc<[Key]>>,
+}
+
+enum Source {
+    Secret(String),
+    Pem(PathBuf),
+    Jwks(PathBuf),
+}
+
+/// A file of keys was read again.
+pub(crate) struct Reread {
+    /// The issuer of the keys.
+    pub(crate) issuer: String,
+    /// How many there are now; or why those of before stay, which names the file.
+    pub(crate) keys: Result<usize, String>,
+}
+
+impl Source {
+    /// The key of the configuration that names it.
+    fn key(&self) -> &'static str {
+        match self {
+            Self::Secret(_) => "secret",
+            Self::Pem(_) => "public_key",
+            Self::Jwks(_) => "jwks",
+        }
+    }
+
+    fn read(&self) -> Result<Vec<Key>, String> {
+        match self {
+            Self::Secret(secret) => Ok(Vec::from_iter(Key::new(None, DecodingKey::from_secret(secret.as_bytes())))),
+            Self::Pem(file) => from_pem(file),
+            Self::Jwks(file) => from_jwks(file),
+        }
+    }
+}
+
+impl Keys {
+    fn now(&self) -> Arc<[Key]> {
+        self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The keys of the source that an allowed algorithm belongs to.
+    fn read(source: &Source, allowed: Option<&[Algorithm]>) -> Result<Arc<[Key]>, String> {
+        let mut keys = source.read()?;
+        if let Some(allowed) = allowed {
+            keys.iter_mut().for_each(|key| key.algorithms.retain(|algorithm| allowed.contains(algorithm)));
+            keys.retain(|key| !key.algorithms.is_empty());
+        }
+        Ok(keys.into())
+    }
+
+    /// Reads the file again. `None`: there is none.
+    fn reread(&self) -> Option<Result<usize, String>> {
+        let (Source::Pem(file) | Source::Jwks(file)) = &self.source else { return None };
+        let keys = match Self::read(&self.source, self.allowed.as_deref()) {
+            Ok(keys) if keys.is_empty() => {
+                return Some(Err(format!("{} has no key that one of `algorithms` belongs to", file.display())));
+            }
+            Ok(keys) => keys,
+            Err(why) => return Some(Err(why)),
+        };
+        let number = keys.len();
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        Some(Ok(number))
+    }
+}
+
 struct Key {
     id: Option<String>,
     algorithms: Vec<Algorithm>,
@@ -102,7 +184,8 @@ impl Issuer {
             return Err(Error::Invalid("its header demands what is not known here (`crit`)"));
         }
         let fits = |key: &&Key| header.kid.is_none() || key.id.is_none() || key.id == header.kid;
-        let mut keys = self.keys.iter().filter(fits).filter(|key| key.algorithms.contains(&header.alg)).peekable();
+        let keys = self.keys.now();
+        let mut keys = keys.iter().filter(fits).filter(|key| key.algorithms.contains(&header.alg)).peekable();
         if keys.peek().is_none() {
             return Err(Error::Invalid("its issuer has no key of this id (`kid`) for its algorithm (`alg`)"));
         }
@@ -138,6 +221,11 @@ impl Issuer {
         self.voucher
     }
 
+    /// Reads its file of keys again, if it has one. Whom it vouches for does not change: sessions and cookies stay.
+    pub(super) fn reread(&self) -> Option<Reread> {
+        Some(Reread { issuer: self.name.clone(), keys: self.keys.reread()? })
+    }
+
     /// An item of `identity.jwt`.
     pub(super) fn read(mut section: Section<'_>, tenants: &Tenants) -> Option<Self> {
         let (path, problems) = (section.path().clone(), section.problems());
@@ -170,20 +258,18 @@ impl Issuer {
         let pem = section.read("public_key", None, file("public_key"));
         let jwks = section.read("jwks", None, file("jwks"));
         section.finish();
-        let found = match (secret, pem, jwks) {
-            (Some(secret), ..) => Ok(Vec::from_iter(Key::new(None, DecodingKey::from_secret(secret.as_bytes())))),
-            (_, Some(file), _) => from_pem(&file).map_err(|why| (path.with("public_key"), why)),
-            (.., Some(file)) => from_jwks(&file).map_err(|why| (path.with("jwks"), why)),
+        let source = match (secret, pem, jwks) {
+            (Some(secret), ..) => Source::Secret(secret),
+            (_, Some(file), _) => Source::Pem(file),
+            (.., Some(file)) => Source::Jwks(file),
             _ => return None,
         };
-        let mut keys = found.map_err(|(key, why): (KeyPath, String)| problems.add(&key, why)).ok()?;
-        if let Some(algorithms) = &algorithms {
-            keys.iter_mut().for_each(|key| key.algorithms.retain(|algorithm| algorithms.contains(algorithm)));
-            keys.retain(|key| !key.algorithms.is_empty());
-        }
+        let keys = Keys::read(&source, algorithms.as_deref());
+        let keys = keys.map_err(|why| problems.add(&path.with(source.key()), why)).ok()?;
         if keys.is_empty() {
             problems.add(&path.with("algorithms"), "none of them belongs to a key of this issuer");
         }
+        let keys = Arc::new(Keys { source, allowed: algorithms, now: RwLock::new(keys) });
         let mut validation = Validation::default();
         validation.set_required_spec_claims(&["exp", "aud", "iss"]);
         validation.set_audience(&audience);
@@ -264,17 +350,49 @@ fn rsa_size(key: &DecodingKey) -> usize {
     }
 }
 
+/// The keys of a file in PEM: public keys, and those of certificates. Each of its blocks must be one that can be used:
+/// a key that was passed over would be missed only when the first token comes that needs it.
 fn from_pem(file: &Path) -> Result<Vec<Key>, String> {
-    let pem = read_file(file, KEYS).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
-    if String::from_utf8_lossy(&pem).contains("PRIVATE KEY-----") {
-        return Err(format!("{} has a private key: only its public part belongs here", file.display()));
+    let name = file.display();
+    let text = read_file(file, KEYS).map_err(|error| format!("{name} cannot be read: {error}"))?;
+    let text = String::from_utf8_lossy(&text);
+    if text.contains("PRIVATE KEY-----") {
+        return Err(format!("{name} has a private key: only its public part belongs here"));
     }
-    let kinds = [DecodingKey::from_rsa_pem, DecodingKey::from_ec_pem, DecodingKey::from_ed_pem];
-    let key = kinds.into_iter().find_map(|kind| kind(&pem).ok()).and_then(|key| Key::new(None, key));
-    let why = || {
-        format!("{} is no public key in PEM, of RSA (2048 bits at least), EC (P-256, P-384) or Ed25519", file.display())
+    const WANTED: &str = "public key in PEM, of RSA (2048 bits at least), EC (P-256, P-384) or Ed25519";
+    let blocks = pem::parse_many(text.as_bytes()).map_err(|error| format!("{name} is no {WANTED}: {error}"))?;
+    // What is cut off at the end is no block for the library, and nothing wrong either.
+    if blocks.is_empty() || blocks.len() != text.matches("-----BEGIN ").count() {
+        return Err(format!("{name} is no {WANTED}, or is cut off"));
+    }
+    let mut keys = Vec::with_capacity(blocks.len());
+    for (block, number) in blocks.iter().zip(1..) {
+        let key = public_key(block).and_then(|key| Key::new(None, key).ok_or_else(String::new));
+        keys.push(key.map_err(|why| {
+            let place = if blocks.len() == 1 {
+                name.to_string()
+            } else {
+                format!("{name}: block {number}, `{}`,", block.tag())
+            };
+            let why = if why.is_empty() { why } else { format!(": {why}") };
+            format!("{place} is no {WANTED}{why}")
+        })?);
+    }
+    Ok(keys)
+}
+
+/// The key of a block. Nothing else of a certificate is looked at: the operator vouches for it, and not its authority.
+fn public_key(block: &pem::Pem) -> Result<DecodingKey, String> {
+    let block = if block.tag() == "CERTIFICATE" {
+        let der = CertificateDer::from(block.contents());
+        let certificate = EndEntityCert::try_from(&der).map_err(|error| format!("the certificate: {error}"))?;
+        pem::Pem::new("PUBLIC KEY", certificate.subject_public_key_info().as_ref())
+    } else {
+        block.clone()
     };
-    Ok(vec![key.ok_or_else(why)?])
+    let text = pem::encode(&block);
+    let kinds = [DecodingKey::from_rsa_pem, DecodingKey::from_ec_pem, DecodingKey::from_ed_pem];
+    kinds.into_iter().find_map(|kind| kind(text.as_bytes()).ok()).ok_or_else(String::new)
 }
 
 fn from_jwks(file: &Path) -> Result<Vec<Key>, String> {

@@ -22,6 +22,7 @@ mod user;
 mod verified;
 
 pub use api_key::{KeyHash, generate};
+pub(crate) use jwt::Reread;
 pub use open::{Callers, Credential, Open};
 pub(crate) use signed::Issued;
 pub use tenant::{DEFAULT, TenantConfig};
@@ -100,6 +101,14 @@ impl Identity {
     /// Whether session cookies are given.
     pub(crate) fn gives_cookies(&self) -> bool {
         matches!(self, Self::Verified(verified) if verified.gives_cookies())
+    }
+
+    /// Reads all files of keys again. A file that is wrong changes nothing.
+    pub(crate) fn reread(&self) -> Vec<Reread> {
+        match self {
+            Self::Open(_) => Vec::new(),
+            Self::Verified(verified) => verified.reread(),
+        }
     }
 
     /// Whether everybody is verified: by this host, or by the proxy in front of it.

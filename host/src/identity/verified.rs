@@ -6,7 +6,7 @@
 
 use super::{
     API_KEY, COOKIE, Error, KeyHash, TenantConfig, Tenants, User,
-    jwt::Issuer,
+    jwt::{Issuer, Reread},
     number,
     open::latin1,
     signed::{Cookies, Holder, Issued, Voucher},
@@ -110,6 +110,10 @@ impl Verified {
         let key = found.ok_or(Error::Invalid("the API key is none of this host's"))?;
         let user = User::verified(self.tenants.named(key.tenant), "key", &[&hash.to_string()]);
         Ok(Holder::Verified(user, key.voucher))
+    }
+
+    pub(super) fn reread(&self) -> Vec<Reread> {
+        self.issuers.iter().filter_map(Issuer::reread).collect()
     }
 
     pub(super) fn gives_cookies(&self) -> bool {

@@ -6,12 +6,9 @@
 //! new instances and growth are refused.
 
 use super::Level;
-use std::{
-    fs,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 /// Bytes that an instance takes besides its linear memories and tables: its store, and the stack that it runs on.
@@ -144,17 +141,6 @@ impl Drop for Charge {
     }
 }
 
-/// Bytes of memory that this machine has, or that the control group may use in which the process is.
-pub(crate) fn of_the_machine() -> usize {
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        total.trim().trim_end_matches("kB").trim().parse::<usize>().ok()?.checked_mul(1024)
-    });
-    // The group's own file: where control groups are namespaces, it is at the root.
-    let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
-    machine.unwrap_or(usize::MAX).min(group.unwrap_or(usize::MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,10 +179,5 @@ mod tests {
         assert_eq!(used(), [300, 150, 450, 1050], "what it really is counts, though it is too much");
         drop((other, charges));
         assert_eq!(used(), [0; 4]);
-    }
-
-    #[test]
-    fn a_machine_has_memory() {
-        assert!(of_the_machine() > 64 << 20);
     }
 }

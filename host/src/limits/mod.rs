@@ -8,13 +8,15 @@
 //! * [`Limits`], here; [`Quota`]: what a user, or a tenant, may use over time and at once.
 //! * `allowance`: what is left to a call. `lane`: keeps calls that run long from holding the others up; `fair`: whose
 //!   turn it is there. `within`: a deadline.
-//! * `budget`, of `bucket`s: what is left over time. `memory`: what is taken, by whom.
+//! * `budget`, of `bucket`s: what is left over time. `memory`: what is taken, by whom;
+//!   `machine`: how much of it there is for this process.
 
 mod allowance;
 mod bucket;
 mod budget;
 mod fair;
 mod lane;
+mod machine;
 pub(crate) mod memory;
 mod quota;
 mod within;
@@ -94,7 +96,7 @@ impl Default for Limits {
             call_depth: 8,
             user: Quota::default(),
             tenant: Quota::default(),
-            memory: memory::of_the_machine() / 4 * 3,
+            memory: machine::memory() / 4 * 3,
             max_sessions: 100_000,
             calls: 20_000,
             connections: 10_000,

@@ -206,3 +206,51 @@ async fn the_claim_that_names_the_user_and_the_algorithms_are_as_configured() {
     nameless["emails"] = json!("alice@example.com");
     is_refused(&server.bearer(&sign(Algorithm::RS384, &nameless)).call(json!({})).await, "no text in the claim");
 }
+
+/// A host that trusts an issuer by a file in PEM.
+async fn trusting_pem(pem: &str) -> (TempDir, Server) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let keys = folder.path().join("keys.pem");
+    fs::write(&keys, pem).expect("a file");
+    let server =
+        Test::hostile().set("identity.jwt", json!({"issuer": "pem", "audience": "carrel", "public_key": keys}));
+    (folder, server.start().await)
+}
+
+fn signed(algorithm: Algorithm, key: &'static str) -> String {
+    Issuer { name: "pem", algorithm, key, source: "public_key" }.token("alice")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_in_pem_has_any_number_of_keys_and_certificates() {
+    let read = |name: &str| fs::read_to_string(file(name)).expect("text");
+    let all = [(RS256, "rsa"), (ES256, "p256"), (ES384, "p384"), (EdDSA, "ed25519")];
+    let names = |end: &str| all.map(|(_, name)| read(&format!("{name}.{end}.pem")));
+    let mixed = [read("rsa.cert.pem"), read("p256.pub.pem"), read("p384.cert.pem"), read("ed25519.pub.pem")];
+    for pem in [
+        names("pub").concat(),
+        names("cert").concat(),
+        mixed.concat(),
+        mixed.join("\nBag Attributes: what tools write in between\n\n"),
+        mixed.concat().replace('\n', "\r\n"),
+    ] {
+        let (_folder, server) = trusting_pem(&pem).await;
+        for (position, (algorithm, key)) in all.into_iter().enumerate() {
+            assert_eq!(count(&server.bearer(&signed(algorithm, key))).await, position + 1, "{key}: {pem}");
+        }
+        for (algorithm, key) in [(RS256, "rsa-other"), (ES256, "p256-other"), (ES384, "p384-other")] {
+            is_refused(
+                &server.bearer(&signed(algorithm, key)).call(json!({"do": "count"})).await,
+                "its signature is wrong",
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificates_own_key_counts_and_not_that_of_its_authority() {
+    let pem = fs::read_to_string(file("rsa-of-ed25519.cert.pem")).expect("text");
+    let (_folder, server) = trusting_pem(&pem).await;
+    assert_eq!(count(&server.bearer(&signed(RS256, "rsa"))).await, 1);
+    is_refused(&server.bearer(&signed(EdDSA, "ed25519")).call(json!({"do": "count"})).await, "no key of this id");
+}
