@@ -4,15 +4,12 @@ use super::{ConfigFile, Error, runtime, say, start, threads};
 use crate::{
     Host,
     config::{Admin, Config},
-    http,
+    http::{self, Listeners},
     identity::Identity,
 };
 use clap::Args;
-use std::{process::ExitCode, sync::Arc};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc};
+use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -32,20 +29,22 @@ pub(super) fn serve(arguments: Arguments) -> Result<ExitCode, Error> {
     front_end.host = arguments.host.unwrap_or(std::mem::take(&mut front_end.host));
     front_end.port = arguments.port.unwrap_or(front_end.port);
     let threads = threads(&draft.config);
+    let short = http::raise_descriptors(draft.config.limits.connections);
     let runtime = runtime(threads)?;
     let host = start(draft, threads, &runtime)?;
-    runtime.block_on(listen(host, threads))
+    runtime.block_on(listen(host, threads, short))
 }
 
-async fn listen(host: Arc<Host>, threads: usize) -> Result<ExitCode, Error> {
+async fn listen(host: Arc<Host>, threads: usize, short: Option<String>) -> Result<ExitCode, Error> {
     let front_end = &host.config().general.front_end;
     let (name, port) = (&front_end.host, front_end.port);
-    let listener = http::bind(name, port).await.map_err(|error| {
+    let listeners = Listeners::bind(name, port).await.map_err(|error| {
         let hint = "--host and --port choose others, and so do `host` and `port` in `general.front_end`";
         Error::Other(format!("cannot listen on {name}:{port}: {error}; {hint}"))
     })?;
-    let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;
-    if matches!(host.config().identity, Identity::Open { said: false }) && !address.ip().is_loopback() {
+    let addresses = addresses(&listeners)?;
+    let reachable = addresses.iter().find(|address| !address.ip().is_loopback());
+    if let (Identity::Open { said: false }, Some(address)) = (&host.config().identity, reachable) {
         return Err(Error::Usage(format!(
             "nobody is verified, and {address} can be reached from elsewhere: whoever sends a user's cookie would be \
              that user. Configure `identity`, listen on localhost, or say `identity: open` if that is what you want"
@@ -54,9 +53,9 @@ async fn listen(host: Arc<Host>, threads: usize) -> Result<ExitCode, Error> {
     let unavailable = |error| Error::Other(format!("signals cannot be handled: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(unavailable)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(unavailable)?;
-    announce(&host, &address.to_string(), threads);
+    announce(&host, &addresses, threads, short);
     let operators = match &host.config().admin {
-        Some(admin) => Some(tokio::spawn(listen_for_operator(host.clone(), bind_admin(admin).await?))),
+        Some(admin) => Some(tokio::spawn(http::serve_operator(bind_admin(admin).await?, host.clone()))),
         None => None,
     };
     let asked = host.clone();
@@ -76,7 +75,7 @@ async fn listen(host: Arc<Host>, threads: usize) -> Result<ExitCode, Error> {
             std::process::exit(1);
         });
     };
-    let left = http::serve(listener, host.clone(), http::app(host.clone()), shutdown).await;
+    let left = http::serve(listeners, host.clone(), http::app(host.clone()), shutdown).await;
     if let Some(operators) = operators {
         operators.abort();
     }
@@ -90,31 +89,33 @@ async fn listen(host: Arc<Host>, threads: usize) -> Result<ExitCode, Error> {
 }
 
 /// The operator's listener. Others than this machine reach it only with a token.
-async fn bind_admin(admin: &Admin) -> Result<TcpListener, Error> {
+async fn bind_admin(admin: &Admin) -> Result<Listeners, Error> {
     let Admin { host, port, token } = admin;
-    let listener = http::bind(host, *port).await.map_err(|error| {
+    let listeners = Listeners::bind(host, *port).await.map_err(|error| {
         Error::Other(format!("cannot listen on {host}:{port}: {error}; `admin` in the configuration chooses another"))
     })?;
-    let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;
-    if !address.ip().is_loopback() && token.is_none() {
+    let addresses = addresses(&listeners)?;
+    let reachable = addresses.iter().find(|address| !address.ip().is_loopback());
+    if let (Some(address), None) = (reachable, token) {
         return Err(Error::Usage(format!(
             "{address} can be reached from elsewhere, and whoever reaches it could do all that an operator can: give \
              `admin` a `token`, as `carrel key` makes it, or let it listen on localhost"
         )));
     }
-    say(&format!("the operator's routes are on http://{address}: /tenants, /sessions, /drain, /metrics"));
-    Ok(listener)
+    let places: Vec<_> = addresses.iter().map(|address| format!("http://{address}")).collect();
+    say(&format!("the operator's routes are on {}: /tenants, /sessions, /drain, /metrics", places.join(" and ")));
+    Ok(listeners)
 }
 
-async fn listen_for_operator(host: Arc<Host>, listener: TcpListener) {
-    if let Err(error) = axum::serve(listener, http::admin(host)).await {
-        tracing::error!("the operator's listener has ended: {error}");
-    }
+fn addresses(listeners: &Listeners) -> Result<Vec<SocketAddr>, Error> {
+    listeners.addresses().map_err(|error| Error::Other(error.to_string()))
 }
 
 /// What is served, where, and with which limits.
-fn announce(host: &Host, address: &str, threads: usize) {
+fn announce(host: &Host, addresses: &[SocketAddr], threads: usize, short: Option<String>) {
     let config = host.config();
+    let mut addresses = addresses.iter();
+    let Some(address) = addresses.next() else { return };
     say(&format!("Carrel {} serves {} on http://{address}", env!("CARGO_PKG_VERSION"), config.source.file.display()));
     say("");
     for function in host.catalog().functions() {
@@ -132,6 +133,9 @@ fn announce(host: &Host, address: &str, threads: usize) {
     say("");
     say(&limits(config, threads));
     say("");
+    for address in addresses {
+        say(&format!("note: it listens on http://{address} as well"));
+    }
     for key in &config.ignored {
         say(&format!("note: `{key}` is a key of NAT's that has no effect here"));
     }
@@ -142,6 +146,9 @@ fn announce(host: &Host, address: &str, threads: usize) {
         let functions = host.catalog().functions().iter().enumerate();
         let names: Vec<_> = functions.filter(|(it, _)| tenant.may_call(*it)).map(|(_, it)| &*it.name).collect();
         say(&format!("tenant {:<16} may call {}", tenant.name(), names.join(", ")));
+    }
+    if let Some(short) = short {
+        say(&format!("warning: {short}"));
     }
     if !config.identity.is_verified() {
         say(

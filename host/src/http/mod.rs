@@ -2,8 +2,8 @@
 //!
 //! # Layout
 //!
-//! * [`app`]: the router, apart from any socket. [`serve`]: a socket, and a shutdown that drains. `progress`: whether
-//!   anything comes of a connection.
+//! * [`app`]: the router, apart from any socket. [`serve`]: sockets, and a shutdown that drains. [`Listeners`]: where
+//!   callers connect. `progress`: whether anything comes of a connection.
 //! * `call`: a route to a function, from bytes to bytes. `stream`: the same, as server-sent events. `bill`: what a call
 //!   has cost, as headers.
 //! * `error`: every error's status, code and body. `invalid_input`: NAT's list of wrong fields; `json`: where JSON is
@@ -17,6 +17,7 @@ mod docs;
 mod error;
 mod invalid_input;
 mod json;
+mod listeners;
 mod monitor;
 mod openapi;
 mod progress;
@@ -114,7 +115,7 @@ pub fn app(host: Arc<Host>) -> Router {
 }
 
 async fn health(State(host): State<Arc<Host>>) -> Result<Response<Body>, Error> {
-    if host.is_draining() {
+    if host.is_leaving() {
         return Err(Error::draining());
     }
     Ok(json(StatusCode::OK, r#"{"status":"healthy"}"#))
