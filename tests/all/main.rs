@@ -26,3 +26,4 @@ mod rollback;
 mod sessions;
 mod siblings;
 mod tenants;
+mod wire;

@@ -3,7 +3,8 @@
 //! # Layout
 //!
 //! * [`app`]: the router, apart from any socket. [`serve`]: sockets, and a shutdown that drains. [`Listeners`]: where
-//!   callers connect. `progress`: whether anything comes of a connection.
+//!   callers connect. `front`: what each request and answer passes. `wire`: a connection's bytes, and its caller.
+//!   `progress`: whether anything comes of a connection.
 //! * `call`: a route to a function, from bytes to bytes. `stream`: the same, as server-sent events. `bill`: what a call
 //!   has cost, as headers.
 //! * `error`: every error's status, code and body. `invalid_input`: NAT's list of wrong fields; `json`: where JSON is
@@ -15,6 +16,7 @@ mod bill;
 mod call;
 mod docs;
 mod error;
+mod front;
 mod invalid_input;
 mod json;
 mod listeners;
@@ -24,6 +26,7 @@ mod progress;
 mod server;
 mod session;
 mod stream;
+mod wire;
 
 pub use admin::admin;
 pub use listeners::{Listeners, raise_descriptors};

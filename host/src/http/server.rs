@@ -1,16 +1,15 @@
 //! A socket, and a shutdown that drains.
 
 use super::{
+    front,
     listeners::{Arrived, Listeners, turn_away},
-    progress::{Progress, Watched},
+    progress::Progress,
+    wire::{self, Wire},
 };
 use crate::{Host, session};
 use axum::Router;
-use hyper::{
-    server::conn::http1,
-    service::{Service, service_fn},
-};
-use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown, service::TowerToHyperService};
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::{server::graceful::GracefulShutdown, service::TowerToHyperService};
 use serde_json::json;
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 use tokio::{
@@ -121,32 +120,33 @@ impl Entrance {
         // Answers are small and written at once: waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
         let progress = Arc::new(Progress::default());
+        let (wire, socket) = Wire::new(stream, progress.clone());
         let (app, working) = (self.app.clone(), progress.clone());
         let service = service_fn(move |request| {
             let (app, working) = (app.clone(), working.clone());
-            async move {
-                working.begins();
-                let response = app.call(request).await;
-                working.ends();
-                response
-            }
+            async move { front::answer(&app, &working, request).await }
         });
         let connection = http1::Builder::new()
             // A timer of the library's for each request would cost more than all of this.
             .header_read_timeout(None)
             .max_buf_size(HEADERS_SIZE)
-            .serve_connection(Watched { io: TokioIo::new(stream), progress: progress.clone() }, service);
+            // Who has closed the sending side may wait for the answer: `wire` finds out.
+            .half_close(true)
+            .serve_connection(wire, service);
         let connection = self.connections.watch(connection);
         let quiet = self.quiet;
         tokio::spawn(async move {
             let _place = place;
+            let socket = (*socket).as_ref();
             tokio::select! {
                 biased;
                 ended = connection => {
                     if let Err(error) = ended {
                         tracing::debug!("a connection ended early: {error}");
                     }
+                    wire::linger(socket, &progress).await;
                 }
+                () = wire::left(socket, &progress) => tracing::debug!("a caller has gone away"),
                 () = progress.stands_still(quiet) => tracing::debug!("a connection was closed: nothing came of it"),
             }
         });
