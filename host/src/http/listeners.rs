@@ -9,7 +9,7 @@ use std::{
     fs::File,
     future::poll_fn,
     io::{self, ErrorKind, Write},
-    net::{SocketAddr, TcpStream as Std},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream as Std},
     task::Poll,
     time::Duration,
 };
@@ -66,6 +66,10 @@ impl Listeners {
     /// The name has no address, none of them is this machine's, or the port is taken at one of them.
     pub async fn bind(host: &str, port: u16) -> io::Result<Self> {
         let mut addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
+        if host.eq_ignore_ascii_case("localhost") {
+            // Many machines' files of hosts name one alone, and programs that do not read them try both (RFC 6761, 6.3).
+            addresses.extend([SocketAddr::from((Ipv4Addr::LOCALHOST, port)), (Ipv6Addr::LOCALHOST, port).into()]);
+        }
         addresses.sort_by_key(|address| (address.is_ipv6(), *address));
         addresses.dedup();
         let mut tries = 1..=TRIES;
