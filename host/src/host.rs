@@ -28,6 +28,7 @@ pub struct Host {
     engine: Engine,
     shared: Arc<Shared>,
     registry: Arc<Registry>,
+    leaving: AtomicBool,
     draining: AtomicBool,
     stop: Notify,
     openapi: String,
@@ -70,8 +71,9 @@ impl Host {
         try_out(&shared).await.map_err(|problems| config.source.error(problems))?;
         let registry = Registry::new(shared.clone());
         metrics.look_at(registry.clone(), tenants, engine.clone());
-        let (draining, stop, openapi) = (AtomicBool::new(false), Notify::new(), String::new());
-        let mut host = Self { config, engine, shared, registry, draining, stop, openapi, metrics };
+        let (leaving, draining) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (stop, openapi) = (Notify::new(), String::new());
+        let mut host = Self { config, engine, shared, registry, leaving, draining, stop, openapi, metrics };
         host.openapi = openapi_of(&host);
         Ok(Arc::new(host))
     }
@@ -109,6 +111,15 @@ impl Host {
     /// The sessions.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// From now on, `/health` says that the host is being stopped, so that whoever balances sends requests elsewhere.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed) || self.is_draining()
     }
 
     /// From now on, requests are refused.

@@ -174,9 +174,8 @@ async fn huge_headers_are_refused_and_large_ones_are_not() {
         (many(20_000), 431),
     ] {
         let answer = sent(listening.address, get(headers).as_bytes()).await;
-        // What was not read resets the connection, which may be sooner with the caller than the answer.
         let answers = statuses(&answer);
-        assert!(answers == [status] || answers == [status, 404] || status == 431 && answers.is_empty(), "{answer}");
+        assert!(answers == [status] || answers == [status, 404], "{answer}");
     }
     let path = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(200_000));
     let answer = sent(listening.address, path.as_bytes()).await;
@@ -225,11 +224,15 @@ async fn a_caller_who_hangs_up_in_mid_call_leaves_no_call_half_way() {
     let body =
         json!({"do": "all", "of": [{"do": "take", "bytes": 1_000_000}, {"do": "sleep", "milliseconds": 60_000}]})
             .to_string();
-    for _ in 0..10 {
+    for n in 0..10 {
         let mut stream = TcpStream::connect(listening.address).await.expect("a connection");
         let request = format!("{}content-length: {}\r\n\r\n{body}", CALL.replace("/generate", "/hostile"), body.len());
         stream.write_all(request.as_bytes()).await.expect("sent");
         server.until_in_use(1).await;
+        // Without a reset it takes the host a while to find out.
+        if n > 2 {
+            stream.set_zero_linger().expect("a reset");
+        }
         drop(stream);
         let ended = async {
             while server.host.registry().in_use() > 0 {

@@ -1,7 +1,16 @@
-//! Connections, as callers who mean no good use them.
+//! Connections: where they come in, how many, for how long, and how they end when the host does.
 
+use carrel::http::Listeners;
 use carrel_tests::Test;
-use std::time::Duration;
+use serde_json::json;
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream as Std},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -79,4 +88,248 @@ async fn an_answer_that_nobody_reads_is_given_up() {
     let (_, read) = until_closed(&mut stream).await;
     assert!(read.len() < 60_000_000, "only what the system had kept was there to be read: {}", read.len());
     server.user("mallory").at("/hostile").call(serde_json::json!({"do": "count"})).await.ok();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_configuration_says_how_long_an_idle_connection_is_kept() {
+    for seconds in [2, 75, 620] {
+        let test = Test::new().set("general.front_end.keep_alive_timeout", format!("{seconds}s"));
+        let listening = test.start().await.listen().await;
+        let mut stream = TcpStream::connect(listening.address).await.expect("a connection");
+        stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+        let (took, read) = until_closed(&mut stream).await;
+        assert!(read.starts_with(b"HTTP/1.1 200"));
+        let kept = Duration::from_secs(seconds);
+        assert!(took >= kept && took <= kept + kept / 4 + Duration::from_secs(1), "{seconds}: {took:?}");
+    }
+}
+
+const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+async fn health(address: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    stream.write_all(HEALTH).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    answer
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_is_told_to_stop_says_so_before_it_refuses_anybody() {
+    let server = Test::new().set("general.drain_delay", "20s").start().await;
+    let listening = server.listen().await;
+    let address = listening.address;
+    assert!(health(address).await.starts_with("HTTP/1.1 200"));
+    let began = Instant::now();
+    let ended = listening.stop();
+    tokio::task::yield_now().await;
+    let alice = server.user("alice");
+    let mut calls = 0;
+    while began.elapsed() < Duration::from_secs(19) {
+        let answer = health(address).await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("carrel-error: draining"), "{answer}");
+        alice.call(json!({"command": "stats"})).await.ok();
+        calls += 1;
+        sleep(Duration::from_secs(2)).await;
+    }
+    assert!(calls >= 9, "{calls}");
+    assert_eq!(ended.await.expect("it ends"), 0);
+    assert!(began.elapsed() >= Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    alice.call(json!({"command": "stats"})).await.error(503, "draining");
+    // Without a delay, as by default, it is refused at once.
+    let server = Test::new().start().await;
+    let began = Instant::now();
+    server.listen().await.stop().await.expect("it ends");
+    assert!(began.elapsed() < Duration::from_secs(1));
+    server.get("/health").await.error(503, "draining");
+}
+
+fn has_ipv6() -> bool {
+    TcpListener::bind("[::1]:0").is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_with_several_addresses_is_listened_on_at_all_of_them_with_one_port() {
+    let listeners = Listeners::bind("localhost", 0).await.expect("ports");
+    let addresses = listeners.addresses().expect("addresses");
+    assert!(addresses[0].is_ipv4() && addresses.len() == 1 + usize::from(has_ipv6()), "{addresses:?}");
+    assert!(addresses.iter().all(|it| it.ip().is_loopback() && it.port() == addresses[0].port()), "{addresses:?}");
+    let server = Test::new().start().await;
+    let app = carrel::http::app(server.host.clone());
+    let serving = tokio::spawn(carrel::http::serve(listeners, server.host.clone(), app, std::future::pending()));
+    for _ in 0..3 {
+        for address in &addresses {
+            assert!(health(*address).await.starts_with("HTTP/1.1 200"), "{address}");
+        }
+    }
+    serving.abort();
+    // An address is one, whatever the name has besides; where the port is taken at any of a name's, that is an error.
+    let one = Listeners::bind("127.0.0.1", 0).await.expect("a port").addresses().expect("an address");
+    assert!(one.len() == 1 && one[0].is_ipv4(), "{one:?}");
+    for taken in if has_ipv6() { vec!["127.0.0.1:0", "[::1]:0"] } else { vec!["127.0.0.1:0"] } {
+        let taken = TcpListener::bind(taken).expect("a port");
+        let port = taken.local_addr().expect("an address").port();
+        let refused = Listeners::bind("localhost", port).await.expect_err("the port is taken");
+        assert_eq!(refused.kind(), std::io::ErrorKind::AddrInUse);
+    }
+    assert!(Listeners::bind("no.such.host.invalid", 0).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_connections_wait_to_be_accepted_as_the_system_allows() {
+    let allowed = fs::read_to_string("/proc/sys/net/core/somaxconn").expect("Linux");
+    let many = allowed.trim().parse::<usize>().expect("a number").min(600);
+    let listeners = Listeners::bind("127.0.0.1", 0).await.expect("a port");
+    let address = listeners.addresses().expect("an address")[0];
+    let mut waiting = Vec::new();
+    for n in 0..many {
+        let connecting = tokio::time::timeout(Duration::from_secs(2), TcpStream::connect(address)).await;
+        waiting.push(connecting.unwrap_or_else(|_| panic!("only {n} of {many} may wait")).expect("a connection"));
+    }
+}
+
+/// The binary with as many descriptors as it is given, soft and hard, and a file with what it says.
+struct Served {
+    child: Child,
+    folder: tempfile::TempDir,
+    address: SocketAddr,
+}
+
+impl Served {
+    fn start(limits: &str, more: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = Test::new().set("general.front_end.port", 0).text();
+        let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let more: serde_json::Value = serde_json::from_str(more).expect("JSON");
+        for (pointer, value) in more.as_object().expect("keys") {
+            let (section, key) = pointer.split_once('.').expect("a section and a key");
+            config[section][key] = value.clone();
+        }
+        fs::write(folder.path().join("config.yml"), config.to_string()).expect("a file");
+        let said = fs::File::create(folder.path().join("said")).expect("a file");
+        let child = Command::new("sh")
+            .args(["-c", &format!("{limits} exec \"$0\" serve --config_file=config.yml"), env!("CARGO_BIN_EXE_carrel")])
+            .current_dir(folder.path())
+            .env_remove("RUST_LOG")
+            .stderr(said)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("sh");
+        let mut served = Self { child, folder, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        while !served.said().contains("warning: nobody is verified") {
+            assert!(served.child.try_wait().expect("a process").is_none(), "it ended: {}", served.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let said = served.said();
+        let address = said.split("http://").nth(1).and_then(|rest| rest.lines().next()).expect("an address");
+        served.address = address.parse().expect("an address");
+        served
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(Path::new(self.folder.path()).join("said")).expect("what it says")
+    }
+
+    fn signal(&self) {
+        let kill = Command::new("kill").args(["-s", "TERM", &self.child.id().to_string()]).status();
+        assert!(kill.expect("kill runs").success());
+    }
+
+    /// The answer to a request, of whatever kind.
+    fn ask(&self, request: &[u8]) -> String {
+        read_all(self.connect(request))
+    }
+
+    fn connect(&self, request: &[u8]) -> Std {
+        let mut stream = Std::connect(self.address).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        // Who is turned away at once may be so before.
+        let _ = stream.write_all(request);
+        stream
+    }
+}
+
+fn read_all(mut stream: Std) -> String {
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8(answer).expect("text")
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_start_tells_every_address_that_is_listened_on() {
+    let served = Served::start("", "{}");
+    let said = served.said();
+    if has_ipv6() {
+        let also = format!("note: it listens on http://[::1]:{} as well", served.address.port());
+        assert!(said.contains(&also), "{said}");
+    }
+    assert!(said.lines().next().expect("a line").ends_with(&format!(" on http://{}", served.address)), "{said}");
+    assert!(served.ask(HEALTH).starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn the_host_takes_as_many_descriptors_as_it_may() {
+    let served = Served::start("ulimit -Sn 100;", "{}");
+    let open: Vec<_> = (0..200).map(|_| served.connect(b"")).collect();
+    assert!(served.ask(HEALTH).starts_with("HTTP/1.1 200"), "{}", served.said());
+    drop(open);
+    assert!(!served.said().contains("no file descriptor"), "{}", served.said());
+}
+
+#[test]
+fn when_no_descriptor_is_left_callers_are_told_and_the_log_says_so_once() {
+    let served = Served::start("ulimit -n 120;", r#"{"limits.connections": 5000}"#);
+    let said = served.said();
+    assert!(
+        said.contains("warning: `limits.connections` allows 5000 connections") && said.contains(" 120 open"),
+        "{said}"
+    );
+    let mut open: Vec<_> = (0..150).map(|_| served.connect(b"")).collect();
+    for _ in 0..50 {
+        let answer = served.ask(HEALTH);
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("too_many_connections"), "{answer}");
+    }
+    // Of those that were first some are served: they were let in before.
+    let mut first = open.remove(0);
+    first.write_all(HEALTH).expect("sent");
+    assert!(read_all(first).starts_with("HTTP/1.1 200"));
+    let said = served.said();
+    assert_eq!(said.matches("no file descriptor is left").count(), 1, "{said}");
+    drop(open);
+    // Connections that were closed are noticed by and by.
+    let again = (0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        served.ask(HEALTH).starts_with("HTTP/1.1 200")
+    });
+    assert!(again, "there are descriptors again");
+}
+
+#[test]
+fn a_second_signal_ends_the_host_at_once_also_while_it_still_takes_requests() {
+    let mut served = Served::start("", r#"{"general.drain_delay": "60s"}"#);
+    served.signal();
+    let draining = (0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        served.ask(HEALTH).starts_with("HTTP/1.1 503")
+    });
+    assert!(draining, "{}", served.said());
+    let body = r#"{"command":"stats"}"#;
+    let call = format!(
+        "POST /generate HTTP/1.1\r\nhost: x\r\ncookie: nat-session=alice\r\ncontent-type: application/json\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    assert!(served.ask(call.as_bytes()).starts_with("HTTP/1.1 200"), "calls are served until the delay is over");
+    let began = std::time::Instant::now();
+    served.signal();
+    assert_eq!(served.child.wait().expect("it ends").code(), Some(1));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }

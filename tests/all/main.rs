@@ -28,3 +28,4 @@ mod rollback;
 mod sessions;
 mod siblings;
 mod tenants;
+mod wire;

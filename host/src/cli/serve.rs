@@ -8,18 +8,18 @@ use super::{
 use crate::{
     Host,
     config::{Admin, Config},
-    http,
+    http::{self, Listeners},
 };
 use clap::Args;
 use serde_json::{Value, json};
 use std::{
     fmt::Write,
     io::{self, IsTerminal},
+    net::SocketAddr,
     process::{self, ExitCode},
     sync::Arc,
 };
 use tokio::{
-    net::TcpListener,
     sync::{Notify, mpsc::UnboundedReceiver},
     task::spawn_blocking,
 };
@@ -34,6 +34,12 @@ pub(super) struct Arguments {
     /// The port to listen on, instead of the configuration's; 0 lets the system choose one
     #[arg(long)]
     port: Option<u16>,
+    /// Threads that run calls, instead of the configuration's
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
+    /// The path under which a proxy serves this host, instead of the configuration's
+    #[arg(long = "root_path", visible_alias = "root-path", value_name = "PATH")]
+    root_path: Option<String>,
 }
 
 pub(super) fn serve(arguments: Arguments, signals: Signals) -> Result<ExitCode, Error> {
@@ -41,29 +47,34 @@ pub(super) fn serve(arguments: Arguments, signals: Signals) -> Result<ExitCode, 
     let front_end = &mut draft.config.general.front_end;
     front_end.host = arguments.host.unwrap_or(std::mem::take(&mut front_end.host));
     front_end.port = arguments.port.unwrap_or(front_end.port);
+    front_end.workers = arguments.workers.map(usize::from).or(front_end.workers);
+    front_end.root_path = arguments.root_path.unwrap_or(std::mem::take(&mut front_end.root_path));
     let threads = threads(&draft.config);
+    let short = http::raise_descriptors(draft.config.limits.connections);
     let runtime = runtime(threads)?;
     let host = start(draft, threads, &runtime)?;
-    let done = runtime.block_on(listen(host, threads, signals));
+    let done = runtime.block_on(listen(host, threads, signals, short));
     // A file that does not come, of a network that is gone, does not hold up the end.
     runtime.shutdown_background();
     done
 }
 
 /// Whoever waits for the start, a person or a supervisor, is told only when every listener is there.
-async fn listen(host: Arc<Host>, threads: usize, signals: Signals) -> Result<ExitCode, Error> {
-    let listener = bind_callers(&host).await?;
+async fn listen(host: Arc<Host>, threads: usize, signals: Signals, short: Option<String>) -> Result<ExitCode, Error> {
+    let listeners = bind_callers(&host).await?;
     let operators = match &host.config().admin {
         Some(admin) => Some(bind_admin(admin).await?),
         None => None,
     };
-    let at = |listener: &TcpListener| listener.local_addr().map_err(|error| Error::Other(error.to_string()));
-    let address = at(&listener)?.to_string();
-    let operators_at = operators.as_ref().map(at).transpose()?.map(|address| address.to_string());
-    let operators = operators.map(|listener| tokio::spawn(listen_for_operator(host.clone(), listener)));
+    let callers_at = addresses(&listeners)?;
+    let operators_at = operators.as_ref().map(addresses).transpose()?.unwrap_or_default();
+    let operators = operators.map(|listeners| tokio::spawn(http::serve_operator(listeners, host.clone())));
     // From here on a signal does not end the process, but waits for the host to follow it.
     let signals = signals.serve();
-    announce(&host, &address, operators_at.as_deref(), threads);
+    announce(&host, &callers_at, &operators_at, threads);
+    if let Some(short) = short {
+        tell::warning(&short);
+    }
     supervisor::ready();
     let following = tokio::spawn(follow(signals, host.clone()));
     let asked = host.clone();
@@ -71,7 +82,7 @@ async fn listen(host: Arc<Host>, threads: usize, signals: Signals) -> Result<Exi
         asked.stopped().await;
         supervisor::stopping();
     };
-    let left = http::serve(listener, host.clone(), http::app(host.clone()), shutdown).await;
+    let left = http::serve(listeners, host.clone(), http::app(host.clone()), shutdown).await;
     following.abort();
     if let Some(operators) = operators {
         operators.abort();
@@ -134,56 +145,65 @@ fn reload(host: &Host) {
     }
 }
 
-/// The callers' listener. Others than this machine reach it only if they are verified, or the file says so.
-async fn bind_callers(host: &Host) -> Result<TcpListener, Error> {
+/// The callers' listeners. Others than this machine reach them only if they are verified, or the file says so.
+async fn bind_callers(host: &Host) -> Result<Listeners, Error> {
     let front_end = &host.config().general.front_end;
     let (name, port) = (&front_end.host, front_end.port);
-    let listener = http::bind(name, port).await.map_err(|error| {
+    let listeners = Listeners::bind(name, port).await.map_err(|error| {
         let hint = "--host and --port choose others, and so do `host` and `port` in `general.front_end`";
         Error::Other(format!("cannot listen on {name}:{port}: {error}; {hint}"))
     })?;
-    let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;
-    if host.config().identity.must_be_said() && !address.ip().is_loopback() {
-        return Err(Error::Usage(format!(
+    match reachable(&listeners)? {
+        Some(address) if host.config().identity.must_be_said() => Err(Error::Usage(format!(
             "nobody is verified, and {address} can be reached from elsewhere: whoever sends a user's cookie would be \
              that user. Configure `identity`, listen on localhost, or say `identity: open` if that is what you want"
-        )));
+        ))),
+        _ => Ok(listeners),
     }
-    Ok(listener)
 }
 
-/// The operator's listener. Others than this machine reach it only with a token.
-async fn bind_admin(admin: &Admin) -> Result<TcpListener, Error> {
+/// The operator's listeners. Others than this machine reach them only with a token.
+async fn bind_admin(admin: &Admin) -> Result<Listeners, Error> {
     let Admin { host, port, token } = admin;
-    let listener = http::bind(host, *port).await.map_err(|error| {
+    let listeners = Listeners::bind(host, *port).await.map_err(|error| {
         Error::Other(format!("cannot listen on {host}:{port}: {error}; `admin` in the configuration chooses another"))
     })?;
-    let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;
-    if !address.ip().is_loopback() && token.is_none() {
-        return Err(Error::Usage(format!(
+    match reachable(&listeners)? {
+        Some(address) if token.is_none() => Err(Error::Usage(format!(
             "{address} can be reached from elsewhere, and whoever reaches it could do all that an operator can: give \
              `admin` a `token`, as `carrel key` makes it, or let it listen on localhost"
-        )));
+        ))),
+        _ => Ok(listeners),
     }
-    Ok(listener)
 }
 
-async fn listen_for_operator(host: Arc<Host>, listener: TcpListener) {
-    if let Err(error) = axum::serve(listener, http::admin(host)).await {
-        tracing::error!("the operator's listener has ended: {error}");
-    }
+fn addresses(listeners: &Listeners) -> Result<Vec<SocketAddr>, Error> {
+    listeners.addresses().map_err(|error| Error::Other(error.to_string()))
+}
+
+/// The first address that others than this machine reach.
+fn reachable(listeners: &Listeners) -> Result<Option<SocketAddr>, Error> {
+    Ok(addresses(listeners)?.into_iter().find(|address| !address.ip().is_loopback()))
+}
+
+/// Addresses as links, as people list them.
+fn links(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(|address| format!("http://{address}")).collect::<Vec<_>>().join(" and ")
 }
 
 /// The listing of the start: what is served, where, and with which limits. In JSON it is one event, and people who look
 /// at the terminal that stdout is get theirs all the same.
-fn announce(host: &Host, address: &str, operators: Option<&str>, threads: usize) {
-    let listing = listing(host, address, operators, threads);
+fn announce(host: &Host, callers: &[SocketAddr], operators: &[SocketAddr], threads: usize) {
+    let listing = listing(host, callers, operators, threads);
     // Nobody is there to be told that stderr or stdout is closed.
-    let _ = tell::event(&listing, "serving", as_json(host, address, operators, threads));
+    let _ = tell::event(&listing, "serving", as_json(host, callers, operators, threads));
     if tell::is_json() && io::stdout().is_terminal() {
         let _ = tell::output(&listing);
     }
     let config = host.config();
+    for address in callers.iter().skip(1) {
+        tell::note(&format!("it listens on http://{address} as well"));
+    }
     for key in &config.ignored {
         tell::note(&format!("`{key}` is a key of NAT's that has no effect here"));
     }
@@ -198,12 +218,17 @@ fn announce(host: &Host, address: &str, operators: Option<&str>, threads: usize)
     }
 }
 
-fn listing(host: &Host, address: &str, operators: Option<&str>, threads: usize) -> String {
+fn listing(host: &Host, callers: &[SocketAddr], operators: &[SocketAddr], threads: usize) -> String {
     let config = host.config();
     let mut out = String::new();
     // Writing to a string does not fail.
     let file = config.source.file.display();
-    let _ = writeln!(out, "Carrel {} serves {file} on http://{address}\n", env!("CARGO_PKG_VERSION"));
+    let _ = writeln!(
+        out,
+        "Carrel {} serves {file} on {}\n",
+        env!("CARGO_PKG_VERSION"),
+        links(&callers[..1.min(callers.len())])
+    );
     for function in host.catalog().functions() {
         let _ = writeln!(out, "  {:<16} {} ({})", function.name, function.guest.name, function.guest.source);
         for line in function.grants.lines() {
@@ -216,9 +241,9 @@ fn listing(host: &Host, address: &str, operators: Option<&str>, threads: usize) 
     }
     let monitor = if config.general.enable_per_user_monitoring { ", /monitor/users" } else { "" };
     let _ = writeln!(out, "  and each with /stream; /health, /docs, /openapi.json{monitor}\n");
-    if let Some(operators) = operators {
-        let _ =
-            writeln!(out, "  the operator's routes are on http://{operators}: /tenants, /sessions, /drain, /metrics\n");
+    if !operators.is_empty() {
+        let places = links(operators);
+        let _ = writeln!(out, "  the operator's routes are on {places}: /tenants, /sessions, /drain, /metrics\n");
     }
     let _ = writeln!(out, "{}", limits(config, threads));
     for (tenant, functions) in tenants(host) {
@@ -238,7 +263,7 @@ fn tenants(host: &Host) -> impl Iterator<Item = (&str, Vec<&str>)> {
 }
 
 /// The listing for programs. Limits have the names of the configuration; sizes are bytes, and times seconds.
-fn as_json(host: &Host, address: &str, operators: Option<&str>, threads: usize) -> Value {
+fn as_json(host: &Host, callers: &[SocketAddr], operators: &[SocketAddr], threads: usize) -> Value {
     let config = host.config();
     let functions = host.catalog().functions().iter().map(|function| {
         json!({
@@ -256,8 +281,9 @@ fn as_json(host: &Host, address: &str, operators: Option<&str>, threads: usize) 
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "config_file": config.source.file.display().to_string(),
-        "address": address,
-        "admin": operators,
+        "address": callers.first().map(SocketAddr::to_string),
+        "addresses": callers.iter().map(SocketAddr::to_string).collect::<Vec<_>>(),
+        "admin": operators.first().map(SocketAddr::to_string),
         "functions": functions.collect::<Vec<_>>(),
         "routes": routes.collect::<Vec<_>>(),
         "tenants": tenants.collect::<serde_json::Map<_, _>>(),
@@ -276,6 +302,7 @@ fn as_json(host: &Host, address: &str, operators: Option<&str>, threads: usize) 
         "workers": threads,
         "per_user_workflow_timeout": general.per_user_workflow_timeout.as_secs_f64(),
         "per_user_workflow_cleanup_interval": general.per_user_workflow_cleanup_interval.as_secs_f64(),
+        "drain_delay": general.drain_delay.as_secs_f64(),
         "drain_timeout": general.drain_timeout.as_secs_f64(),
         "verified": config.identity.is_verified(),
     })

@@ -19,6 +19,8 @@ pub struct FrontEnd {
     pub root_path: String,
     /// Threads that run calls; by default one for each core.
     pub workers: Option<usize>,
+    /// How long a connection may be idle, or get nowhere.
+    pub keep_alive_timeout: Duration,
     /// Where the workflow is.
     pub workflow: Endpoint,
     /// More routes, each to one function.
@@ -114,6 +116,11 @@ impl FrontEnd {
                 0 => None,
                 workers => Some(workers as usize),
             },
+            keep_alive_timeout: section.read(
+                "keep_alive_timeout",
+                Duration::from_secs(60),
+                duration(Duration::from_secs(1)),
+            ),
             workflow: read_workflow(section.section("workflow"), legacy, ignored, &mut endpoints),
             endpoints: Vec::new(),
             cors: Cors::read(section.section("cors")),

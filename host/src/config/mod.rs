@@ -113,6 +113,8 @@ pub struct General {
     pub enable_per_user_monitoring: bool,
     /// How long a host that is told to stop waits for the calls that are running.
     pub drain_timeout: Duration,
+    /// How long a host that is told to stop takes requests all the same, while `/health` says that it stops.
+    pub drain_delay: Duration,
     /// `general.front_end`.
     pub front_end: FrontEnd,
 }
@@ -261,6 +263,7 @@ impl General {
             ),
             enable_per_user_monitoring: section.read("enable_per_user_monitoring", false, boolean),
             drain_timeout: section.read("drain_timeout", Duration::from_secs(30), duration(Duration::ZERO)),
+            drain_delay: section.read("drain_delay", Duration::ZERO, duration(Duration::ZERO)),
             front_end: FrontEnd::read(section.section("front_end"), ignored),
         };
         ignored.extend(["telemetry", "use_uvloop"].into_iter().filter_map(|key| section.ignore(key)));

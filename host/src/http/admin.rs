@@ -3,7 +3,7 @@
 //! Whoever may connect may do all of it. So the listener is on the machine itself, or asks for a token. Without a token
 //! it answers only requests that no web page can have caused: those have an `Origin`, or name another host.
 
-use super::{error::Error, json, metrics, monitor};
+use super::{decoding, error::Error, json, metrics, monitor};
 use crate::{
     Host,
     identity::{KeyHash, User},
@@ -14,6 +14,7 @@ use axum::{
     body::Body,
     extract::{Path, Query, Request, State},
     middleware::{self, Next},
+    response::IntoResponse,
     routing::{get, post},
 };
 use http::{HeaderMap, Response, StatusCode, header};
@@ -27,7 +28,7 @@ const PAGE: (usize, usize) = (100, 1000);
 
 /// All of the operator's routes.
 pub fn admin(host: Arc<Host>) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route("/health", get(super::health))
         .route("/metrics", get(metrics))
         .route("/tenants", get(tenants))
@@ -35,9 +36,8 @@ pub fn admin(host: Arc<Host>) -> Router {
         .route("/sessions/{tenant}/{user}", get(session).delete(drop_session))
         .route("/drain", post(drain))
         .method_not_allowed_fallback(async || Error::method_not_allowed())
-        .fallback(async || Error::not_found())
-        .layer(middleware::from_fn_with_state(host.clone(), guard))
-        .with_state(host)
+        .with_state(host.clone());
+    decoding(routes, |_| Error::not_found().into_response()).layer(middleware::from_fn_with_state(host, guard))
 }
 
 /// Lets the operator in.

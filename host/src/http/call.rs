@@ -17,7 +17,10 @@ use crate::{
     limits::{Limits, within},
     session::{Answer, Failure, Handle},
 };
-use axum::{body::Body, extract::State};
+use axum::{
+    body::{Body, HttpBody},
+    extract::State,
+};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -89,6 +92,10 @@ impl Route {
     }
 
     async fn input(limits: &Limits, headers: &HeaderMap, body: Body) -> Result<String, Error> {
+        // Who says before that it is too large need not send it, and is not told to go on.
+        if body.size_hint().lower() > limits.body_size as u64 {
+            return Err(Error::body_too_large(limits.body_size));
+        }
         let until = || Instant::now() + limits.deadline;
         let read = within(until, pin!(Limited::new(body, limits.body_size).collect())).await;
         let body = match read {

@@ -3,7 +3,7 @@
 //! The assets come from a crate that has a page of its own too; that page puts the request's address into its HTML
 //! unescaped, so the page is ours and only the assets are theirs.
 
-use super::error::Error;
+use super::{error::Error, plain_path};
 use crate::Host;
 use axum::{
     Router,
@@ -37,7 +37,11 @@ pub(super) fn routes() -> Router<Arc<Host>> {
     let assets = swagger_ui_dist::generate_routes(source);
     Router::new().route("/docs", get(async || Html(PAGE))).route(
         "/docs/{asset}",
-        get(async move |uri: Uri| asset_of(assets, uri.path().trim_start_matches("/docs/")).await),
+        get(async move |uri: Uri| {
+            let plain = plain_path(uri.path());
+            let path = plain.as_deref().unwrap_or(uri.path());
+            asset_of(assets, path.trim_start_matches("/docs/")).await
+        }),
     )
 }
 

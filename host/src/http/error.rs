@@ -87,6 +87,25 @@ impl Error {
             .retry_after(Duration::from_secs(1))
     }
 
+    /// A request that is no HTTP.
+    pub(super) fn malformed_request() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed_request", "this cannot be read as a request of HTTP")
+    }
+
+    pub(super) fn target_too_long() -> Self {
+        Self::new(StatusCode::URI_TOO_LONG, "target_too_long", "the request's path and query are too long")
+    }
+
+    pub(super) fn headers_too_large() -> Self {
+        let detail = "the request's headers are too many, or too large";
+        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", detail)
+    }
+
+    /// The header `Host` is not there, is there twice, or names no host.
+    pub(super) fn host_header(why: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "host_invalid", why)
+    }
+
     pub(super) fn body_too_large(limit: usize) -> Self {
         let detail = format!("the body is larger than the {limit} bytes that are allowed");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail).setting(Some("limits.body_size"))

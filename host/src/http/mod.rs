@@ -2,8 +2,9 @@
 //!
 //! # Layout
 //!
-//! * [`app`]: the router, apart from any socket. [`serve`]: a socket, and a shutdown that drains. `progress`: whether
-//!   anything comes of a connection.
+//! * [`app`]: the router, apart from any socket. [`serve`]: sockets, and a shutdown that drains. [`Listeners`]: where
+//!   callers connect. `front`: what each request and answer passes. `wire`: a connection's bytes, and its caller.
+//!   `progress`: whether anything comes of a connection.
 //! * `call`: a route to a function, from bytes to bytes. `stream`: the same, as server-sent events. `bill`: what a call
 //!   has cost, as headers.
 //! * `error`: every error's status, code and body. `invalid_input`: NAT's list of wrong fields; `json`: where JSON is
@@ -15,18 +16,22 @@ mod bill;
 mod call;
 mod docs;
 mod error;
+mod front;
 mod invalid_input;
 mod json;
+mod listeners;
 mod monitor;
 mod openapi;
 mod progress;
 mod server;
 mod session;
 mod stream;
+mod wire;
 
 pub use admin::admin;
+pub use listeners::{Listeners, raise_descriptors};
 pub(crate) use openapi::describe as openapi_of;
-pub use server::{bind, serve};
+pub use server::{serve, serve_operator};
 
 use crate::{
     Host,
@@ -36,12 +41,17 @@ use axum::{
     Router,
     body::Body,
     extract::State,
+    response::IntoResponse,
     routing::{MethodFilter, get, on},
 };
 use call::Route;
 use error::Error;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts};
-use std::{collections::HashSet, sync::Arc};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+use tower::ServiceExt;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 const JSON: &str = "application/json";
@@ -78,6 +88,7 @@ pub fn app(host: Arc<Host>) -> Router {
     if host.config().general.enable_per_user_monitoring {
         router = router.merge(Router::new().route("/monitor/users", get(monitor::users)).with_state(host.clone()));
     }
+    let methods = Arc::new(methods(&host));
     for endpoint in endpoints(&host) {
         // The catalog knows every configured function: an endpoint to another one is refused at start.
         let Some(position) = host.catalog().position(&endpoint.function) else { continue };
@@ -88,15 +99,21 @@ pub fn app(host: Arc<Host>) -> Router {
             Method::Delete => MethodFilter::DELETE,
         };
         let route = Arc::new(Route { host: host.clone(), position, has_body: endpoint.method.has_body() });
-        router = router
-            .route(&endpoint.path, on(filter, call::answer).with_state(route.clone()))
-            .route(&format!("{}/stream", endpoint.path), on(filter, stream::answer).with_state(route.clone()))
-            .route(&format!("{}/full", endpoint.path), on(filter, stream::answer).with_state(route));
+        for form in FORMS {
+            let path = format!("{}{form}", endpoint.path);
+            let mut routes = if form.is_empty() { on(filter, call::answer) } else { on(filter, stream::answer) };
+            if endpoint.method == Method::Get {
+                let allow = methods.get(&path).cloned();
+                routes = routes.on(MethodFilter::HEAD, async || not_allowed(allow));
+            }
+            router = router.route(&path, routes.with_state(route.clone()));
+        }
     }
     let paths: Arc<HashSet<String>> = Arc::new(known_paths(&host));
-    let router = router
-        .method_not_allowed_fallback(async || Error::method_not_allowed())
-        .fallback(async move |request: Request<Body>| not_found(&paths, &request));
+    let router = router.method_not_allowed_fallback(async move |request: Request<Body>| {
+        not_allowed(methods.get(request.uri().path()).cloned())
+    });
+    let router = decoding(router, move |request| not_found(&paths, request));
     match cors(&host.config().general.front_end.cors) {
         Some(cors) => router.layer(cors),
         None => router,
@@ -104,7 +121,7 @@ pub fn app(host: Arc<Host>) -> Router {
 }
 
 async fn health(State(host): State<Arc<Host>>) -> Result<Response<Body>, Error> {
-    if host.is_draining() {
+    if host.is_leaving() {
         return Err(Error::draining());
     }
     Ok(json(StatusCode::OK, r#"{"status":"healthy"}"#))
@@ -126,13 +143,92 @@ fn known_paths(host: &Host) -> HashSet<String> {
     own.chain(routes).collect()
 }
 
-/// A path with a `/` too many is sent on to the one without, as NAT does; any other is not there.
+/// The methods of each path of a function, as the header `allow` has them.
+///
+/// `HEAD` is not among them, also where `GET` is: its answer would have to be that of the call, which would have to be
+/// run for it, by whoever only wants to look: a crawler, a link checker, a browser that fetches ahead.
+fn methods(host: &Host) -> HashMap<String, HeaderValue> {
+    let mut methods: HashMap<String, String> = HashMap::new();
+    for endpoint in endpoints(host) {
+        for form in FORMS {
+            let named = methods.entry(format!("{}{form}", endpoint.path)).or_default();
+            let comma = if named.is_empty() { "" } else { "," };
+            *named = format!("{named}{comma}{}", endpoint.method.as_str());
+        }
+    }
+    methods.into_iter().filter_map(|(path, named)| Some((path, HeaderValue::try_from(named).ok()?))).collect()
+}
+
+/// A 405. Of the host's own routes the router knows the methods.
+fn not_allowed(allow: Option<HeaderValue>) -> Response<Body> {
+    let mut response = Error::method_not_allowed().into_response();
+    if let Some(allow) = allow {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
+}
+
+/// Routes that are found also where a request has encoded what need not be: `/gener%61te` is `/generate`, as RFC 3986
+/// (6.2.2.2) has it. Only a path that is not found as it is is looked at for that.
+fn decoding(
+    router: Router,
+    not_found: impl Fn(&Request<Body>) -> Response<Body> + Clone + Send + Sync + 'static,
+) -> Router {
+    let last = not_found.clone();
+    let routes = router.clone().fallback(async move |request: Request<Body>| last(&request));
+    router.fallback(async move |mut request: Request<Body>| match plain_uri(request.uri()) {
+        Some(uri) => {
+            *request.uri_mut() = uri;
+            routes.oneshot(request).await.unwrap_or_else(|never| match never {})
+        }
+        None => not_found(&request),
+    })
+}
+
+fn plain_uri(uri: &Uri) -> Option<Uri> {
+    let path = plain_path(uri.path())?;
+    let target = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(target.parse().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+/// A path without needless encodings, if it has any: letters, digits and `-._~` stand for themselves. All else, such as
+/// `%2F`, means something else when it is encoded, and stays.
+fn plain_path(path: &str) -> Option<String> {
+    let mut parts = path.split('%');
+    let mut plain = parts.next()?.to_owned();
+    let mut changed = false;
+    for part in parts {
+        let code = part.get(..2).and_then(|code| u8::from_str_radix(code, 16).ok());
+        match code.filter(|code| code.is_ascii_alphanumeric() || b"-._~".contains(code)) {
+            // `from_str_radix` takes a sign.
+            Some(code) if !part.starts_with('+') => {
+                plain.push(char::from(code));
+                plain.push_str(&part[2..]);
+                changed = true;
+            }
+            _ => {
+                plain.push('%');
+                plain.push_str(part);
+            }
+        }
+    }
+    changed.then_some(plain)
+}
+
+/// A path with a `/` too many is sent on to the one without, as NAT does; any other is not there. The way is told from
+/// where the request was sent to, and so is right behind a proxy that serves this host under a path of its own.
 fn not_found(paths: &HashSet<String>, request: &Request<Body>) -> Response<Body> {
     let path = request.uri().path();
     let right = path.strip_suffix('/').filter(|right| paths.contains(*right));
-    let location = right.map(|right| match request.uri().query() {
-        Some(query) => format!("{right}?{query}"),
-        None => right.to_owned(),
+    let name = right.and_then(|right| right.rsplit('/').next());
+    let location = name.map(|name| match request.uri().query() {
+        Some(query) => format!("../{name}?{query}"),
+        None => format!("../{name}"),
     });
     match location.and_then(|location| HeaderValue::try_from(location).ok()) {
         Some(location) => {
@@ -141,7 +237,7 @@ fn not_found(paths: &HashSet<String>, request: &Request<Body>) -> Response<Body>
             response.headers_mut().insert(header::LOCATION, location);
             response
         }
-        None => axum::response::IntoResponse::into_response(Error::not_found()),
+        None => Error::not_found().into_response(),
     }
 }
 

@@ -1,46 +1,122 @@
-//! Whether anything comes of a connection.
+//! Whether anything comes of a connection, and what is under way on it.
 //!
 //! A connection is let go when for some time no request of it is worked on, and nothing of an answer is taken: it is
 //! idle, its next request's headers come byte by byte, or its caller does not read. How long a request is worked on is
 //! bounded by the limits of calls. Nothing is timed for that: what happens is counted, and looked at now and then.
+//!
+//! Everything here is of one task, the connection's. It is atomic only because tasks move between threads.
 
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::body::Incoming;
 use std::{
-    io::{self, IoSlice},
-    pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 use tokio::time::{MissedTickBehavior, interval};
 
 /// One in so many of the time that it may stand still is between two looks.
 const LOOKS: u32 = 4;
+/// No more than this is known of what was left unread.
+const UNKNOWN: u64 = u64::MAX;
 
 /// What has happened on a connection.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// Requests that are worked on.
-    working: AtomicUsize,
+    /// A request is worked on.
+    working: AtomicBool,
+    /// Its body has come as a whole.
+    whole: AtomicBool,
+    /// Its caller knows interim answers.
+    knows_interim: AtomicBool,
+    /// An answer is a stream of events, and has not ended.
+    streaming: AtomicBool,
+    /// The stream is to have a comment.
+    asked_in_stream: AtomicBool,
+    /// Something of an answer was not yet taken by the system.
+    unsent: AtomicBool,
     /// Requests that were worked on, and writes that took something.
     steps: AtomicUsize,
+    /// The body of a request that was answered before it was read.
+    body: Mutex<Option<Incoming>>,
+    /// A request was not read to its end, and this much of it is left.
+    left_unread: AtomicU64,
+    is_unread: AtomicBool,
 }
 
 impl Progress {
-    pub(super) fn begins(&self) {
-        self.working.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn begins(&self, whole: bool, knows_interim: bool) {
+        self.whole.store(whole, Relaxed);
+        self.knows_interim.store(knows_interim, Relaxed);
+        self.working.store(true, Relaxed);
     }
 
     pub(super) fn ends(&self) {
-        self.working.fetch_sub(1, Ordering::Relaxed);
+        self.working.store(false, Relaxed);
         self.step();
     }
 
-    fn step(&self) {
-        self.steps.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn body_is_whole(&self) {
+        self.whole.store(true, Relaxed);
+    }
+
+    /// Keeps the body of a request that nobody wants to read further.
+    pub(super) fn give_up(&self, body: Incoming) {
+        *self.body.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+    }
+
+    /// Such a body.
+    pub(super) fn given_up(&self) -> Option<Incoming> {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// So much of a request, if it is known, will not be read.
+    pub(super) fn leaves_unread(&self, bytes: Option<u64>) {
+        self.left_unread.store(bytes.unwrap_or(UNKNOWN), Relaxed);
+        self.is_unread.store(true, Relaxed);
+    }
+
+    /// Whether a request was not read to its end, and how much of it is left, if that is known.
+    pub(super) fn left_unread(&self) -> Option<Option<u64>> {
+        let bytes = Some(self.left_unread.load(Relaxed)).filter(|bytes| *bytes != UNKNOWN);
+        self.is_unread.load(Relaxed).then_some(bytes)
+    }
+
+    pub(super) fn streams(&self, streams: bool) {
+        self.streaming.store(streams, Relaxed);
+    }
+
+    pub(super) fn is_streaming(&self) -> bool {
+        self.streaming.load(Relaxed)
+    }
+
+    pub(super) fn ask_in_stream(&self) {
+        self.asked_in_stream.store(true, Relaxed);
+    }
+
+    /// Whether a comment was asked for since the last time.
+    pub(super) fn is_asked_in_stream(&self) -> bool {
+        self.asked_in_stream.load(Relaxed) && self.asked_in_stream.swap(false, Relaxed)
+    }
+
+    pub(super) fn unsent(&self, unsent: bool) {
+        self.unsent.store(unsent, Relaxed);
+    }
+
+    /// Whether a caller who has sent everything waits for more than the system has to send.
+    pub(super) fn is_waited_for(&self) -> bool {
+        (self.working.load(Relaxed) && self.whole.load(Relaxed)) || self.is_streaming()
+    }
+
+    /// Whether an interim answer may be sent: a caller waits who knows such, and no answer is under way.
+    pub(super) fn may_be_asked(&self) -> bool {
+        let waits = self.working.load(Relaxed) && self.whole.load(Relaxed);
+        waits && self.knows_interim.load(Relaxed) && !self.is_streaming() && !self.unsent.load(Relaxed)
+    }
+
+    pub(super) fn step(&self) {
+        self.steps.fetch_add(1, Relaxed);
     }
 
     /// Ends when nothing has come of the connection for so long, or up to a quarter longer.
@@ -50,62 +126,13 @@ impl Progress {
         let (mut seen, mut still) = (None, 0);
         loop {
             looks.tick().await;
-            let steps = self.steps.load(Ordering::Relaxed);
-            let stands = self.working.load(Ordering::Relaxed) == 0 && seen == Some(steps);
+            let steps = self.steps.load(Relaxed);
+            let stands = !self.working.load(Relaxed) && seen == Some(steps);
             still = if stands { still + 1 } else { 0 };
             if still >= LOOKS {
                 return;
             }
             seen = Some(steps);
         }
-    }
-}
-
-/// A connection whose writes are counted.
-pub(super) struct Watched<T> {
-    pub(super) io: T,
-    pub(super) progress: Arc<Progress>,
-}
-
-impl<T> Watched<T> {
-    fn wrote(&self, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if matches!(wrote, Poll::Ready(Ok(bytes)) if bytes > 0) {
-            self.progress.step();
-        }
-        wrote
-    }
-}
-
-impl<T: Read + Unpin> Read for Watched<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl<T: Write + Unpin> Write for Watched<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.wrote(wrote)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.wrote(wrote)
     }
 }
