@@ -40,5 +40,6 @@ pub mod limits;
 pub mod observe;
 pub mod prove;
 pub mod session;
+mod tls;
 
 pub use host::Host;

@@ -61,6 +61,14 @@ pub(super) fn serve(arguments: Arguments, signals: Signals) -> Result<ExitCode, 
 
 /// Whoever waits for the start, a person or a supervisor, is told only when every listener is there.
 async fn listen(host: Arc<Host>, threads: usize, signals: Signals, short: Option<String>) -> Result<ExitCode, Error> {
+    for fetched in host.config().identity.fetch().await {
+        if let Err(why) = fetched.keys {
+            let issuer = fetched.issuer;
+            tell::warning(&format!(
+                "the keys of the issuer {issuer} are not there yet, and are asked for again: {why}"
+            ));
+        }
+    }
     let listeners = bind_callers(&host).await?;
     let operators = match &host.config().admin {
         Some(admin) => Some(bind_admin(admin).await?),

@@ -210,7 +210,7 @@ impl Config {
         let limits = Limits::read(top.section("limits"));
         let sessions = Policy::read(top.section("sessions"));
         let mut tenants = TenantConfig::read_all(&mut top, &limits);
-        let identity = Identity::read(&mut top, &mut tenants, &general.front_end.callers);
+        let identity = Identity::read(&mut top, &mut tenants, &general.front_end.callers, &mut ignored);
         let admin = Admin::read(&mut top);
         let functions = read_functions(&mut top);
         for key in NAT_ONLY {

@@ -13,6 +13,7 @@
 //!   a most: its headers, its texts, and what of a body is on its way.
 
 use super::{Grants, address, place::Host, place::Target};
+use crate::tls;
 use futures_util::{
     FutureExt,
     future::{BoxFuture, FusedFuture},
@@ -26,7 +27,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::pin,
     sync::{
-        Arc, LazyLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -37,10 +38,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{timeout, timeout_at},
 };
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{self, ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
-};
+use tokio_rustls::rustls::{self, pki_types::ServerName};
 use tower_http::timeout::{TimeoutBody, TimeoutError};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
@@ -222,17 +220,8 @@ async fn resolve(name: String, permit: Arc<OwnedSemaphorePermit>) -> Result<Vec<
     found.ok_or(Error::DnsError { rcode: None, info_code: None })
 }
 
-/// The certificates that browsers trust. Without them, which is for no reason that there is, nothing is encrypted, and
-/// so nothing sent.
-static TLS: LazyLock<Result<TlsConnector, rustls::Error>> = LazyLock::new(|| {
-    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let config = config.with_safe_default_protocol_versions()?.with_root_certificates(roots).with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
-});
-
 async fn encrypt(stream: TcpStream, host: &Host) -> Result<impl Stream + use<>, Error> {
-    let connector = TLS.as_ref().map_err(|_| Error::ConfigurationError)?;
+    let connector = tls::connector().ok_or(Error::ConfigurationError)?;
     let name = match host {
         Host::Name(name) => ServerName::try_from(name.clone()).map_err(|_| Error::HttpRequestUriInvalid)?,
         Host::Address(address) => ServerName::IpAddress((*address).into()),

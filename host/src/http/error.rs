@@ -133,6 +133,11 @@ impl Error {
         let code = match error {
             identity::Error::Required(_) => "identity_required",
             identity::Error::Invalid(_) => "identity_invalid",
+            identity::Error::Unavailable(_) => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                return Self::new(status, "identity_unavailable", error.to_string())
+                    .retry_after(Duration::from_secs(10));
+            }
         };
         Self::new(StatusCode::UNAUTHORIZED, code, error.to_string())
     }

@@ -38,6 +38,7 @@ pub async fn serve(
     ));
     let policy = &host.config().sessions;
     let parking = policy.makes_room().then(|| tokio::spawn(session::park(host.registry().clone(), policy.park_after)));
+    let _fresh = host.config().identity.stay_fresh();
     let entrance = Entrance::new(&host, app);
     let stopped = async {
         shutdown.await;

@@ -8,8 +8,12 @@ use base64::{Engine, engine::general_purpose as base64_kinds};
 use serde_json::{Map, Value};
 
 /// The user whom the header names; none, if it is of a scheme that names nobody here. `accept` says whether a kind of
-/// credential is taken.
-pub(super) fn user(header: &str, accept: &dyn Fn(Credential) -> Result<(), Error>) -> Result<Option<User>, Error> {
+/// credential is taken, and `jwt` whom a JWT names.
+pub(super) fn user(
+    header: &str,
+    accept: &dyn Fn(Credential) -> Result<(), Error>,
+    jwt: &dyn Fn(&str) -> Result<User, Error>,
+) -> Result<Option<User>, Error> {
     let header = header.trim_matches(is_space);
     let Some((scheme, credential)) = header.split_once(is_space) else { return Ok(None) };
     let credential = credential.trim_start_matches(is_space);
@@ -29,7 +33,7 @@ pub(super) fn user(header: &str, accept: &dyn Fn(Credential) -> Result<(), Error
 const CLAIMS: [&str; 3] = ["sub", "email", "preferred_username"];
 
 /// Reads a JWT's claims without verifying them.
-fn jwt(token: &str) -> Result<User, Error> {
+pub(super) fn jwt(token: &str) -> Result<User, Error> {
     let mut parts = token.split('.');
     let (Some(header), Some(payload), Some(signature)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(Error::Invalid("the token is not a JWT"));
@@ -37,11 +41,16 @@ fn jwt(token: &str) -> Result<User, Error> {
     object(header).ok_or(Error::Invalid("the JWT's header is not a JSON object in base64url"))?;
     let claims = object(payload).ok_or(Error::Invalid("the JWT's claims are not a JSON object in base64url"))?;
     base64url(signature).ok_or(Error::Invalid("the JWT's signature is not base64url"))?;
+    identity(&claims).map(User::from_credential)
+}
+
+/// What a JWT's claims call their user.
+pub(super) fn identity(claims: &Map<String, Value>) -> Result<&str, Error> {
     let named = CLAIMS.iter().find_map(|claim| match claims.get(*claim) {
         Some(Value::String(name)) => Some(name.trim_matches(is_space)).filter(|name| !name.is_empty()),
         _ => None,
     });
-    named.map(User::from_credential).ok_or(Error::Invalid("the JWT has none of sub, email, preferred_username as text"))
+    named.ok_or(Error::Invalid("the JWT has none of sub, email, preferred_username as text"))
 }
 
 fn object(part: &str) -> Option<Map<String, Value>> {
@@ -69,7 +78,7 @@ mod tests {
     use super::*;
 
     fn user(header: &str) -> Result<Option<User>, Error> {
-        super::user(header, &|_| Ok(()))
+        super::user(header, &|_| Ok(()), &jwt)
     }
 
     fn token(claims: &str) -> String {

@@ -8,13 +8,15 @@
 //! checked with the keys of before or with the new ones, and a file that is wrong changes nothing.
 
 use super::{
-    Error, Tenants, User,
+    Error, Tenants, User, authorization,
+    fetch::fetch,
     signed::{Holder, Voucher},
 };
 use crate::config::{
     read_file,
-    reader::{Section, duration, list, list_of, text},
+    reader::{Section, describe, duration, list, list_of, text},
 };
+use http::Uri;
 use jsonwebtoken::{
     Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, Validation, crypto,
     dangerous::insecure_decode_claims,
@@ -30,6 +32,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
+use tokio::{sync::Notify, time::sleep};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
@@ -57,6 +60,8 @@ pub(super) struct Issuer {
     tenant: Place,
     /// That it vouches for whom it names.
     voucher: Voucher,
+    /// Scopes that each token must have.
+    scopes: Vec<String>,
 }
 
 /// Where a token's tenant is told.
@@ -75,20 +80,25 @@ struct Keys {
     allowed: Option<Vec<Algorithm>>,
     /// Copied for each token, so that the lock is held for no longer than that.
     now: RwLock<Arc<[Key]>>,
+    /// Told when a token has a key that is not there: the issuer may have a new one.
+    missed: Notify,
 }
 
 enum Source {
     Secret(String),
     Pem(PathBuf),
     Jwks(PathBuf),
+    /// Where the issuer publishes its key set, and how long it may take to get it.
+    Url(Uri, Duration),
 }
 
-/// A file of keys was read again.
-pub(crate) struct Reread {
+/// The result of reading or fetching an issuer's keys again.
+#[derive(Debug)]
+pub struct Reread {
     /// The issuer of the keys.
-    pub(crate) issuer: String,
-    /// How many there are now; or why those of before stay, which names the file.
-    pub(crate) keys: Result<usize, String>,
+    pub issuer: String,
+    /// How many there are now; or why those of before stay, which names the place that they are from.
+    pub keys: Result<usize, String>,
 }
 
 impl Source {
@@ -98,6 +108,7 @@ impl Source {
             Self::Secret(_) => "secret",
             Self::Pem(_) => "public_key",
             Self::Jwks(_) => "jwks",
+            Self::Url(..) => "jwks_uri",
         }
     }
 
@@ -106,6 +117,8 @@ impl Source {
             Self::Secret(secret) => Ok(Vec::from_iter(Key::new(None, DecodingKey::from_secret(secret.as_bytes())))),
             Self::Pem(file) => from_pem(file),
             Self::Jwks(file) => from_jwks(file),
+            // They are fetched when the host serves.
+            Self::Url(..) => Ok(Vec::new()),
         }
     }
 }
@@ -125,9 +138,30 @@ impl Keys {
         Ok(keys.into())
     }
 
+    /// Fetches the keys from where the issuer publishes them. `None`: they are from somewhere else.
+    async fn fetch(&self) -> Option<Result<usize, String>> {
+        let Source::Url(address, time) = &self.source else { return None };
+        let fetched = fetch(address, *time, KEYS).await;
+        let keys = match fetched.and_then(|json| in_jwks(&json, &address.to_string())) {
+            Ok(keys) => keys,
+            Err(why) => return Some(Err(why)),
+        };
+        let number = keys.len();
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = keys.into();
+        Some(Ok(number))
+    }
+
     /// Reads the file again. `None`: there is none.
     fn reread(&self) -> Option<Result<usize, String>> {
-        let (Source::Pem(file) | Source::Jwks(file)) = &self.source else { return None };
+        let file = match &self.source {
+            Source::Pem(file) | Source::Jwks(file) => file,
+            // Nobody waits for it: it is fetched beside.
+            Source::Url(..) => {
+                self.missed.notify_one();
+                return None;
+            }
+            Source::Secret(_) => return None,
+        };
         let keys = match Self::read(&self.source, self.allowed.as_deref()) {
             Ok(keys) if keys.is_empty() => {
                 return Some(Err(format!("{} has no key that one of `algorithms` belongs to", file.display())));
@@ -185,8 +219,13 @@ impl Issuer {
         }
         let fits = |key: &&Key| header.kid.is_none() || key.id.is_none() || key.id == header.kid;
         let keys = self.keys.now();
+        let is_fetched = matches!(self.keys.source, Source::Url(..));
+        if is_fetched && keys.is_empty() {
+            return Err(Error::Unavailable("the keys of its issuer could not be fetched yet"));
+        }
         let mut keys = keys.iter().filter(fits).filter(|key| key.algorithms.contains(&header.alg)).peekable();
         if keys.peek().is_none() {
+            self.keys.missed.notify_one();
             return Err(Error::Invalid("its issuer has no key of this id (`kid`) for its algorithm (`alg`)"));
         }
         let mut wrong = ErrorKind::InvalidSignature;
@@ -221,6 +260,81 @@ impl Issuer {
         self.voucher
     }
 
+    /// The user whom a token names, where it is NAT's key that says who verifies it. The id is NAT's: of what the issuer
+    /// says, with the issuer's name.
+    pub(super) fn user_of_nat(issuers: &[Self], token: &str) -> Result<User, Error> {
+        let signed: Signed =
+            insecure_decode_claims(token).map_err(|_| Error::Invalid("it is no JWT with the claim `iss`"))?;
+        let issuer = issuers.iter().find(|issuer| issuer.name == signed.iss);
+        let issuer = issuer.ok_or(Error::Invalid("nobody here knows its issuer (`iss`)"))?;
+        let claims = issuer.verify(token)?;
+        let has = scopes(&claims);
+        if !issuer.scopes.iter().all(|scope| has.contains(&scope.as_str())) {
+            return Err(Error::Invalid("it lacks a scope (`scope`) that is required here"));
+        }
+        let identity = authorization::identity(&claims)?;
+        Ok(User::from_credential(&format!("{}\u{1f}{identity}", issuer.name)))
+    }
+
+    /// Fetches its keys, if it publishes them. Whom it vouches for does not change.
+    pub(super) async fn fetch(&self) -> Option<Reread> {
+        Some(Reread { issuer: self.name.clone(), keys: self.keys.fetch().await? })
+    }
+
+    /// Keeps its keys as fresh as they are with NAT, for as long as this runs. `None`: it does not publish them.
+    pub(super) fn stay_fresh(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let (name, keys) = (self.name.clone(), self.keys.clone());
+        matches!(keys.source, Source::Url(..)).then_some(async move {
+            let mut wait = if keys.now().is_empty() { Duration::ZERO } else { FRESH };
+            loop {
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    () = keys.missed.notified() => sleep(AGAIN.min(wait)).await,
+                }
+                wait = match keys.fetch().await {
+                    Some(Err(why)) => {
+                        tracing::warn!(issuer = name, "an issuer's keys stay as they are: {why}");
+                        AGAIN
+                    }
+                    _ => FRESH,
+                };
+            }
+        })
+    }
+
+    /// A provider of NAT's (`authentication`, `_type: jwt`) that `general.front_end.identity_authentication` names.
+    pub(super) fn read_of_nat(mut section: Section<'_>) -> Option<Self> {
+        let (path, problems) = (section.path().clone(), section.problems());
+        for key in ["issuer_url", "jwks_uri", "audience"] {
+            section.require(key);
+        }
+        section.read("_type", (), |value| match value.as_str() {
+            Some("jwt") => Ok(()),
+            _ => Err(format!("must be `jwt`, to verify who callers are, and is {}", describe(value))),
+        });
+        let name = section.read("issuer_url", None, |value| address(value).map(Some));
+        let jwks = section.read("jwks_uri", None, |value| address(value).map(Some));
+        let audience = section.read("audience", String::new(), text);
+        let scopes = section.read("scopes", Vec::new(), list_of(text));
+        let time = section.read("timeout", Duration::from_secs(10), duration(Duration::from_millis(1)));
+        let leeway = section.read("leeway", Duration::from_secs(60), leeway);
+        section.finish();
+        let ((_, name), (jwks, _)) = (name?, jwks?);
+        if audience.is_empty() {
+            problems.add(&path.with("audience"), "is empty: tokens for anybody would be taken");
+        }
+        let keys = Keys {
+            source: Source::Url(jwks, time),
+            allowed: None,
+            now: RwLock::new(Arc::new([])),
+            missed: Notify::new(),
+        };
+        let validation = validation(&name, &[audience], leeway);
+        let voucher = Voucher::new("jwt of nat", &name, "");
+        let user_claim = String::new();
+        Some(Self { name, keys: Arc::new(keys), validation, user_claim, tenant: Place::Tenant(0), voucher, scopes })
+    }
+
     /// Reads its file of keys again, if it has one. Whom it vouches for does not change: sessions and cookies stay.
     pub(super) fn reread(&self) -> Option<Reread> {
         Some(Reread { issuer: self.name.clone(), keys: self.keys.reread()? })
@@ -238,10 +352,7 @@ impl Issuer {
             one => text(one).map(|one| vec![one]),
         });
         let algorithms = section.read("algorithms", None, |value| list_of(algorithm)(value).map(Some));
-        let leeway = section.read("leeway", Duration::from_secs(30), |value| {
-            let time = duration(Duration::ZERO)(value)?;
-            if time > LEEWAY { Err("must be an hour at most".to_owned()) } else { Ok(time) }
-        });
+        let leeway = section.read("leeway", Duration::from_secs(30), leeway);
         let user_claim = section.read("user_claim", "sub".to_owned(), text);
         let tenant = read_place(&mut section, tenants);
         let sources = ["secret", "public_key", "jwks"];
@@ -269,19 +380,59 @@ impl Issuer {
         if keys.is_empty() {
             problems.add(&path.with("algorithms"), "none of them belongs to a key of this issuer");
         }
-        let keys = Arc::new(Keys { source, allowed: algorithms, now: RwLock::new(keys) });
-        let mut validation = Validation::default();
-        validation.set_required_spec_claims(&["exp", "aud", "iss"]);
-        validation.set_audience(&audience);
-        validation.set_issuer(&[&name]);
-        validation.validate_nbf = true;
-        validation.leeway = leeway.as_secs();
+        let keys = Arc::new(Keys { source, allowed: algorithms, now: RwLock::new(keys), missed: Notify::new() });
+        let validation = validation(&name, &audience, leeway);
         let tenant = tenant?;
         let voucher = match &tenant {
             Place::Tenant(number) => Voucher::new("jwt", &name, tenants.named(*number).1),
             Place::Claim(claim) => Voucher::new("jwt by claim", &name, claim),
         };
-        Some(Self { name, keys, validation, user_claim, tenant, voucher })
+        Some(Self { name, keys, validation, user_claim, tenant, voucher, scopes: Vec::new() })
+    }
+}
+
+/// How often keys are fetched that an issuer publishes; as often as NAT does.
+const FRESH: Duration = Duration::from_secs(15 * 60);
+/// How soon they are fetched again when that failed, or when a token has a key that is not among them.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// What a token of an issuer must say.
+fn validation(issuer: &str, audience: &[String], leeway: Duration) -> Validation {
+    let mut validation = Validation::default();
+    validation.set_required_spec_claims(&["exp", "aud", "iss"]);
+    validation.set_audience(audience);
+    validation.set_issuer(&[issuer]);
+    validation.validate_nbf = true;
+    validation.leeway = leeway.as_secs();
+    validation
+}
+
+fn leeway(value: &Value) -> Result<Duration, String> {
+    let time = duration(Duration::ZERO)(value)?;
+    if time > LEEWAY { Err("must be an hour at most".to_owned()) } else { Ok(time) }
+}
+
+/// An address over TLS, or of this machine, as NAT has it; and its text.
+fn address(value: &Value) -> Result<(Uri, String), String> {
+    let text = text(value)?;
+    let parsed = Uri::try_from(text.as_str()).ok().filter(|address| address.authority().is_some());
+    let local = |host: &str| ["localhost", "127.0.0.1", "[::1]"].contains(&host);
+    let right = |address: &Uri| match address.scheme_str() {
+        Some("https") => true,
+        Some("http") => address.host().is_some_and(local),
+        _ => false,
+    };
+    let found = parsed.filter(right);
+    let why = || format!("must be an address that begins with https://, or http:// on this machine, and is {text:?}");
+    found.map(|address| (address, text.clone())).ok_or_else(why)
+}
+
+/// A token's scopes: a text with spaces between them, or a list.
+fn scopes(claims: &Map<String, Value>) -> Vec<&str> {
+    match claims.get("scope").or_else(|| claims.get("scp")) {
+        Some(Value::String(text)) => text.split_whitespace().collect(),
+        Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -397,8 +548,15 @@ fn public_key(block: &pem::Pem) -> Result<DecodingKey, String> {
 
 fn from_jwks(file: &Path) -> Result<Vec<Key>, String> {
     let json = read_file(file, KEYS).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    in_jwks(&json, &file.display().to_string())
+}
+
+/// The keys of a key set; `place` is where it is from.
+fn in_jwks(json: &[u8], place: &str) -> Result<Vec<Key>, String> {
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    let json = json.strip_prefix(MARK).unwrap_or(json);
     let set: JwkSet =
-        serde_json::from_slice(&json).map_err(|error| format!("{} is no JSON Web Key Set: {error}", file.display()))?;
+        serde_json::from_slice(json).map_err(|error| format!("{place} is no JSON Web Key Set: {error}"))?;
     let mut keys = Vec::new();
     for jwk in &set.keys {
         // Sets have keys of other kinds and for other uses as well: those are for others to read.
@@ -408,7 +566,7 @@ fn from_jwks(file: &Path) -> Result<Vec<Key>, String> {
         let Ok(key) = DecodingKey::from_jwk(jwk) else { continue };
         // Whoever publishes a secret has none.
         if key.family() == AlgorithmFamily::Hmac {
-            return Err(format!("{} has a shared secret, which must not be in a set of public keys", file.display()));
+            return Err(format!("{place} has a shared secret, which must not be in a set of public keys"));
         }
         let Some(mut key) = Key::new(jwk.common.key_id.clone(), key) else { continue };
         // A key may say what it is for; it need not.
@@ -419,5 +577,5 @@ fn from_jwks(file: &Path) -> Result<Vec<Key>, String> {
             keys.push(key);
         }
     }
-    if keys.is_empty() { Err(format!("{} has no key to verify with", file.display())) } else { Ok(keys) }
+    if keys.is_empty() { Err(format!("{place} has no key to verify with")) } else { Ok(keys) }
 }

@@ -9,11 +9,13 @@
 //!
 //! * [`Identity`], here; [`User`]: an opaque id. [`TenantConfig`]: whose users they are.
 //! * `open`: NAT's way, with `cookie` and `authorization`, which read as NAT reads.
-//! * `verified`: which credential counts. `jwt`, `api_key`, `signed`: the three kinds.
+//! * `verified`: which credential counts. `jwt`, `api_key`, `signed`: the three kinds. `fetch`: keys that an issuer
+//!   publishes.
 
 mod api_key;
 mod authorization;
 mod cookie;
+mod fetch;
 mod jwt;
 mod open;
 mod signed;
@@ -22,16 +24,19 @@ mod user;
 mod verified;
 
 pub use api_key::{KeyHash, generate};
-pub(crate) use jwt::Reread;
+pub use jwt::Reread;
 pub use open::{Callers, Credential, Open};
 pub(crate) use signed::Issued;
 pub use tenant::{DEFAULT, TenantConfig};
 pub use user::User;
 
-use crate::config::reader::Section;
+use crate::config::{KeyPath, reader::Section};
+use futures_util::future::join_all;
 use http::HeaderMap;
+use jwt::Issuer;
 use serde_json::Value;
 use std::sync::Arc;
+use tokio::task::JoinSet;
 use verified::Verified;
 
 /// What the cookie that names a user says, where nobody is verified.
@@ -63,6 +68,9 @@ pub enum Error {
     /// It brings a credential that cannot be read, or is not right.
     #[error("the credential is not taken: {0}")]
     Invalid(&'static str),
+    /// It brings a credential that nobody can verify at the moment.
+    #[error("the credential cannot be verified now: {0}")]
+    Unavailable(&'static str),
 }
 
 impl Identity {
@@ -106,8 +114,22 @@ impl Identity {
     /// Reads all files of keys again. A file that is wrong changes nothing.
     pub(crate) fn reread(&self) -> Vec<Reread> {
         match self {
-            Self::Open(_) => Vec::new(),
+            Self::Open(open) => open.issuers().iter().filter_map(Issuer::reread).collect(),
             Self::Verified(verified) => verified.reread(),
+        }
+    }
+
+    /// Fetches the keys of all issuers that publish them, as a host does when it begins to serve, and from time to time.
+    pub async fn fetch(&self) -> Vec<Reread> {
+        let Self::Open(open) = self else { return Vec::new() };
+        join_all(open.issuers().iter().map(Issuer::fetch)).await.into_iter().flatten().collect()
+    }
+
+    /// Keeps the keys fresh that are fetched, in tasks of their own, which end with what this gives.
+    pub(crate) fn stay_fresh(&self) -> JoinSet<()> {
+        match self {
+            Self::Open(open) => open.issuers().iter().filter_map(Issuer::stay_fresh).collect(),
+            Self::Verified(_) => JoinSet::new(),
         }
     }
 
@@ -126,7 +148,7 @@ impl Identity {
 
     /// Nobody is verified, and the configuration says so.
     pub fn open() -> Self {
-        Self::Open(Open::new(true, Callers::default()))
+        Self::Open(Open::new(true, Callers::default(), Vec::new()))
     }
 
     /// The same, with more API keys, each with its tenant's place. Where nobody is verified, there are none.
@@ -138,22 +160,30 @@ impl Identity {
     }
 
     /// `identity`, and what `general.front_end` says of callers.
-    pub(crate) fn read(top: &mut Section<'_>, tenants: &mut [TenantConfig], callers: &Callers) -> Self {
+    /// Providers of NAT's that nothing names are added to `ignored`.
+    pub(crate) fn read(
+        top: &mut Section<'_>,
+        tenants: &mut [TenantConfig],
+        callers: &Callers,
+        ignored: &mut Vec<String>,
+    ) -> Self {
+        let issuers = read_authentication(top, callers, ignored);
         let (key, problems) = (top.path().with("identity"), top.problems());
         let several = tenants.len() > 1 || tenants.first().is_some_and(|tenant| &*tenant.name != DEFAULT);
         let open = |said| {
             if several {
                 problems.add(&key, "must say how tenants are told apart: with `open`, nobody is verified");
             }
-            Self::Open(Open::new(said, callers.clone()))
+            Self::Open(Open::new(said, callers.clone(), issuers.clone()))
         };
         match top.take("identity") {
             None => open(false),
             Some(Value::String(it)) if it == "open" => open(true),
             Some(value @ Value::Object(_)) => {
                 if !callers.is_default() {
-                    let why = "has no place beside `identity_header` and `accepted_identity_credentials`, which say for \
-                               NAT who callers are: take them out of `general.front_end`, or this section";
+                    let why = "has no place beside `identity_header`, `accepted_identity_credentials` and \
+                               `identity_authentication`, which say who callers are, too: take them out of \
+                               `general.front_end`, or this section";
                     problems.add(&key, why);
                 }
                 let section = Section::new(key.clone(), value, problems);
@@ -165,6 +195,32 @@ impl Identity {
             }
         }
     }
+}
+
+/// The providers that verify JWTs for NAT.
+fn read_authentication(top: &mut Section<'_>, callers: &Callers, ignored: &mut Vec<String>) -> Vec<Issuer> {
+    if callers.authentication.is_empty() {
+        return Vec::new();
+    }
+    let mut section = top.section("authentication");
+    let (path, problems) = (section.path().clone(), section.problems());
+    let mut providers = section.rest();
+    let mut issuers: Vec<Issuer> = Vec::new();
+    let named = KeyPath::parse("general.front_end.identity_authentication");
+    for (index, name) in callers.authentication.iter().enumerate() {
+        let named = named.with(index.to_string());
+        let Some(provider) = providers.shift_remove(name) else {
+            problems.add(&named, format!("there is no `{name}` in `authentication`"));
+            continue;
+        };
+        let Some(issuer) = Issuer::read_of_nat(Section::new(path.with(name), provider, problems)) else { continue };
+        if issuers.iter().any(|other| other.name() == issuer.name()) {
+            problems.add(&named, format!("the issuer of `{name}` is there twice"));
+        }
+        issuers.push(issuer);
+    }
+    ignored.extend(providers.keys().map(|name| path.with(name).to_string()));
+    issuers
 }
 
 impl std::fmt::Debug for Identity {

@@ -6,17 +6,19 @@
 //! NAT has keys of its own for who is let in (`general.front_end`): a header in which a proxy names the user whom it has
 //! verified, and the kinds of credentials that are accepted. NAT keeps to the second one on websockets only.
 
-use super::{API_KEY, COOKIE, Error, User, authorization, cookie};
-use crate::config::reader::{Section, list, text};
+use super::{API_KEY, COOKIE, Error, User, authorization, cookie, jwt::Issuer};
+use crate::config::reader::{Section, list, list_of, text};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::Value;
 
 /// How callers are told apart where none of their credentials is verified by this host.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Open {
     /// The configuration says so in so many words.
     said: bool,
     callers: Callers,
+    /// Who signs the JWTs that are taken; nobody, if their claims are believed whoever signed them.
+    issuers: Vec<Issuer>,
 }
 
 /// NAT's keys for callers, of `general.front_end`.
@@ -26,6 +28,8 @@ pub struct Callers {
     pub identity_header: Option<HeaderName>,
     /// `accepted_identity_credentials`: the kinds of credentials that are accepted; all, if it is not given.
     pub accepted: Option<Vec<Credential>>,
+    /// `identity_authentication`: the providers of `authentication` that verify JWTs.
+    pub authentication: Vec<String>,
 }
 
 /// A kind of credential, by NAT's name.
@@ -86,7 +90,18 @@ impl Callers {
                 .problems()
                 .add(&key, "cannot be combined with `identity_header`, which names the user of each request");
         }
-        Self { identity_header, accepted }
+        let authentication = section.read("identity_authentication", Vec::new(), list_of(text));
+        let key = section.path().with("identity_authentication");
+        if identity_header.is_some() && !authentication.is_empty() {
+            section
+                .problems()
+                .add(&key, "cannot be combined with `identity_header`, which names the user of each request");
+        }
+        let no_jwt = |kinds: &Vec<Credential>| !kinds.contains(&Credential::Jwt);
+        if !authentication.is_empty() && accepted.as_ref().is_some_and(no_jwt) {
+            section.problems().add(&key, "verifies JWTs, and `accepted_identity_credentials` accepts none");
+        }
+        Self { identity_header, accepted, authentication }
     }
 
     /// Whether any of them is given.
@@ -102,14 +117,31 @@ impl Callers {
     }
 }
 
+impl std::fmt::Debug for Open {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Open").field("said", &self.said).field("callers", &self.callers).finish_non_exhaustive()
+    }
+}
+
 impl Open {
-    pub(super) fn new(said: bool, callers: Callers) -> Self {
-        Self { said, callers }
+    pub(super) fn new(said: bool, callers: Callers, issuers: Vec<Issuer>) -> Self {
+        Self { said, callers, issuers }
     }
 
-    /// Whether somebody vouches for each caller: the proxy that sets the header.
+    /// Whether somebody vouches for each caller: the proxy that sets the header, or the issuer of the JWT, if nothing
+    /// else is accepted.
     pub(super) fn is_vouched_for(&self) -> bool {
-        self.callers.identity_header.is_some()
+        let only_jwt = self.callers.accepted.as_deref() == Some(&[Credential::Jwt]);
+        self.callers.identity_header.is_some() || (only_jwt && !self.issuers.is_empty())
+    }
+
+    /// Who signs the JWTs that are taken.
+    pub(super) fn issuers(&self) -> &[Issuer] {
+        &self.issuers
+    }
+
+    fn jwt(&self, token: &str) -> Result<User, Error> {
+        if self.issuers.is_empty() { authorization::jwt(token) } else { Issuer::user_of_nat(&self.issuers, token) }
     }
 
     /// Whether the configuration says in so many words that callers are not verified.
@@ -127,7 +159,10 @@ impl Open {
             return Ok(User::from_credential(&cookie));
         }
         if let Some(value) = headers.get(header::AUTHORIZATION)
-            && let Some(user) = authorization::user(&latin1(value.as_bytes()), &|kind| self.callers.accept(kind))?
+            && let Some(user) =
+                authorization::user(&latin1(value.as_bytes()), &|kind| self.callers.accept(kind), &|token| {
+                    self.jwt(token)
+                })?
         {
             return Ok(user);
         }

@@ -4,6 +4,7 @@ mod cookies;
 mod credentials;
 mod properties;
 mod proxy;
+mod published;
 mod tokens;
 
 use axum::body::Body;
