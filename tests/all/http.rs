@@ -29,6 +29,77 @@ async fn a_body_must_be_declared_as_json_and_be_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_compressed_is_refused_as_such() {
+    let server = Test::hostile().start().await;
+    let listening = server.listen().await;
+    let send = async |path: &str, codings: &[&str], body: &[u8]| {
+        let mut request = Request::post(path).header("cookie", "nat-session=alice");
+        request = request.header("content-type", "application/json");
+        for coding in codings {
+            request = request.header("content-encoding", *coding);
+        }
+        listening.send(request.body(Body::from(body.to_vec())).expect("a request")).await
+    };
+    let gzip = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xabV*.I,)V\xb2R\x02\0";
+    let plain = br#"{"command":"stats"}"#;
+    for codings in [&["gzip"][..], &["br"], &["zstd"], &["GZIP"], &["identity, deflate"], &["identity", "x-new"]] {
+        for path in ["/generate", "/generate/stream", "/generate/full", "/v1/workflow"] {
+            for body in [&gzip[..], plain] {
+                let reply = send(path, codings, body).await;
+                reply.error(415, "encoding_not_supported");
+                assert_eq!(reply.header("accept-encoding"), "identity", "{codings:?}");
+            }
+        }
+    }
+    for codings in [&[][..], &[""], &["identity"], &["Identity , identity"], &[" ", "identity"]] {
+        send("/generate", codings, plain).await.ok();
+    }
+    // Other refusals have nothing to do with codings.
+    assert_eq!(post(&server, Some("text/plain"), plain).await.header("accept-encoding"), "");
+    listening.stop().await.expect("no panic");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_do_not_fit_are_sent_back_as_nat_does_and_lose_nothing() {
+    let server = Test::new().start().await;
+    let alice = server.user("alice");
+    let nobody = server.nobody();
+    for (number, is) in [
+        ("123456789012345678901", "123456789012345678901"),
+        ("-9007199254740993", "-9007199254740993"),
+        ("1.10", "1.1"),
+        ("0.1e1", "1.0"),
+        ("-0", "0"),
+        ("1e400", "1e400"),
+        ("[1.10, {\"a\": 1E22}]", "[1.1,{\"a\":1e+22}]"),
+    ] {
+        let told = |msg: &str, input: &str, at: &str| {
+            format!(
+                r#"{{"detail":[{{"type":"{msg}","loc":["body","{at}"],"msg":"{}","input":{input}}}]}}"#,
+                match msg {
+                    "missing" => "Field required",
+                    _ => "Input should be a valid string",
+                }
+            )
+        };
+        let body = format!(r#"{{ "command" : {number} }}"#);
+        for caller in [&alice, &nobody] {
+            let reply = caller.body(body.clone()).await;
+            assert_eq!((reply.status.as_u16(), reply.header("carrel-error")), (422, "invalid_input"));
+            assert_eq!(reply.text(), told("string_type", is, "command"));
+        }
+        // Also as part of what lacks something.
+        let reply = alice.body(format!(r#"{{"size": {number}}}"#)).await;
+        assert_eq!(reply.text(), told("missing", &format!(r#"{{"size":{is}}}"#), "command"));
+        let stream = alice.clone().at("/generate/stream").body(body).await;
+        assert_eq!((stream.status.as_u16(), stream.header("carrel-error")), (422, "invalid_input"));
+        assert_eq!(stream.text(), told("string_type", is, "command"));
+    }
+    // What fits but for the size of its numbers still needs a user.
+    nobody.body(r#"{"command":"stats","more":1e400}"#).await.error(401, "identity_required");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_wrong_field_is_named_and_the_guest_is_not_touched() {
     let server = Test::new().start().await;
     let alice = server.user("alice");

@@ -7,13 +7,14 @@
 //! * `call`: a route to a function, from bytes to bytes. `stream`: the same, as server-sent events. `bill`: what a call
 //!   has cost, as headers.
 //! * `error`: every error's status, code and body. `invalid_input`: NAT's list of wrong fields; `json`: where JSON is
-//!   broken.
+//!   broken; `echo`: a caller's JSON, sent back.
 //! * `session`, `monitor`, `openapi`, `docs`: the host's own routes. [`admin`]: the operator's.
 
 mod admin;
 mod bill;
 mod call;
 mod docs;
+mod echo;
 mod error;
 mod invalid_input;
 mod json;
