@@ -25,4 +25,5 @@ mod prove;
 mod rollback;
 mod sessions;
 mod siblings;
+mod streams;
 mod tenants;
