@@ -164,14 +164,46 @@ async fn monitoring_answers_only_where_it_is_enabled() {
     let seen = on.get("/monitor/users").await.ok();
     assert_eq!(seen["total_active_users"], 1);
     let user = &seen["users"][0];
-    assert_eq!(user["requests"]["total_requests"], 2);
-    assert_eq!(user["requests"]["error_count"], 1);
+    // As with NAT, a call whose input does not fit is none of the user's requests.
+    assert_eq!(user["requests"]["total_requests"], 1);
+    assert_eq!(user["requests"]["error_count"], 0);
     assert_eq!(user["memory"]["instances"], 2);
     assert!(user["fuel"].as_u64() > Some(10_000) && user["memory"]["bytes"].as_u64() >= Some(131_072), "{user}");
     for unknown in ["7b031fd4-714b-598e-b755-a517d069edc6", "alice"] {
         let seen = on.get(&format!("/monitor/users?user_id={unknown}")).await.ok();
         assert_eq!((&seen["total_active_users"], &seen["users"]), (&json!(0), &json!([])));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn monitoring_counts_no_call_whose_input_does_not_fit_but_its_fuel() {
+    let server = Test::hostile().start().await;
+    let alice = server.user("alice");
+    let mut fuel = 0;
+    let mut send = async |path: &str, body: &str, status: u16| {
+        let reply = alice.clone().at(path).body(body.to_owned()).await;
+        assert_eq!(reply.status.as_u16(), status, "{reply:?}");
+        fuel += reply.header("carrel-fuel").parse::<u64>().unwrap_or_default();
+        let seen = server.get("/monitor/users").await.ok()["users"][0].clone();
+        assert_eq!(seen["fuel"], fuel, "{body}");
+        let requests = &seen["requests"];
+        assert_eq!(requests["active_requests"], 0);
+        let average = requests["avg_latency_ms"].as_f64().expect("a number");
+        (requests["total_requests"].clone(), requests["error_count"].clone(), average)
+    };
+    // Of no kind that does not fit: of broken JSON, of another type, of what lacks something, and none at all.
+    for body in ["", "{", "[]", "{}", r#"{"command":5}"#] {
+        assert_eq!(send("/generate", body, 422).await, (json!(0), json!(0), 0.0), "{body}");
+    }
+    let count = |(total, errors, _): (Value, Value, f64)| (total, errors);
+    assert_eq!(count(send("/generate", r#"{"command":"stats"}"#, 200).await), (json!(1), json!(0)));
+    assert_eq!(count(send("/hostile", r#"{"do":"panic"}"#, 500).await), (json!(2), json!(1)));
+    assert_eq!(count(send("/hostile", r#"{"do":"dance"}"#, 422).await), (json!(2), json!(1)));
+    assert_eq!(count(send("/generate/stream", "{}", 422).await), (json!(2), json!(1)));
+    // The host's own figures are of all calls.
+    let figures = server.get("/metrics").await.text().to_owned();
+    assert!(figures.contains(r#"carrel_calls_total{tenant="default"} 9"#), "{figures}");
+    assert!(figures.contains(r#"carrel_errors_total{tenant="default",code="invalid_input"} 7"#), "{figures}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -194,9 +194,8 @@ async fn the_id_of_an_end_is_nothing_else() {
     };
     let told = ask("GET", "/it/stream", "end").await;
     assert_eq!((told.status.as_u16(), told.body.len()), (204, 0));
-    for other in ["", "END", "end ", "1"] {
-        let expected = if other == "end " { 204 } else { 200 };
-        assert_eq!(ask("GET", "/it/stream", other).await.status.as_u16(), expected, "{other:?}");
+    for other in ["", "END", "end1", "1"] {
+        assert_eq!(ask("GET", "/it/stream", other).await.status.as_u16(), 200, "{other:?}");
     }
     // A function's own answer, and a stream that is asked for with a body, have no such end.
     assert_eq!(ask("GET", "/it", "end").await.status.as_u16(), 200);
