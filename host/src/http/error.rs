@@ -90,6 +90,15 @@ impl Error {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method Not Allowed")
     }
 
+    pub(super) fn invalid_query(why: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_query", why)
+    }
+
+    pub(super) fn invalid_path() -> Self {
+        let detail = "the path cannot be read: what is escaped in it with `%` must be UTF-8";
+        Self::new(StatusCode::BAD_REQUEST, "invalid_path", detail)
+    }
+
     /// The host's own mistake.
     pub(super) fn internal() -> Self {
         let detail = "the host made a mistake; its log says more";
