@@ -332,6 +332,103 @@ async fn the_documentation_needs_nothing_from_elsewhere() {
     server.get("/docs/other").await.error(404, "not_found");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_come_in_the_format_that_is_asked_for() {
+    let server = Test::new().set("admin", json!({"port": 0})).start().await;
+    server.user("alice").call(json!({"command": "stats"})).await.ok();
+    let callers = Test::new().start().await;
+    callers.user("alice").call(json!({"command": "stats"})).await.ok();
+    let (old, new) =
+        ("text/plain; version=0.0.4; charset=utf-8", "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    for (accept, content_type) in [
+        (None, old),
+        (Some("*/*"), old),
+        (Some("text/html,application/xhtml+xml,*/*;q=0.8"), old),
+        (Some("application/openmetrics-text"), new),
+        (Some("application/openmetrics-text; version=1.0.0"), new),
+        (Some("application/openmetrics-text; version=2.0.0, */*;q=0.1"), old),
+        (Some("application/openmetrics-text;q=0.5, text/plain"), old),
+        (Some("application/openmetrics-text, text/plain;q=0.5"), new),
+        (Some("application/openmetrics-text, text/plain"), new),
+        (Some("application/openmetrics-text;q=0, text/plain;q=0.1"), old),
+        // Prometheus 2.5 and 3.
+        (Some("application/openmetrics-text; version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"), old),
+        (
+            Some(
+                "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+                 application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
+                 text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+            ),
+            new,
+        ),
+    ] {
+        let mut request = Request::get("/metrics").header("host", "localhost");
+        if let Some(accept) = accept {
+            request = request.header("accept", accept);
+        }
+        let request = request.body(Body::empty()).expect("a request");
+        let admin = carrel::http::admin(server.host.clone());
+        let (again, _) = request.into_parts();
+        let of_admin = tower::ServiceExt::oneshot(admin, Request::from_parts(again.clone(), Body::empty())).await;
+        let of_admin = carrel_tests::Reply::read(of_admin.expect("an answer")).await;
+        for reply in [callers.send(Request::from_parts(again, Body::empty())).await, of_admin] {
+            assert_eq!((reply.status.as_u16(), reply.header("content-type")), (200, content_type), "{accept:?}");
+            assert_eq!(reply.header("vary"), "accept");
+            let is_new = content_type == new;
+            let text = reply.text();
+            assert_eq!((text.ends_with("# EOF\n"), text.contains("# UNIT ")), (is_new, is_new), "{accept:?}");
+            let name = if is_new { "carrel_calls" } else { "carrel_calls_total" };
+            assert!(text.contains(&format!("# TYPE {name} counter\n")), "{text}");
+            assert!(text.contains("# TYPE carrel_call_seconds histogram\n") && text.contains("le=\"+Inf\""), "{text}");
+            assert!(text.contains("\ncarrel_calls_total{tenant=\"default\"} 1\n"), "{text}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_start_sends_browsers_to_the_documentation_and_tells_others_what_is_here() {
+    let server = Test::hostile().start().await;
+    let ask = async |server: &Server, accept: Option<&str>| {
+        let mut request = Request::get("/");
+        if let Some(accept) = accept {
+            request = request.header("accept", accept);
+        }
+        let reply = server.send(request.body(Body::empty()).expect("a request")).await;
+        assert_eq!(reply.header("vary"), "accept");
+        reply
+    };
+    let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8";
+    for accept in [browser, "text/html", "application/json;q=0.5, TEXT/HTML"] {
+        let reply = ask(&server, Some(accept)).await;
+        // Relative: what is before it, such as a proxy's prefix, stays.
+        assert_eq!((reply.status.as_u16(), reply.header("location"), reply.body.len()), (307, "docs", 0), "{accept}");
+    }
+    for accept in [
+        None,
+        Some("*/*"),
+        Some("application/json"),
+        Some("text/html;q=0, */*"),
+        Some("text/html;q=0.5, application/json"),
+    ] {
+        let told = ask(&server, accept).await.ok();
+        assert_eq!((&told["name"], &told["version"]), (&json!("Carrel"), &json!(env!("CARGO_PKG_VERSION"))));
+        let hostile = json!({"method": "POST", "path": "/hostile", "stream": "/hostile/stream", "function": "hostile"});
+        assert_eq!(told["routes"].as_array().map(Vec::len), Some(3), "{told}");
+        assert!(told["routes"].as_array().is_some_and(|routes| routes.contains(&hostile)), "{told}");
+        for link in ["docs", "openapi", "health"] {
+            assert_eq!(server.get(told[link].as_str().expect("a link")).await.status, 200, "{link}");
+        }
+    }
+    let behind = Test::new().set("general.front_end.root_path", "/apps/carrel").start().await;
+    let told = ask(&behind, None).await.ok();
+    assert_eq!(
+        (&told["docs"], &told["routes"][0]["path"]),
+        (&json!("/apps/carrel/docs"), &json!("/apps/carrel/generate"))
+    );
+    let put = Request::put("/").body(Body::empty()).expect("a request");
+    server.send(put).await.error(405, "method_not_allowed");
+}
+
 async fn preflight(server: &Server, origin: &'static str) -> carrel_tests::Reply {
     let request = Request::options("/generate")
         .header("origin", origin)
