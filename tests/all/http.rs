@@ -320,6 +320,75 @@ async fn the_description_of_the_api_comes_from_the_functions_schemas() {
     }
 }
 
+/// All operations of a description: path, method, and what is said of it.
+fn operations(api: &Value) -> Vec<(&str, &str, &Value)> {
+    let paths = api["paths"].as_object().expect("paths").iter();
+    let methods = paths.flat_map(|(path, item)| item.as_object().expect("methods").iter().map(move |it| (path, it)));
+    methods.map(|(path, (method, operation))| (path.as_str(), method.as_str(), operation)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_has_a_name_of_its_own_whatever_the_paths() {
+    let endpoint = |path: &str, method: &str| json!({"path": path, "method": method, "description": "", "function_name": "notepad"});
+    let paths =
+        ["/a-b", "/a_b", "/a.b", "/a/b", "/ab", "/aB", "/A-B", "/a~b", "/a-b-2", "/a-b/stream-full", "/~", "/-"];
+    let endpoints: Vec<_> =
+        paths.iter().flat_map(|path| ["GET", "POST", "PUT", "DELETE"].map(|method| endpoint(path, method))).collect();
+    let server = Test::new().set("general.front_end.endpoints", endpoints).start().await;
+    let api = server.get("/openapi.json").await.ok();
+    let mut names: Vec<String> = Vec::new();
+    for (path, method, operation) in operations(&api) {
+        let id = operation["operationId"].as_str().unwrap_or_else(|| panic!("{method} {path} has no name"));
+        let plain = id.starts_with(|c: char| c.is_ascii_alphabetic());
+        assert!(plain && id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'), "{id}");
+        // As programs write names: without signs, in lower case.
+        names.push(id.replace('_', "").to_lowercase());
+    }
+    let all = names.len();
+    assert!(all > paths.len() * 4 * 3, "{all}");
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), all);
+    // They do not change from one time to the next.
+    assert_eq!(api, server.get("/openapi.json").await.ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_description_has_what_this_configuration_takes_and_answers() {
+    let schemes = async |test: Test| {
+        let api = test.start().await.get("/openapi.json").await.ok();
+        let named: Vec<String> =
+            api["components"]["securitySchemes"].as_object().expect("schemes").keys().cloned().collect();
+        let asked = api["security"].as_array().expect("a list");
+        let asked: Vec<_> = asked.iter().flat_map(|it| it.as_object().expect("a map").keys().cloned()).collect();
+        assert_eq!(named, asked);
+        (named, api)
+    };
+    let (open, api) = schemes(Test::new()).await;
+    assert_eq!(open, ["cookie", "bearer", "basic", "key"]);
+    assert!(api["paths"]["/session"].is_null() && api["paths"]["/generate"]["post"]["responses"]["403"].is_null());
+    let of = |identity: Value| Test::new().set("identity", identity);
+    let secret = "a secret of the tests, which everybody knows";
+    let jwt = json!({"issuer": "https://one.example", "audience": "carrel", "secret": secret});
+    let hash = carrel::identity::KeyHash::of("key").to_string();
+    let (keys, api) = schemes(of(json!({"api_keys": [hash]}))).await;
+    assert_eq!(keys, ["bearer", "key"]);
+    let statuses = api["paths"]["/generate"]["post"]["responses"].as_object().expect("answers");
+    for status in ["200", "400", "401", "403", "408", "413", "415", "422", "429", "500", "503", "504"] {
+        assert!(statuses.contains_key(status), "{status}");
+    }
+    assert_eq!(schemes(of(json!({"jwt": jwt}))).await.0, ["bearer"]);
+    let (cookies, api) = schemes(of(json!({"cookies": {"secrets": [secret], "anonymous": "default"}}))).await;
+    assert_eq!(cookies, ["cookie"]);
+    let session = &api["paths"]["/session"];
+    assert!(session["post"]["responses"]["200"].is_object() && session["delete"]["responses"]["204"].is_object());
+    assert_eq!(session["post"]["security"], json!([{"cookie": []}, {}]), "who has nothing gets one too");
+    for path in ["/generate/full", "/v1/workflow/full", "/generate/stream"] {
+        let ok = &api["paths"][path]["post"]["responses"]["200"]["content"];
+        assert_eq!(ok["text/event-stream"]["schema"]["contentMediaType"], "text/event-stream", "{path}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_documentation_needs_nothing_from_elsewhere() {
     let server = Test::new().start().await;

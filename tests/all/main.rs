@@ -27,3 +27,4 @@ mod sessions;
 mod siblings;
 mod streams;
 mod tenants;
+mod tools;

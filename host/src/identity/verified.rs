@@ -5,7 +5,7 @@
 //! one there may be somebody else.
 
 use super::{
-    API_KEY, COOKIE, Error, KeyHash, TenantConfig, Tenants, User, cookie,
+    API_KEY, COOKIE, Error, KeyHash, Kind, TenantConfig, Tenants, User, cookie,
     jwt::Issuer,
     number,
     signed::{Cookies, Holder, Issued, Voucher},
@@ -98,6 +98,17 @@ impl Verified {
         let key = found.ok_or(Error::Invalid("the API key is none of this host's"))?;
         let user = User::verified(self.tenants.named(key.tenant), "key", &[&hash.to_string()]);
         Ok(Holder::Verified(user, key.voucher))
+    }
+
+    pub(super) fn kinds(&self) -> Vec<Kind> {
+        let (has_issuers, has_keys) = (!self.issuers.is_empty(), !self.api_keys.is_empty());
+        let kinds =
+            [(Kind::Cookie, self.cookies.is_some()), (Kind::Bearer, has_issuers || has_keys), (Kind::Key, has_keys)];
+        kinds.into_iter().filter(|(_, is_there)| *is_there).map(|(kind, _)| kind).collect()
+    }
+
+    pub(super) fn is_for_anybody(&self) -> bool {
+        self.cookies.as_ref().is_some_and(Cookies::are_for_anybody)
     }
 
     pub(super) fn gives_cookies(&self) -> bool {
