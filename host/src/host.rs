@@ -146,6 +146,11 @@ impl Host {
         self.metrics.text()
     }
 
+    /// The figures, in the text format of OpenMetrics.
+    pub fn open_metrics(&self) -> String {
+        self.metrics.open_metrics()
+    }
+
     /// A request to a function was answered with an error; of nobody's tenant, if it named no user.
     pub(crate) fn failed(&self, tenant: Option<u16>, code: &'static str) {
         let tenant = tenant.and_then(|number| self.shared.tenants.get(usize::from(number)));

@@ -121,3 +121,49 @@ async fn a_drained_host_stops_as_by_a_signal() {
     assert_eq!((reply.status.as_u16(), reply.json()["draining"].clone()), (202, json!(true)));
     stopped.await.expect("no panic");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_wrong_with_a_request_of_the_operator_is_told_as_json_with_a_code() {
+    let server = served(None).await;
+    let user = carrel::identity::User::from_credential("alice");
+    for query in ["limit=x", "limit=-1", "limit=", "limit=1&limit=2", "limit=99999999999999999999", "limit=1.5"] {
+        let reply = ask(&server, "GET", &format!("/sessions?{query}"), &[]).await;
+        let error = reply.error(400, "invalid_query");
+        assert!(error["detail"].as_str().is_some_and(|detail| detail.contains("limit")), "{query}: {error}");
+    }
+    for path in ["/sessions/%ff/x", "/sessions/default/%C3%28", "/sessions/%E0%80%80/%80"] {
+        for method in ["GET", "DELETE"] {
+            ask(&server, method, path, &[]).await.error(400, "invalid_path");
+        }
+    }
+    for path in [
+        "/",
+        "/nope",
+        "/sessions/",
+        "/sessions/default",
+        "/sessions/default/%zz",
+        "/sessions/default/%2",
+        "/%ff",
+        "/tenants/x",
+    ] {
+        ask(&server, "GET", path, &[]).await.error(404, "not_found");
+    }
+    let one = format!("/sessions/default/{user}");
+    for (method, path, allow) in [
+        ("POST", "/tenants", "GET,HEAD"),
+        ("DELETE", "/sessions", "GET,HEAD"),
+        ("PUT", &*one, "GET,HEAD,DELETE"),
+        ("GET", "/drain", "POST"),
+        ("PATCH", "/metrics", "GET,HEAD"),
+    ] {
+        let reply = ask(&server, method, path, &[]).await;
+        reply.error(405, "method_not_allowed");
+        assert_eq!(reply.header("allow"), allow, "{method} {path}");
+    }
+    // Who is not the operator is told nothing else.
+    let asked = ask(&server, "GET", "/sessions?limit=x", &[("origin", "https://evil.example")]).await;
+    asked.error(403, "not_the_operator");
+    // Escapes that are right lead to what they mean.
+    let escaped = format!("/sessions/%64efault/{user}");
+    ask(&server, "GET", &escaped, &[]).await.ok();
+}

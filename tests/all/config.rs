@@ -373,3 +373,60 @@ async fn what_is_wrong_with_a_tenants_functions_and_limits_is_told() {
     let of_users = told_of("limits:\n  user: {calls: 5, sessions: 5, fuel_per_second: 0, memory: 1 KiB}\n").await;
     assert_eq!(of_users.len(), 4, "{of_users:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_could_never_match_is_refused_with_the_one_that_is_meant() {
+    let told =
+        async |origin: &str| Test::new().set("general.front_end.cors.allow_origins", json!([origin])).refused().await;
+    for (wrong, right) in [
+        ("https://app.example.org/", "https://app.example.org"),
+        ("https://app.example.org/path?x#y", "https://app.example.org"),
+        ("app.example.org", "https://app.example.org"),
+        ("localhost:3000", "http://localhost:3000"),
+        ("127.0.0.1", "http://127.0.0.1"),
+        ("https://App.Example.org", "https://app.example.org"),
+        ("HTTPS://app.example.org", "https://app.example.org"),
+        ("https://app.example.org:443", "https://app.example.org"),
+        ("http://app.example.org:80/", "http://app.example.org"),
+        ("http://localhost:03000", "http://localhost:3000"),
+        (" https://app.example.org", "https://app.example.org"),
+        ("https://app.example.org\t", "https://app.example.org"),
+        ("https://me@app.example.org", "https://app.example.org"),
+        ("http://[0:0:0:0:0:0:0:1]:3000", "http://[::1]:3000"),
+    ] {
+        let told = told(wrong).await;
+        assert!(told.contains("general.front_end.cors.allow_origins"), "{told}");
+        assert!(told.contains(&format!("did you mean `{right}`?")), "{wrong:?}: {told}");
+    }
+    for wrong in [
+        "",
+        " ",
+        "https://",
+        "https://b\u{fc}cher.example",
+        "https://a b.example",
+        "http://a:0",
+        "http://a:x",
+        "file:///",
+        "//app.example.org",
+    ] {
+        let told = told(wrong).await;
+        assert!(told.contains("is no origin: one is a scheme"), "{wrong:?}: {told}");
+    }
+    assert!(told("https://*.example.org").await.contains("`allow_origin_regex`"));
+    let right = [
+        "https://app.example.org",
+        "http://localhost:3000",
+        "http://app.example.org:443",
+        "https://xn--bcher-kva.example",
+        "http://[::1]:3000",
+        "http://127.0.0.1:8080",
+        "chrome-extension://abcdefghijklmnop",
+        "capacitor://localhost",
+        "null",
+    ];
+    let cors = Test::new().set("general.front_end.cors.allow_origins", json!(right)).config().general.front_end.cors;
+    assert_eq!(cors.allow_origins, right);
+    assert!(
+        !Test::new().set("general.front_end.cors.allow_origins", json!(["*"])).config().general.front_end.cors.is_off()
+    );
+}

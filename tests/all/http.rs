@@ -29,6 +29,77 @@ async fn a_body_must_be_declared_as_json_and_be_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_compressed_is_refused_as_such() {
+    let server = Test::hostile().start().await;
+    let listening = server.listen().await;
+    let send = async |path: &str, codings: &[&str], body: &[u8]| {
+        let mut request = Request::post(path).header("cookie", "nat-session=alice");
+        request = request.header("content-type", "application/json");
+        for coding in codings {
+            request = request.header("content-encoding", *coding);
+        }
+        listening.send(request.body(Body::from(body.to_vec())).expect("a request")).await
+    };
+    let gzip = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xabV*.I,)V\xb2R\x02\0";
+    let plain = br#"{"command":"stats"}"#;
+    for codings in [&["gzip"][..], &["br"], &["zstd"], &["GZIP"], &["identity, deflate"], &["identity", "x-new"]] {
+        for path in ["/generate", "/generate/stream", "/generate/full", "/v1/workflow"] {
+            for body in [&gzip[..], plain] {
+                let reply = send(path, codings, body).await;
+                reply.error(415, "encoding_not_supported");
+                assert_eq!(reply.header("accept-encoding"), "identity", "{codings:?}");
+            }
+        }
+    }
+    for codings in [&[][..], &[""], &["identity"], &["Identity , identity"], &[" ", "identity"]] {
+        send("/generate", codings, plain).await.ok();
+    }
+    // Other refusals have nothing to do with codings.
+    assert_eq!(post(&server, Some("text/plain"), plain).await.header("accept-encoding"), "");
+    listening.stop().await.expect("no panic");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_do_not_fit_are_sent_back_as_nat_does_and_lose_nothing() {
+    let server = Test::new().start().await;
+    let alice = server.user("alice");
+    let nobody = server.nobody();
+    for (number, is) in [
+        ("123456789012345678901", "123456789012345678901"),
+        ("-9007199254740993", "-9007199254740993"),
+        ("1.10", "1.1"),
+        ("0.1e1", "1.0"),
+        ("-0", "0"),
+        ("1e400", "1e400"),
+        ("[1.10, {\"a\": 1E22}]", "[1.1,{\"a\":1e+22}]"),
+    ] {
+        let told = |msg: &str, input: &str, at: &str| {
+            format!(
+                r#"{{"detail":[{{"type":"{msg}","loc":["body","{at}"],"msg":"{}","input":{input}}}]}}"#,
+                match msg {
+                    "missing" => "Field required",
+                    _ => "Input should be a valid string",
+                }
+            )
+        };
+        let body = format!(r#"{{ "command" : {number} }}"#);
+        for caller in [&alice, &nobody] {
+            let reply = caller.body(body.clone()).await;
+            assert_eq!((reply.status.as_u16(), reply.header("carrel-error")), (422, "invalid_input"));
+            assert_eq!(reply.text(), told("string_type", is, "command"));
+        }
+        // Also as part of what lacks something.
+        let reply = alice.body(format!(r#"{{"size": {number}}}"#)).await;
+        assert_eq!(reply.text(), told("missing", &format!(r#"{{"size":{is}}}"#), "command"));
+        let stream = alice.clone().at("/generate/stream").body(body).await;
+        assert_eq!((stream.status.as_u16(), stream.header("carrel-error")), (422, "invalid_input"));
+        assert_eq!(stream.text(), told("string_type", is, "command"));
+    }
+    // What fits but for the size of its numbers still needs a user.
+    nobody.body(r#"{"command":"stats","more":1e400}"#).await.error(401, "identity_required");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_wrong_field_is_named_and_the_guest_is_not_touched() {
     let server = Test::new().start().await;
     let alice = server.user("alice");
@@ -93,14 +164,46 @@ async fn monitoring_answers_only_where_it_is_enabled() {
     let seen = on.get("/monitor/users").await.ok();
     assert_eq!(seen["total_active_users"], 1);
     let user = &seen["users"][0];
-    assert_eq!(user["requests"]["total_requests"], 2);
-    assert_eq!(user["requests"]["error_count"], 1);
+    // As with NAT, a call whose input does not fit is none of the user's requests.
+    assert_eq!(user["requests"]["total_requests"], 1);
+    assert_eq!(user["requests"]["error_count"], 0);
     assert_eq!(user["memory"]["instances"], 2);
     assert!(user["fuel"].as_u64() > Some(10_000) && user["memory"]["bytes"].as_u64() >= Some(131_072), "{user}");
     for unknown in ["7b031fd4-714b-598e-b755-a517d069edc6", "alice"] {
         let seen = on.get(&format!("/monitor/users?user_id={unknown}")).await.ok();
         assert_eq!((&seen["total_active_users"], &seen["users"]), (&json!(0), &json!([])));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn monitoring_counts_no_call_whose_input_does_not_fit_but_its_fuel() {
+    let server = Test::hostile().start().await;
+    let alice = server.user("alice");
+    let mut fuel = 0;
+    let mut send = async |path: &str, body: &str, status: u16| {
+        let reply = alice.clone().at(path).body(body.to_owned()).await;
+        assert_eq!(reply.status.as_u16(), status, "{reply:?}");
+        fuel += reply.header("carrel-fuel").parse::<u64>().unwrap_or_default();
+        let seen = server.get("/monitor/users").await.ok()["users"][0].clone();
+        assert_eq!(seen["fuel"], fuel, "{body}");
+        let requests = &seen["requests"];
+        assert_eq!(requests["active_requests"], 0);
+        let average = requests["avg_latency_ms"].as_f64().expect("a number");
+        (requests["total_requests"].clone(), requests["error_count"].clone(), average)
+    };
+    // Of no kind that does not fit: of broken JSON, of another type, of what lacks something, and none at all.
+    for body in ["", "{", "[]", "{}", r#"{"command":5}"#] {
+        assert_eq!(send("/generate", body, 422).await, (json!(0), json!(0), 0.0), "{body}");
+    }
+    let count = |(total, errors, _): (Value, Value, f64)| (total, errors);
+    assert_eq!(count(send("/generate", r#"{"command":"stats"}"#, 200).await), (json!(1), json!(0)));
+    assert_eq!(count(send("/hostile", r#"{"do":"panic"}"#, 500).await), (json!(2), json!(1)));
+    assert_eq!(count(send("/hostile", r#"{"do":"dance"}"#, 422).await), (json!(2), json!(1)));
+    assert_eq!(count(send("/generate/stream", "{}", 422).await), (json!(2), json!(1)));
+    // The host's own figures are of all calls.
+    let figures = server.get("/metrics").await.text().to_owned();
+    assert!(figures.contains(r#"carrel_calls_total{tenant="default"} 9"#), "{figures}");
+    assert!(figures.contains(r#"carrel_errors_total{tenant="default",code="invalid_input"} 7"#), "{figures}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,6 +320,75 @@ async fn the_description_of_the_api_comes_from_the_functions_schemas() {
     }
 }
 
+/// All operations of a description: path, method, and what is said of it.
+fn operations(api: &Value) -> Vec<(&str, &str, &Value)> {
+    let paths = api["paths"].as_object().expect("paths").iter();
+    let methods = paths.flat_map(|(path, item)| item.as_object().expect("methods").iter().map(move |it| (path, it)));
+    methods.map(|(path, (method, operation))| (path.as_str(), method.as_str(), operation)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_has_a_name_of_its_own_whatever_the_paths() {
+    let endpoint = |path: &str, method: &str| json!({"path": path, "method": method, "description": "", "function_name": "notepad"});
+    let paths =
+        ["/a-b", "/a_b", "/a.b", "/a/b", "/ab", "/aB", "/A-B", "/a~b", "/a-b-2", "/a-b/stream-full", "/~", "/-"];
+    let endpoints: Vec<_> =
+        paths.iter().flat_map(|path| ["GET", "POST", "PUT", "DELETE"].map(|method| endpoint(path, method))).collect();
+    let server = Test::new().set("general.front_end.endpoints", endpoints).start().await;
+    let api = server.get("/openapi.json").await.ok();
+    let mut names: Vec<String> = Vec::new();
+    for (path, method, operation) in operations(&api) {
+        let id = operation["operationId"].as_str().unwrap_or_else(|| panic!("{method} {path} has no name"));
+        let plain = id.starts_with(|c: char| c.is_ascii_alphabetic());
+        assert!(plain && id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'), "{id}");
+        // As programs write names: without signs, in lower case.
+        names.push(id.replace('_', "").to_lowercase());
+    }
+    let all = names.len();
+    assert!(all > paths.len() * 4 * 3, "{all}");
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), all);
+    // They do not change from one time to the next.
+    assert_eq!(api, server.get("/openapi.json").await.ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_description_has_what_this_configuration_takes_and_answers() {
+    let schemes = async |test: Test| {
+        let api = test.start().await.get("/openapi.json").await.ok();
+        let named: Vec<String> =
+            api["components"]["securitySchemes"].as_object().expect("schemes").keys().cloned().collect();
+        let asked = api["security"].as_array().expect("a list");
+        let asked: Vec<_> = asked.iter().flat_map(|it| it.as_object().expect("a map").keys().cloned()).collect();
+        assert_eq!(named, asked);
+        (named, api)
+    };
+    let (open, api) = schemes(Test::new()).await;
+    assert_eq!(open, ["cookie", "bearer", "basic", "key"]);
+    assert!(api["paths"]["/session"].is_null() && api["paths"]["/generate"]["post"]["responses"]["403"].is_null());
+    let of = |identity: Value| Test::new().set("identity", identity);
+    let secret = "a secret of the tests, which everybody knows";
+    let jwt = json!({"issuer": "https://one.example", "audience": "carrel", "secret": secret});
+    let hash = carrel::identity::KeyHash::of("key").to_string();
+    let (keys, api) = schemes(of(json!({"api_keys": [hash]}))).await;
+    assert_eq!(keys, ["bearer", "key"]);
+    let statuses = api["paths"]["/generate"]["post"]["responses"].as_object().expect("answers");
+    for status in ["200", "400", "401", "403", "408", "413", "415", "422", "429", "500", "503", "504"] {
+        assert!(statuses.contains_key(status), "{status}");
+    }
+    assert_eq!(schemes(of(json!({"jwt": jwt}))).await.0, ["bearer"]);
+    let (cookies, api) = schemes(of(json!({"cookies": {"secrets": [secret], "anonymous": "default"}}))).await;
+    assert_eq!(cookies, ["cookie"]);
+    let session = &api["paths"]["/session"];
+    assert!(session["post"]["responses"]["200"].is_object() && session["delete"]["responses"]["204"].is_object());
+    assert_eq!(session["post"]["security"], json!([{"cookie": []}, {}]), "who has nothing gets one too");
+    for path in ["/generate/full", "/v1/workflow/full", "/generate/stream"] {
+        let ok = &api["paths"][path]["post"]["responses"]["200"]["content"];
+        assert_eq!(ok["text/event-stream"]["schema"]["contentMediaType"], "text/event-stream", "{path}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_documentation_needs_nothing_from_elsewhere() {
     let server = Test::new().start().await;
@@ -227,6 +399,103 @@ async fn the_documentation_needs_nothing_from_elsewhere() {
         assert!(asset.status == 200 && asset.body.len() > 50_000);
     }
     server.get("/docs/other").await.error(404, "not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_come_in_the_format_that_is_asked_for() {
+    let server = Test::new().set("admin", json!({"port": 0})).start().await;
+    server.user("alice").call(json!({"command": "stats"})).await.ok();
+    let callers = Test::new().start().await;
+    callers.user("alice").call(json!({"command": "stats"})).await.ok();
+    let (old, new) =
+        ("text/plain; version=0.0.4; charset=utf-8", "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    for (accept, content_type) in [
+        (None, old),
+        (Some("*/*"), old),
+        (Some("text/html,application/xhtml+xml,*/*;q=0.8"), old),
+        (Some("application/openmetrics-text"), new),
+        (Some("application/openmetrics-text; version=1.0.0"), new),
+        (Some("application/openmetrics-text; version=2.0.0, */*;q=0.1"), old),
+        (Some("application/openmetrics-text;q=0.5, text/plain"), old),
+        (Some("application/openmetrics-text, text/plain;q=0.5"), new),
+        (Some("application/openmetrics-text, text/plain"), new),
+        (Some("application/openmetrics-text;q=0, text/plain;q=0.1"), old),
+        // Prometheus 2.5 and 3.
+        (Some("application/openmetrics-text; version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"), old),
+        (
+            Some(
+                "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+                 application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
+                 text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+            ),
+            new,
+        ),
+    ] {
+        let mut request = Request::get("/metrics").header("host", "localhost");
+        if let Some(accept) = accept {
+            request = request.header("accept", accept);
+        }
+        let request = request.body(Body::empty()).expect("a request");
+        let admin = carrel::http::admin(server.host.clone());
+        let (again, _) = request.into_parts();
+        let of_admin = tower::ServiceExt::oneshot(admin, Request::from_parts(again.clone(), Body::empty())).await;
+        let of_admin = carrel_tests::Reply::read(of_admin.expect("an answer")).await;
+        for reply in [callers.send(Request::from_parts(again, Body::empty())).await, of_admin] {
+            assert_eq!((reply.status.as_u16(), reply.header("content-type")), (200, content_type), "{accept:?}");
+            assert_eq!(reply.header("vary"), "accept");
+            let is_new = content_type == new;
+            let text = reply.text();
+            assert_eq!((text.ends_with("# EOF\n"), text.contains("# UNIT ")), (is_new, is_new), "{accept:?}");
+            let name = if is_new { "carrel_calls" } else { "carrel_calls_total" };
+            assert!(text.contains(&format!("# TYPE {name} counter\n")), "{text}");
+            assert!(text.contains("# TYPE carrel_call_seconds histogram\n") && text.contains("le=\"+Inf\""), "{text}");
+            assert!(text.contains("\ncarrel_calls_total{tenant=\"default\"} 1\n"), "{text}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_start_sends_browsers_to_the_documentation_and_tells_others_what_is_here() {
+    let server = Test::hostile().start().await;
+    let ask = async |server: &Server, accept: Option<&str>| {
+        let mut request = Request::get("/");
+        if let Some(accept) = accept {
+            request = request.header("accept", accept);
+        }
+        let reply = server.send(request.body(Body::empty()).expect("a request")).await;
+        assert_eq!(reply.header("vary"), "accept");
+        reply
+    };
+    let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8";
+    for accept in [browser, "text/html", "application/json;q=0.5, TEXT/HTML"] {
+        let reply = ask(&server, Some(accept)).await;
+        // Relative: what is before it, such as a proxy's prefix, stays.
+        assert_eq!((reply.status.as_u16(), reply.header("location"), reply.body.len()), (307, "docs", 0), "{accept}");
+    }
+    for accept in [
+        None,
+        Some("*/*"),
+        Some("application/json"),
+        Some("text/html;q=0, */*"),
+        Some("text/html;q=0.5, application/json"),
+    ] {
+        let told = ask(&server, accept).await.ok();
+        assert_eq!((&told["name"], &told["version"]), (&json!("Carrel"), &json!(env!("CARGO_PKG_VERSION"))));
+        let hostile = json!({"method": "POST", "path": "/hostile", "stream": "/hostile/stream", "function": "hostile"});
+        assert_eq!(told["routes"].as_array().map(Vec::len), Some(3), "{told}");
+        assert!(told["routes"].as_array().is_some_and(|routes| routes.contains(&hostile)), "{told}");
+        for link in ["docs", "openapi", "health"] {
+            assert_eq!(server.get(told[link].as_str().expect("a link")).await.status, 200, "{link}");
+        }
+    }
+    let behind = Test::new().set("general.front_end.root_path", "/apps/carrel").start().await;
+    let told = ask(&behind, None).await.ok();
+    assert_eq!(
+        (&told["docs"], &told["routes"][0]["path"]),
+        (&json!("/apps/carrel/docs"), &json!("/apps/carrel/generate"))
+    );
+    let put = Request::put("/").body(Body::empty()).expect("a request");
+    server.send(put).await.error(405, "method_not_allowed");
 }
 
 async fn preflight(server: &Server, origin: &'static str) -> carrel_tests::Reply {

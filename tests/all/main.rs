@@ -27,5 +27,7 @@ mod prove;
 mod rollback;
 mod sessions;
 mod siblings;
+mod streams;
 mod tenants;
+mod tools;
 mod wire;

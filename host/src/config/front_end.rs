@@ -6,7 +6,11 @@ use super::{
 };
 use crate::identity::Callers;
 use serde_json::Value;
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 /// Where the host listens, and its routes.
 #[derive(Debug, Clone)]
@@ -266,9 +270,60 @@ fn path(value: &Value) -> Result<String, String> {
     }
 }
 
+/// An origin as browsers send it, which is how it is compared: any other way of writing it would never match.
+fn origin(value: &Value) -> Result<String, String> {
+    let given = text(value)?;
+    if given == "*" || given == "null" {
+        return Ok(given);
+    }
+    match as_browsers_send(&given) {
+        Some(right) if right == given => Ok(given),
+        Some(right) => Err(format!("{given:?} is no origin as browsers send it: did you mean `{right}`?")),
+        None if given.contains('*') => Err(format!(
+            "{given:?} is no origin: `*` stands only alone, for all of them; a pattern goes into `allow_origin_regex`"
+        )),
+        None => Err(format!(
+            "{given:?} is no origin: one is a scheme, a host in ASCII and, if it is not the scheme's own, a port, such as \
+             `https://app.example.org`"
+        )),
+    }
+}
+
+/// The origin that is meant, in the form of RFC 6454 (6.2).
+fn as_browsers_send(given: &str) -> Option<String> {
+    let given = given.trim().to_lowercase();
+    let (scheme, rest) = match given.split_once("://") {
+        Some((scheme, rest)) => (Some(scheme), rest),
+        None => (None, &*given),
+    };
+    let authority = rest.split(['/', '?', '#', '\\']).next()?;
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, authority)| authority);
+    let (host, port) = match authority.rfind(':').filter(|at| !authority[*at..].contains(']')) {
+        Some(at) => (&authority[..at], Some(authority[at + 1..].parse::<u16>().ok().filter(|port| *port > 0)?)),
+        None => (authority, None),
+    };
+    let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => format!("[{}]", address.parse::<Ipv6Addr>().ok()?),
+        None => host.to_owned(),
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if host.is_empty() || !(host.starts_with('[') || host.chars().all(plain)) {
+        return None;
+    }
+    let is_here = host == "localhost" || host.starts_with('[') || host.parse::<Ipv4Addr>().is_ok();
+    let scheme = scheme.unwrap_or(if is_here { "http" } else { "https" });
+    let plain = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) || !scheme.chars().all(plain) {
+        return None;
+    }
+    match port.filter(|port| !matches!((scheme, port), ("http", 80) | ("https", 443))) {
+        Some(port) => Some(format!("{scheme}://{host}:{port}")),
+        None => Some(format!("{scheme}://{host}")),
+    }
+}
+
 impl Cors {
     fn read(mut section: Section<'_>) -> Self {
-        let texts = list_of(text);
         let methods = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "*"];
         let method = list_of(|value| {
             let name = text(value)?.to_uppercase();
@@ -286,7 +341,7 @@ impl Cors {
             }
         });
         let cors = Self {
-            allow_origins: section.read("allow_origins", Vec::new(), &texts),
+            allow_origins: section.read("allow_origins", Vec::new(), list_of(origin)),
             allow_origin_regex: section.read("allow_origin_regex", None, |value| {
                 let pattern = format!("^(?:{})$", text(value)?);
                 regex::Regex::new(&pattern).map(Some).map_err(|error| format!("is not a pattern: {error}"))

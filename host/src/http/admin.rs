@@ -12,7 +12,10 @@ use crate::{
 use axum::{
     Router,
     body::Body,
-    extract::{Path, Query, Request, State},
+    extract::{
+        Path, Query, Request, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     middleware::{self, Next},
     response::IntoResponse,
     routing::{get, post},
@@ -93,7 +96,11 @@ struct Asked {
     limit: Option<usize>,
 }
 
-async fn sessions(State(host): State<Arc<Host>>, Query(asked): Query<Asked>) -> Result<Response<Body>, Error> {
+async fn sessions(
+    State(host): State<Arc<Host>>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<Response<Body>, Error> {
+    let Query(asked) = asked.map_err(|error| Error::invalid_query(error.body_text()))?;
     let tenant = asked.tenant.as_deref().map(|name| number(&host, name)).transpose()?;
     let limit = asked.limit.unwrap_or(PAGE.0).min(PAGE.1);
     let mut users = host.registry().users();
@@ -115,10 +122,11 @@ fn one(host: &Host, seen: &Seen) -> Value {
     shown
 }
 
-async fn session(
-    State(host): State<Arc<Host>>,
-    Path((tenant, user)): Path<(String, String)>,
-) -> Result<Response<Body>, Error> {
+/// A session's tenant and user.
+type Named = Path<(String, String)>;
+
+async fn session(State(host): State<Arc<Host>>, path: Result<Named, PathRejection>) -> Result<Response<Body>, Error> {
+    let Path((tenant, user)) = path.map_err(|_| Error::invalid_path())?;
     let seen = host.registry().look(named(&host, &tenant, &user)?).ok_or_else(Error::not_found)?;
     Ok(json(StatusCode::OK, one(&host, &seen).to_string()))
 }
@@ -126,8 +134,9 @@ async fn session(
 /// Drops a session that nobody uses, with all that it holds.
 async fn drop_session(
     State(host): State<Arc<Host>>,
-    Path((tenant, user)): Path<(String, String)>,
+    path: Result<Named, PathRejection>,
 ) -> Result<Response<Body>, Error> {
+    let Path((tenant, user)) = path.map_err(|_| Error::invalid_path())?;
     let user = named(&host, &tenant, &user)?;
     host.registry().look(user).ok_or_else(Error::not_found)?;
     let dropped = host.registry().take_if_idle(user).ok_or_else(Error::session_in_use)?;

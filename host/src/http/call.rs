@@ -6,8 +6,7 @@
 use super::{
     bill,
     error::{DROPPED, Error, dropped_header},
-    invalid_input::LARGE,
-    json,
+    invalid_input, json,
 };
 use crate::{
     Host,
@@ -92,6 +91,9 @@ impl Route {
     }
 
     async fn input(limits: &Limits, headers: &HeaderMap, body: Body) -> Result<String, Error> {
+        if !is_as_it_is(headers) {
+            return Err(Error::encoding_not_supported());
+        }
         // Who says before that it is too large need not send it, and is not told to go on.
         if body.size_hint().lower() > limits.body_size as u64 {
             return Err(Error::body_too_large(limits.body_size));
@@ -114,11 +116,7 @@ impl Route {
     /// As with NAT, what is wrong with the body is told first.
     fn no_user(&self, error: &identity::Error, input: &str) -> Error {
         let schema = &self.function().guest.input_schema;
-        let fits = || {
-            !schema.is_quick_for(input.len())
-                || serde_json::from_str(input).is_ok_and(|value| schema.misfits(&value, 1).is_empty())
-        };
-        if self.has_body && input.len() <= LARGE && !fits() {
+        if self.has_body && !invalid_input::fits(schema, input) {
             return Error::invalid_input(schema, input, "the input does not fit");
         }
         Error::no_user(error)
@@ -149,6 +147,15 @@ fn is_json(headers: &HeaderMap) -> bool {
     let content_type = content_type.to_str().unwrap_or_default().to_ascii_lowercase();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     essence.strip_prefix("application/").is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
+}
+
+/// Whether a body is not compressed, nor coded otherwise.
+fn is_as_it_is(headers: &HeaderMap) -> bool {
+    let plain = |coding: &[u8]| coding.trim_ascii().is_empty() || coding.trim_ascii().eq_ignore_ascii_case(b"identity");
+    headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .all(|codings| codings.as_bytes().split(|it| *it == b',').all(plain))
 }
 
 fn strip_byte_order_mark(body: Bytes) -> Bytes {

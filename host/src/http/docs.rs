@@ -1,17 +1,24 @@
-//! `GET /docs`: Swagger UI, from the binary.
+//! `GET /docs`: Swagger UI, from the binary; `GET /`, which leads there.
 //!
 //! The assets come from a crate that has a page of its own too; that page puts the request's address into its HTML
 //! unescaped, so the page is ours and only the assets are theirs.
 
-use super::{error::Error, plain_path};
+use super::{
+    accept::{self, Form},
+    endpoints,
+    error::Error,
+    json, plain_path,
+};
 use crate::Host;
 use axum::{
     Router,
     body::Body,
+    extract::State,
     response::{Html, IntoResponse},
     routing::get,
 };
-use http::{Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
+use serde_json::json;
 use std::sync::Arc;
 use swagger_ui_dist::{ApiDefinition, OpenApiSource};
 use tower::ServiceExt;
@@ -31,6 +38,45 @@ const PAGE: &str = r##"<!DOCTYPE html>
 </body>
 </html>
 "##;
+
+/// `GET /`: sends a browser to the documentation, and tells others what is here.
+pub(super) async fn start(State(host): State<Arc<Host>>, headers: HeaderMap) -> Response<Body> {
+    let html = accept::wanted(&headers, Form { ty: "text", subtype: "html", version: None });
+    let as_json = accept::wanted(&headers, Form { ty: "application", subtype: "json", version: None });
+    let mut response = match html.is_named() && html > as_json {
+        true => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+            // Relative, so that it leads there behind a proxy's prefix as well.
+            response.headers_mut().insert(header::LOCATION, HeaderValue::from_static("docs"));
+            response
+        }
+        false => json(StatusCode::OK, what_is_here(&host)),
+    };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    response
+}
+
+fn what_is_here(host: &Host) -> String {
+    let prefix = &host.config().general.front_end.root_path;
+    let routes = endpoints(host).into_iter().map(|endpoint| {
+        json!({
+            "method": endpoint.method.as_str(),
+            "path": format!("{prefix}{}", endpoint.path),
+            "stream": format!("{prefix}{}/stream", endpoint.path),
+            "function": endpoint.function,
+        })
+    });
+    json!({
+        "name": "Carrel",
+        "version": env!("CARGO_PKG_VERSION"),
+        "routes": routes.collect::<Vec<_>>(),
+        "docs": format!("{prefix}/docs"),
+        "openapi": format!("{prefix}/openapi.json"),
+        "health": format!("{prefix}/health"),
+    })
+    .to_string()
+}
 
 pub(super) fn routes() -> Router<Arc<Host>> {
     let source = ApiDefinition { uri_prefix: "/assets", api_definition: OpenApiSource::Uri(""), title: None };

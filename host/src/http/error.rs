@@ -23,6 +23,9 @@ pub(super) const DROPPED: HeaderName = HeaderName::from_static("carrel-dropped")
 /// The header that has an error's code.
 pub(super) const CODE: HeaderName = HeaderName::from_static("carrel-error");
 
+/// The code of a body that is compressed.
+const ENCODING: &str = "encoding_not_supported";
+
 /// What [`DROPPED`] says; nothing if nothing was lost.
 pub(super) fn dropped_header(dropped: &[Arc<str>]) -> Option<HeaderValue> {
     let names = dropped.join(", ");
@@ -36,6 +39,8 @@ pub(super) struct Error {
     code: &'static str,
     /// Boxed, since a `Result` is as large as its error.
     body: Box<Map<String, Value>>,
+    /// The whole body, where it has bytes of the caller's own.
+    text: Option<Box<str>>,
     retry_after: Option<Duration>,
     bill: Option<Box<Bill>>,
     dropped: Option<HeaderValue>,
@@ -48,7 +53,16 @@ impl Error {
         let mut body = Map::new();
         body.insert("detail".into(), detail.into());
         body.insert("code".into(), code.into());
-        Self { status, code, body: Box::new(body), retry_after: None, bill: None, dropped: None, undone: false }
+        Self {
+            status,
+            code,
+            body: Box::new(body),
+            text: None,
+            retry_after: None,
+            bill: None,
+            dropped: None,
+            undone: false,
+        }
     }
 
     fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
@@ -74,6 +88,15 @@ impl Error {
 
     pub(super) fn method_not_allowed() -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method Not Allowed")
+    }
+
+    pub(super) fn invalid_query(why: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_query", why)
+    }
+
+    pub(super) fn invalid_path() -> Self {
+        let detail = "the path cannot be read: what is escaped in it with `%` must be UTF-8";
+        Self::new(StatusCode::BAD_REQUEST, "invalid_path", detail)
     }
 
     /// The host's own mistake.
@@ -123,6 +146,11 @@ impl Error {
     pub(super) fn not_json() -> Self {
         let detail = "the body must be JSON, and its Content-Type must say so: application/json";
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", detail)
+    }
+
+    pub(super) fn encoding_not_supported() -> Self {
+        let detail = "the body is compressed, which is not read here: send it as it is, without Content-Encoding";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ENCODING, detail)
     }
 
     pub(super) fn not_utf8() -> Self {
@@ -197,7 +225,7 @@ impl Error {
     pub(super) fn invalid_input(schema: &Schema, input: &str, why: &str) -> Self {
         let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_input", Value::Null);
         error.body = Box::default();
-        error.body.insert("detail".into(), invalid_input::detail(schema, input, why).into());
+        error.text = Some(format!(r#"{{"detail":{}}}"#, invalid_input::detail(schema, input, why)).into());
         error
     }
 
@@ -260,13 +288,14 @@ impl Error {
 
     /// As the last event of a stream that has already begun.
     pub(super) fn into_event(self) -> String {
-        Value::Object(*self.body).to_string()
+        self.text.map_or_else(|| Value::Object(*self.body).to_string(), String::from)
     }
 }
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response<Body> {
-        let mut response = json(self.status, Value::Object(*self.body).to_string());
+        let body = self.text.map_or_else(|| Value::Object(*self.body).to_string(), String::from);
+        let mut response = json(self.status, body);
         let headers = response.headers_mut();
         headers.insert(CODE, HeaderValue::from_static(self.code));
         if let Some(time) = self.retry_after {
@@ -282,6 +311,10 @@ impl IntoResponse for Error {
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        // What a request may be coded as (RFC 9110, 15.5.16).
+        if self.code == ENCODING {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         response
     }

@@ -3,7 +3,7 @@
 //! On the good path nobody but the guest reads the input. Only what a guest has refused is read here: whether it is
 //! JSON, and whether it fits the guest's own schema. Where it does both, the guest's own words are told.
 
-use super::json;
+use super::{echo::Echo, json};
 use crate::function::schema::{Misfit, MisfitKind, Schema, Step};
 use serde_json::{Value, json};
 
@@ -11,33 +11,48 @@ use serde_json::{Value, json};
 const MOST: usize = 20;
 /// Bytes of an input from which on only the guest's own words are told: to look for each wrong field takes a thread's
 /// time, and to send it back a caller's.
-pub(super) const LARGE: usize = 64 << 10;
+const LARGE: usize = 64 << 10;
 
-/// The list.
-pub(super) fn detail(schema: &Schema, input: &str, why: &str) -> Vec<Value> {
+/// The list, as JSON text.
+pub(super) fn detail(schema: &Schema, input: &str, why: &str) -> String {
     if input.is_empty() {
-        return vec![item("missing", &[], "Field required", Value::Null)];
+        return list([item("missing", &[], "Field required", None)]);
     }
     if let Err(broken) = json::check(input) {
         let mut item = json!({"type": "json_invalid", "loc": ["body", broken.at], "msg": "JSON decode error"});
         item["input"] = json!({});
         item["ctx"] = json!({"error": broken.how});
-        return vec![item];
+        return list([item.to_string()]);
     }
-    if input.len() > LARGE || !schema.is_quick_for(input.len()) {
-        return vec![item("value_error", &[], why, Value::Null)];
-    }
-    // What is JSON and cannot be read all the same has a number that no machine has room for.
-    let value = serde_json::from_str::<Value>(input).unwrap_or(Value::Null);
-    let misfits = schema.misfits(&value, MOST);
+    let echo = if is_told(schema, input) { Echo::read(input) } else { None };
+    let Some(echo) = echo else {
+        return list([item("value_error", &[], why, None)]);
+    };
+    let misfits = schema.misfits(&echo.value(), MOST);
     if misfits.is_empty() {
-        return vec![item("value_error", &[], why, value)];
+        return list([item("value_error", &[], why, Some(&echo))]);
     }
-    misfits.into_iter().map(told).collect()
+    list(misfits.into_iter().map(|misfit| told(misfit, &echo)))
 }
 
-fn told(misfit: Misfit) -> Value {
-    let Misfit { path, kind, value } = misfit;
+/// Whether an input is JSON that fits; so it is said to be where that is not looked at.
+pub(super) fn fits(schema: &Schema, input: &str) -> bool {
+    let fits = |echo: Echo<'_>| schema.misfits(&echo.value(), 1).is_empty();
+    !is_told(schema, input) || Echo::read(input).is_some_and(fits)
+}
+
+fn is_told(schema: &Schema, input: &str) -> bool {
+    input.len() <= LARGE && schema.is_quick_for(input.len())
+}
+
+fn list(items: impl IntoIterator<Item = String>) -> String {
+    format!("[{}]", items.into_iter().collect::<Vec<_>>().join(","))
+}
+
+fn told(misfit: Misfit, whole: &Echo<'_>) -> String {
+    let Misfit { path, kind, .. } = misfit;
+    // Of what is missing, the object that lacks it is told.
+    let input = if kind == MisfitKind::Missing { path.split_last().map_or(&[][..], |(_, above)| above) } else { &path };
     let (ty, msg) = match kind {
         MisfitKind::Missing => ("missing", "Field required".to_owned()),
         MisfitKind::Unexpected => ("extra_forbidden", "Extra inputs are not permitted".to_owned()),
@@ -47,7 +62,7 @@ fn told(misfit: Misfit) -> Value {
         }
         MisfitKind::Other(why) => ("value_error", why),
     };
-    item(ty, &path, &msg, value)
+    item(ty, &path, &msg, whole.at(input))
 }
 
 fn wrong_type(types: &[&'static str], whole: bool) -> (&'static str, &'static str) {
@@ -65,11 +80,17 @@ fn wrong_type(types: &[&'static str], whole: bool) -> (&'static str, &'static st
     }
 }
 
-fn item(ty: &str, path: &[Step], msg: &str, input: Value) -> Value {
+fn item(ty: &str, path: &[Step], msg: &str, input: Option<&Echo<'_>>) -> String {
     let steps = path.iter().map(|step| match step {
         Step::Name(name) => Value::from(name.as_str()),
         Step::Index(index) => Value::from(*index),
     });
-    let loc: Vec<Value> = std::iter::once(Value::from("body")).chain(steps).collect();
-    json!({"type": ty, "loc": loc, "msg": msg, "input": input})
+    let loc: Value = std::iter::once(Value::from("body")).chain(steps).collect();
+    let mut item = format!(r#"{{"type":"{ty}","loc":{loc},"msg":{},"input":"#, Value::from(msg));
+    match input {
+        Some(echo) => echo.write(&mut item),
+        None => item.push_str("null"),
+    }
+    item.push('}');
+    item
 }

@@ -8,13 +8,16 @@
 //! * `call`: a route to a function, from bytes to bytes. `stream`: the same, as server-sent events. `bill`: what a call
 //!   has cost, as headers.
 //! * `error`: every error's status, code and body. `invalid_input`: NAT's list of wrong fields; `json`: where JSON is
-//!   broken.
+//!   broken; `echo`: a caller's JSON, sent back.
+//! * `accept`: the form of an answer that is asked for.
 //! * `session`, `monitor`, `openapi`, `docs`: the host's own routes. [`admin`]: the operator's.
 
+mod accept;
 mod admin;
 mod bill;
 mod call;
 mod docs;
+mod echo;
 mod error;
 mod front;
 mod invalid_input;
@@ -37,6 +40,7 @@ use crate::{
     Host,
     config::{Cors, Endpoint, FORMS, Method, V1_WORKFLOW},
 };
+use accept::Form;
 use axum::{
     Router,
     body::Body,
@@ -46,7 +50,7 @@ use axum::{
 };
 use call::Route;
 use error::Error;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -56,7 +60,9 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 const JSON: &str = "application/json";
 /// The text format of OpenMetrics, which Prometheus asks for.
-const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Prometheus' own text format, which all others read.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The routes to functions: the configured ones, and `/v1/workflow`, which NAT has whatever is configured.
 pub(crate) fn endpoints(host: &Host) -> Vec<Endpoint> {
@@ -75,6 +81,7 @@ pub fn app(host: Arc<Host>) -> Router {
     let mut router = Router::new()
         .route("/health", get(health))
         .route("/openapi.json", get(openapi::get))
+        .route("/", get(docs::start))
         .merge(docs::routes())
         .with_state(host.clone());
     // Where the operator has a listener, the figures are there.
@@ -127,9 +134,19 @@ async fn health(State(host): State<Arc<Host>>) -> Result<Response<Body>, Error> 
     Ok(json(StatusCode::OK, r#"{"status":"healthy"}"#))
 }
 
-async fn metrics(State(host): State<Arc<Host>>) -> Response<Body> {
-    let mut response = Response::new(Body::from(host.metrics()));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(METRICS));
+/// The figures, in the format that is asked for. As with Prometheus' own libraries, whoever does not ask for OpenMetrics
+/// gets the older format.
+async fn metrics(State(host): State<Arc<Host>>, headers: HeaderMap) -> Response<Body> {
+    let open = Form { ty: "application", subtype: "openmetrics-text", version: Some("1.0.0") };
+    let plain = Form { ty: "text", subtype: "plain", version: Some("0.0.4") };
+    let open = accept::wanted(&headers, open);
+    let (body, content_type) = match open.is_named() && open >= accept::wanted(&headers, plain) {
+        true => (host.open_metrics(), OPEN_METRICS),
+        false => (host.metrics(), METRICS),
+    };
+    let mut response = Response::new(Body::from(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
     response
 }
 

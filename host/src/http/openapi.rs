@@ -1,15 +1,16 @@
 //! `GET /openapi.json`: the routes, from the functions' own schemas.
 
-use super::{JSON, METRICS, endpoints, json};
+use super::{JSON, METRICS, OPEN_METRICS, endpoints, json};
 use crate::{
     Host,
-    config::{Endpoint, WORKFLOW},
+    config::{Endpoint, FORMS, WORKFLOW},
     function::Function,
+    identity::Kind,
 };
 use axum::{body::Body, extract::State};
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 pub(super) async fn get(State(host): State<Arc<Host>>) -> Response<Body> {
     json(StatusCode::OK, host.openapi())
@@ -19,30 +20,64 @@ pub(super) async fn get(State(host): State<Arc<Host>>) -> Response<Body> {
 pub(crate) fn describe(host: &Host) -> String {
     let mut schemas = Map::new();
     let mut paths = Map::new();
+    let mut ids = HashSet::new();
     for endpoint in endpoints(host) {
         let Some(position) = host.catalog().position(&endpoint.function) else { continue };
         let function = &host.catalog().functions()[position];
-        for stream in [false, true] {
-            let path = format!("{}{}", endpoint.path, if stream { "/stream" } else { "" });
-            let operation = operation(&endpoint, function, stream, &mut schemas);
-            let methods = paths.entry(path).or_insert_with(|| json!({}));
+        for form in FORMS {
+            let operation = operation(host, &endpoint, function, form, (&mut schemas, &mut ids));
+            let methods = paths.entry(format!("{}{form}", endpoint.path)).or_insert_with(|| json!({}));
             methods[endpoint.method.as_str().to_lowercase()] = operation;
         }
     }
-    paths.insert("/health".into(), json!({"get": own("Health", "Whether the host takes requests.", JSON, &health())}));
-    let metrics =
-        own("Metrics", "What the host counts, in Prometheus' text format.", METRICS, &json!({"type": "string"}));
+    let mut add = |path: &str, operations: Value| {
+        paths.insert(path.to_owned(), operations);
+    };
+    let mut health = own("health", "Whether the host takes requests.", &[(JSON, healthy())]);
+    health["responses"]["503"] = failure("The host is being stopped");
+    add("/health", json!({"get": health}));
+    let mut start = own("start", "What is here.", &[(JSON, json!({"type": "object"}))]);
+    start["responses"]["307"] = json!({"description": "A browser is sent to the documentation"});
+    add("/", json!({"get": start}));
     if host.config().admin.is_none() {
-        paths.insert("/metrics".into(), json!({"get": metrics}));
+        let text = || json!({"type": "string"});
+        let formats = [(METRICS, text()), (OPEN_METRICS, text())];
+        let help = "What the host counts, in Prometheus' text format or in that of OpenMetrics.";
+        add("/metrics", json!({"get": own("metrics", help, &formats)}));
     }
+    let identity = &host.config().identity;
     if host.config().general.enable_per_user_monitoring {
-        let mut get = own("Users", "What each live user has used.", JSON, &json!({"type": "object"}));
+        let mut get = own("monitor_users", "What each live user has used.", &[(JSON, json!({"type": "object"}))]);
         get["parameters"] =
             json!([{"name": "user_id", "in": "query", "required": false, "schema": {"type": "string"}}]);
-        paths.insert("/monitor/users".into(), json!({"get": get}));
+        // Whoever is verified sees themselves.
+        if identity.is_verified() {
+            get["security"] = security(host);
+            get["responses"]["401"] = failure(NOBODY);
+        }
+        add("/monitor/users", json!({"get": get}));
+    }
+    if identity.gives_cookies() {
+        let given = json!({"type": "object", "required": ["user_id", "expires_in"], "properties": {
+            "user_id": {"type": "string"},
+            "expires_in": {"type": "integer", "description": "Seconds"},
+        }});
+        let mut issue = own("session_issue", "Gives a session cookie for a credential.", &[(JSON, given)]);
+        issue["security"] = security(host);
+        if identity.is_for_anybody() {
+            issue["security"] = with(security(host), json!({}));
+        }
+        issue["responses"]["200"]["headers"] = json!({"Set-Cookie": {"schema": {"type": "string"}}});
+        issue["responses"]["401"] = failure(NOBODY);
+        issue["responses"]["503"] = failure("The host is being stopped");
+        let mut end = own("session_end", "Takes the session cookie away.", &[]);
+        end["responses"] = json!({"204": {"description": "The cookie is taken away"}});
+        add("/session", json!({"post": issue, "delete": end}));
     }
     schemas.insert("Error".into(), error());
     schemas.insert("InvalidInput".into(), invalid_input());
+    let schemes: Map<String, Value> =
+        identity.kinds().iter().map(|kind| (scheme(*kind).0.to_owned(), scheme(*kind).1)).collect();
     let mut document = json!({
         "openapi": "3.1.0",
         "info": {
@@ -51,16 +86,8 @@ pub(crate) fn describe(host: &Host) -> String {
             "description": "Functions in a private, stateful sandbox for each user.",
         },
         "paths": paths,
-        "components": {
-            "schemas": schemas,
-            "securitySchemes": {
-                "cookie": {"type": "apiKey", "in": "cookie", "name": crate::identity::COOKIE},
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "basic": {"type": "http", "scheme": "basic"},
-                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-            },
-        },
-        "security": [{"cookie": []}, {"bearer": []}, {"basic": []}, {"key": []}],
+        "components": {"schemas": schemas, "securitySchemes": schemes},
+        "security": security(host),
     });
     let root_path = &host.config().general.front_end.root_path;
     if !root_path.is_empty() {
@@ -69,48 +96,114 @@ pub(crate) fn describe(host: &Host) -> String {
     document.to_string()
 }
 
-fn operation(endpoint: &Endpoint, function: &Function, stream: bool, schemas: &mut Map<String, Value>) -> Value {
+const NOBODY: &str = "No user, or one that cannot be read";
+
+/// What names a user, one of them.
+fn security(host: &Host) -> Value {
+    host.config().identity.kinds().iter().map(|kind| json!({scheme(*kind).0: []})).collect()
+}
+
+fn with(list: Value, item: Value) -> Value {
+    match list {
+        Value::Array(mut items) => {
+            items.push(item);
+            items.into()
+        }
+        other => other,
+    }
+}
+
+/// A kind of credential's name and description.
+fn scheme(kind: Kind) -> (&'static str, Value) {
+    match kind {
+        Kind::Cookie => ("cookie", json!({"type": "apiKey", "in": "cookie", "name": crate::identity::COOKIE})),
+        Kind::Bearer => ("bearer", json!({"type": "http", "scheme": "bearer"})),
+        Kind::Basic => ("basic", json!({"type": "http", "scheme": "basic"})),
+        Kind::Key => ("key", json!({"type": "apiKey", "in": "header", "name": "X-API-Key"})),
+    }
+}
+
+/// An answer with an error of the host.
+fn failure(description: &str) -> Value {
+    json!({"description": description,
+           "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}})
+}
+
+fn operation(
+    host: &Host,
+    endpoint: &Endpoint,
+    function: &Function,
+    form: &str,
+    (schemas, ids): (&mut Map<String, Value>, &mut HashSet<String>),
+) -> Value {
+    let (stream, has_body) = (!form.is_empty(), endpoint.method.has_body());
     let input = named(function, "Input", function.guest.input_schema.value(), schemas);
     let output = named(function, "Output", function.guest.output_schema.value(), schemas);
     let ok = match stream {
         false => json!({"description": "The function's output", "content": {"application/json": {"schema": output}}}),
+        // What an event is can be told from version 3.2 on only. Before it some tools take a schema for that of the
+        // stream, and others for that of each event: so it has no type.
         true => json!({
             "description": "Server-sent events: `data: {\"value\": \"<JSON text>\"}` for each partial result, and last \
-                            for the output; an event `error` if the call fails after the first",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                            for the output; an event `error` if the call fails after the headers were sent",
+            "content": {"text/event-stream": {"schema": {"contentMediaType": "text/event-stream"}}},
         }),
     };
     let mut responses = json!({"200": ok});
-    let content =
-        |name: &str| json!({"application/json": {"schema": {"$ref": format!("#/components/schemas/{name}")}}});
-    for (status, description) in [
-        ("401", "No user, or one that cannot be read"),
-        ("413", "The body is too large"),
-        ("415", "The body is not JSON"),
-        ("429", "Too many calls of this user are waiting"),
-        ("500", "The function failed, or was stopped"),
-        ("503", "The host has no room for another user, or is being stopped"),
-        ("504", "The call took too long"),
-    ] {
-        responses[status] = json!({"description": description, "content": content("Error")});
+    if stream && !has_body {
+        responses["204"] = json!({"description": "The stream has ended: the request's `Last-Event-ID` is its last"});
     }
-    responses["422"] = json!({"description": "The input does not fit", "content": content("InvalidInput")});
+    for (status, description, of_a_body) in [
+        ("400", "The body is not UTF-8, or did not arrive as a whole", true),
+        ("401", NOBODY, false),
+        ("403", "This tenant may not call this function", false),
+        ("408", "The body did not arrive in time", true),
+        ("413", "The body is too large", true),
+        ("415", "The body is not JSON, or is compressed", true),
+        ("429", "Too many calls of this user are waiting", false),
+        ("500", "The function failed, or was stopped", false),
+        ("503", "The host has no room for another user, or is being stopped", false),
+        ("504", "The call took too long", false),
+    ] {
+        if (has_body || !of_a_body) && (status != "403" || host.config().identity.is_verified()) {
+            responses[status] = failure(description);
+        }
+    }
+    let content = json!({"application/json": {"schema": {"$ref": "#/components/schemas/InvalidInput"}}});
+    responses["422"] = json!({"description": "The input does not fit", "content": content});
     let description = match endpoint.description.is_empty() {
         true => &function.guest.summary,
         false => &endpoint.description,
     };
-    let id =
-        format!("{} {}{}", endpoint.method.as_str().to_lowercase(), endpoint.path, if stream { " stream" } else { "" });
     let mut operation = json!({
         "summary": format!("{}{}", title(function), if stream { ", as events" } else { "" }),
         "description": description,
-        "operationId": id.replace(['/', ' ', '-', '.', '~'], "_"),
+        "operationId": id(endpoint, form, ids),
         "responses": responses,
     });
-    if endpoint.method.has_body() {
+    if has_body {
         operation["requestBody"] = json!({"required": true, "content": {"application/json": {"schema": input}}});
+    } else if stream {
+        operation["parameters"] =
+            json!([{"name": "Last-Event-ID", "in": "header", "required": false, "schema": {"type": "string"}}]);
     }
     operation
+}
+
+/// An operation's name, which becomes that of a function where a program is made of the description. Paths that differ
+/// only in their signs, or in upper and lower case, are told apart by a number: programs write names in their own way.
+fn id(endpoint: &Endpoint, form: &str, taken: &mut HashSet<String>) -> String {
+    let words = format!("{}{}{form}", endpoint.method.as_str().to_lowercase(), endpoint.path);
+    let words: Vec<_> = words.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let name = words.join("_");
+    let mut id = name.clone();
+    let mut number = 1;
+    let bare = |id: &str| id.replace('_', "").to_lowercase();
+    while !taken.insert(bare(&id)) {
+        number += 1;
+        id = format!("{name}_{number}");
+    }
+    id
 }
 
 fn title(function: &Function) -> &str {
@@ -172,17 +265,20 @@ fn redirect(schema: &mut Value, owner: &str) {
     }
 }
 
-fn own(summary: &str, description: &str, content_type: &str, schema: &Value) -> Value {
+fn own(id: &str, description: &str, contents: &[(&str, Value)]) -> Value {
+    let content: Map<String, Value> =
+        contents.iter().map(|(kind, schema)| ((*kind).to_owned(), json!({"schema": schema}))).collect();
     json!({
-        "summary": summary,
+        "summary": description.trim_end_matches('.'),
         "description": description,
+        "operationId": id,
         "security": [],
-        "responses": {"200": {"description": description, "content": {content_type: {"schema": schema}}}},
+        "responses": {"200": {"description": description, "content": content}},
     })
 }
 
-fn health() -> Value {
-    json!({"type": "object", "properties": {"status": {"type": "string", "const": "healthy"}}})
+fn healthy() -> Value {
+    json!({"type": "object", "required": ["status"], "properties": {"status": {"type": "string", "const": "healthy"}}})
 }
 
 fn error() -> Value {
@@ -205,6 +301,7 @@ fn invalid_input() -> Value {
     json!({
         "title": "InvalidInput",
         "type": "object",
+        "required": ["detail"],
         "properties": {"detail": {"type": "array", "items": {
             "type": "object",
             "required": ["type", "loc", "msg"],

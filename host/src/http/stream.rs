@@ -1,10 +1,15 @@
 //! A route to a function, as server-sent events.
 //!
 //! Each chunk that the function emits is an event at once, and its output the last: `data: {"value": "<JSON text>"}`,
-//! the form that NAT gives the output of a workflow. A call that fails before it has emitted anything is answered like
-//! any other call, with its own status; one that fails later ends the stream with an event named `error`.
+//! the form that NAT gives the output of a workflow. What the call has cost is a comment before the last event.
 //!
-//! What the call has cost is a comment before the last event.
+//! A call that fails soon, before it has emitted anything, is answered like any other call, with its own status. The
+//! headers do not wait for longer than [`PATIENCE`]: then they are sent, comments keep the connection alive, and a
+//! failure ends the stream with an event named `error`, as one after the first chunk does.
+//!
+//! A browser's `EventSource` takes the end of a stream for a broken connection, and asks again every few seconds. So the
+//! last event of a stream that it can ask for, which is one without a body, has an id; who names that id as the last one
+//! that they have seen is told by a 204 that there is nothing more, and the function is not run again.
 //!
 //! `{path}/stream` and `{path}/full` are the same here: in NAT they differ in how they tell the steps of its tracing,
 //! which Carrel does not have.
@@ -16,7 +21,7 @@ use super::{
 };
 use crate::{
     instance::Emitter,
-    session::{Answer, Bill},
+    session::{Answer, Bill, Handle},
 };
 use axum::{
     body::Body,
@@ -27,41 +32,86 @@ use axum::{
     },
 };
 use futures_util::stream;
-use http::{Request, Response};
-use std::{convert::Infallible, sync::Arc};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use std::{convert::Infallible, mem, pin::Pin, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc::{self, Receiver},
     task::JoinHandle,
+    time::timeout,
 };
 
 /// Chunks that wait for a slow reader before the function does.
 const WAITING: usize = 16;
+/// How long the headers wait for the first chunk or a failure. Less would tell fewer failures by their status; more, and
+/// callers and proxies take the host for dead.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// The last event's id.
+const END: &str = "end";
+/// The last id that an `EventSource` has seen.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Tells nginx, and proxies that have learnt it from there, to pass each event on at once.
+const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Body>) -> Result<Response<Body>, Error> {
+    if !route.has_body && request.headers().get(LAST_EVENT_ID).is_some_and(|id| id == END) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(response);
+    }
     let Admitted { handle, input, tenant } = route.admit(request).await?;
-    let failed = |error| route.count(Some(tenant), error);
-    let (sender, mut chunks) = mpsc::channel(WAITING);
+    let (sender, chunks) = mpsc::channel(WAITING);
     let emitter = Emitter::new(Some(sender), handle.session().limits().output_size);
-    // Whoever goes away while the call waits is not called for; once it runs, it is a task of its own, which ends with
-    // this one.
+    let mut beginning: Beginning = Box::pin(begin(handle, route.position, input.clone(), emitter, chunks));
+    let stage = match timeout(PATIENCE, &mut beginning).await {
+        Ok(Stage::Over(Some(answer))) if answer.result.is_err() => {
+            return route.respond(answer, &input).map_err(|error| route.count(Some(tenant), error));
+        }
+        Ok(Stage::Over(None)) => return Err(route.count(Some(tenant), Error::internal())),
+        Ok(stage) => stage,
+        Err(_) => Stage::Beginning(beginning),
+    };
+    let state = Streaming { stage, last: None, route, input, tenant };
+    let events = stream::unfold(state, |mut state| async { Some((Ok::<_, Infallible>(state.next().await?), state)) });
+    let mut response = Sse::new(events).keep_alive(KeepAlive::default()).into_response();
+    response.headers_mut().insert(BUFFERING, HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+/// Waits for the call's turn, and runs it until it has emitted something or is over.
+///
+/// Whoever goes away while the call waits is not called for; once it runs, it is a task of its own, which ends with what
+/// this gives.
+async fn begin(
+    handle: Handle,
+    position: usize,
+    input: Arc<String>,
+    emitter: Arc<Emitter>,
+    mut chunks: Receiver<String>,
+) -> Stage {
     let ready = match handle.turn().await {
         Ok(ready) => ready,
-        Err(refused) => return route.respond(refused, &input).map_err(failed),
+        Err(refused) => return Stage::Over(Some(refused)),
     };
-    let mut call = Calling(tokio::spawn(ready.run(route.position, input.clone(), emitter)));
+    let mut call = Calling(tokio::spawn(ready.run(position, input, emitter)));
     // The call's end drops the sender, so that the first of both is seen here.
-    let Some(first) = chunks.recv().await else {
-        let answer = (&mut call.0).await.map_err(|_| failed(Error::internal()))?;
-        let last = match answer.result {
-            Ok(output) => value(&output),
-            Err(_) => return route.respond(answer, &input).map_err(failed),
-        };
-        let events = [cost(&answer.bill), last].map(Ok::<_, Infallible>);
-        return Ok(Sse::new(stream::iter(events)).into_response());
-    };
-    let state = Streaming { first: Some(first), chunks, call: Some(call), last: None, route, input, tenant };
-    let events = stream::unfold(state, |mut state| async { Some((Ok::<_, Infallible>(state.next().await?), state)) });
-    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
+    match chunks.recv().await {
+        Some(first) => Stage::Running { next: Some(first), chunks, call },
+        None => Stage::Over((&mut call.0).await.ok()),
+    }
+}
+
+type Beginning = Pin<Box<dyn Future<Output = Stage> + Send>>;
+
+/// How far a call is.
+enum Stage {
+    /// It waits, or has emitted nothing yet.
+    Beginning(Beginning),
+    /// It has emitted something.
+    Running { next: Option<String>, chunks: Receiver<String>, call: Calling },
+    /// It has ended; without an answer, if that is the host's own mistake.
+    Over(Option<Answer>),
+    /// All of it is told.
+    Told,
 }
 
 /// A call that runs. It is given up when nobody listens any more: then it is undone, or, where that cannot be, it goes on
@@ -76,9 +126,7 @@ impl Drop for Calling {
 
 /// A stream that has begun.
 struct Streaming {
-    first: Option<String>,
-    chunks: Receiver<String>,
-    call: Option<Calling>,
+    stage: Stage,
     /// The last event, once the one before it is sent.
     last: Option<Event>,
     route: Arc<Route>,
@@ -91,25 +139,41 @@ impl Streaming {
         if let Some(last) = self.last.take() {
             return Some(last);
         }
-        let chunk = match self.first.take() {
-            Some(first) => Some(first),
-            None => self.chunks.recv().await,
-        };
-        if let Some(chunk) = chunk {
-            return Some(value(&chunk));
-        }
-        let answer = (&mut self.call.take()?.0).await;
-        let Ok(Answer { result, dropped, bill }) = answer else {
-            return Some(error(self.route.count(Some(self.tenant), Error::internal())));
-        };
-        self.last = Some(match result {
-            Ok(output) => value(&output),
-            Err(failure) => {
-                let failure = self.route.error(failure, &dropped, &self.input);
-                error(self.route.count(Some(self.tenant), failure))
+        loop {
+            match mem::replace(&mut self.stage, Stage::Told) {
+                Stage::Beginning(beginning) => self.stage = beginning.await,
+                Stage::Running { next, mut chunks, mut call } => {
+                    let chunk = match next {
+                        Some(chunk) => Some(chunk),
+                        None => chunks.recv().await,
+                    };
+                    if let Some(chunk) = chunk {
+                        self.stage = Stage::Running { next: None, chunks, call };
+                        return Some(value(&chunk));
+                    }
+                    self.stage = Stage::Over((&mut call.0).await.ok());
+                }
+                Stage::Over(Some(Answer { result, dropped, bill })) => {
+                    let last = match result {
+                        Ok(output) => value(&output),
+                        Err(failure) => self.failed(self.route.error(failure, &dropped, &self.input)),
+                    };
+                    self.last = Some(self.marked(last));
+                    return Some(cost(&bill));
+                }
+                Stage::Over(None) => return Some(self.marked(self.failed(Error::internal()))),
+                Stage::Told => return None,
             }
-        });
-        Some(cost(&bill))
+        }
+    }
+
+    fn failed(&self, error: Error) -> Event {
+        Event::default().event("error").data(self.route.count(Some(self.tenant), error).into_event())
+    }
+
+    /// The last event, so that an `EventSource` that has seen it is known again.
+    fn marked(&self, last: Event) -> Event {
+        if self.route.has_body { last } else { last.id(END) }
     }
 }
 
@@ -121,8 +185,4 @@ fn value(json: &str) -> Event {
 /// What the call has cost: a comment of its own, which readers of events skip.
 fn cost(bill: &Bill) -> Event {
     Event::default().comment(bill::line(bill))
-}
-
-fn error(error: Error) -> Event {
-    Event::default().event("error").data(error.into_event())
 }

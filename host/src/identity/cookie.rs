@@ -1,12 +1,58 @@
-//! One cookie of a request, read as NAT's server reads it (Starlette's `cookie_parser` and Python's `http.cookies`):
-//! of several with the same name the last counts, a quoted value is unquoted, `\ooo` and `\c` in it are decoded, and
-//! percent signs are left alone.
+//! One cookie of a request, in two ways.
 //!
-//! Libraries for cookies follow RFC 6265, which does not have these escapes; a user who has one in the cookie would be
-//! another user here than with NAT.
+//! [`find`], where nobody is verified, reads as NAT's server reads (Starlette's `cookie_parser` and Python's
+//! `http.cookies`): of several with the same name the last counts, a quoted value is unquoted, `\ooo` and `\c` in it are
+//! decoded, and percent signs are left alone. Libraries for cookies follow RFC 6265, which does not have these escapes; a
+//! user who has one in the cookie would be another user here than with NAT.
+//!
+//! [`only`], for cookies that the host has signed, reads as RFC 6265 has it, and what clients of the older RFC 2109 and
+//! RFC 2965 send, Java's among them: `$Version="1"; nat-session="..."; $Path="/"`. In these commas separate as well, and
+//! what is in quotes is one value. Elsewhere a comma or a quote may be part of another cookie's value, which somebody
+//! else can have chosen: it separates nothing there.
 
 use super::open::{is_space, latin1};
+use cookie::Cookie;
 use http::{HeaderMap, header::COOKIE};
+
+/// A request gives a cookie two values: whoever put the second one there may be somebody else.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ambiguous;
+
+/// The value of a cookie that is there once, or several times with the same value.
+pub(super) fn only(headers: &HeaderMap, name: &str) -> Result<Option<String>, Ambiguous> {
+    let mut found: Option<String> = None;
+    for header in headers.get_all(COOKIE) {
+        let header = latin1(header.as_bytes());
+        let is_old = header.trim_start().get(..8).is_some_and(|start| start.eq_ignore_ascii_case("$version"));
+        // Beside the session cookie there may be anything: other cookies are none of this host's business.
+        for cookie in pairs(&header, is_old).filter_map(|pair| Cookie::parse(pair).ok()) {
+            if cookie.name() != name {
+                continue;
+            }
+            let value = cookie.value_trimmed();
+            match &found {
+                Some(other) if other != value => return Err(Ambiguous),
+                Some(_) => {}
+                None => found = Some(value.to_owned()),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The pairs of a header, also as the old RFCs have them.
+fn pairs(header: &str, is_old: bool) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    header.split(move |c| {
+        if is_old && quoted {
+            quoted = escaped || c != '"';
+            escaped = !escaped && c == '\\';
+            return false;
+        }
+        quoted = c == '"';
+        c == ';' || (is_old && c == ',')
+    })
+}
 
 /// The value of a cookie.
 pub(super) fn find(headers: &HeaderMap, name: &str) -> Option<String> {
@@ -71,6 +117,38 @@ mod tests {
             map.append(COOKIE, HeaderValue::from_bytes(header).unwrap_or_else(|error| panic!("{error}")));
         }
         find(&map, "nat-session")
+    }
+
+    fn signed(headers: &[&str]) -> Result<Option<String>, Ambiguous> {
+        let mut map = HeaderMap::new();
+        for header in headers {
+            map.append(COOKIE, HeaderValue::from_bytes(header.as_bytes()).unwrap_or_else(|error| panic!("{error}")));
+        }
+        only(&map, "nat-session")
+    }
+
+    #[test]
+    fn commas_and_quotes_separate_only_as_old_clients_have_them() {
+        let is = |value: &str| Ok(Some(value.to_owned()));
+        assert_eq!(signed(&[r#"$Version=1; x="a;\"b\\", nat-session="c", y=d"#]), is("c"));
+        assert_eq!(signed(&[r#"$Version="1"; x="; nat-session=evil"; nat-session=c; $Path="/""#]), is("c"));
+        assert_eq!(signed(&[r#"$version = "1",nat-session=c"#]), is("c"));
+        // Else a comma and a quote are parts of a value, whose name is before it.
+        assert_eq!(signed(&["x=a, nat-session=evil"]), Ok(None));
+        assert_eq!(signed(&[r#"x="a; nat-session=c; y=b""#]), is("c"));
+        assert_eq!(signed(&["x=$Version, nat-session=evil; nat-session=c"]), is("c"));
+        // Each header is of its own kind.
+        assert_eq!(signed(&["$Version=1; y=1", "x=a, nat-session=evil"]), Ok(None));
+    }
+
+    #[test]
+    fn one_value_is_one_cookie_however_often_and_however_it_is_written() {
+        let is = |value: &str| Ok(Some(value.to_owned()));
+        assert_eq!(signed(&["nat-session=c; nat-session = \"c\"", "$Version=0; nat-session=c"]), is("c"));
+        for two in ["nat-session=c; nat-session=d", "nat-session=c; nat-session=", "nat-session=\"c\"; nat-session=C"] {
+            assert_eq!(signed(&[two]), Err(Ambiguous), "{two}");
+        }
+        assert_eq!(signed(&["NAT-SESSION=c; nat-session; x-nat-session=d"]), Ok(None));
     }
 
     fn one(header: &str) -> Option<String> {

@@ -59,6 +59,19 @@ pub enum Identity {
     Verified(Arc<Verified>),
 }
 
+/// A kind of credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The cookie [`COOKIE`].
+    Cookie,
+    /// `Authorization: Bearer`.
+    Bearer,
+    /// `Authorization: Basic`.
+    Basic,
+    /// The header `X-API-Key`.
+    Key,
+}
+
 /// Why a request has no user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -104,6 +117,19 @@ impl Identity {
             Self::Open(_) => None,
             Self::Verified(verified) => verified.expire(headers),
         }
+    }
+
+    /// The kinds of credentials that are looked at, in their order.
+    pub(crate) fn kinds(&self) -> Vec<Kind> {
+        match self {
+            Self::Open { .. } => vec![Kind::Cookie, Kind::Bearer, Kind::Basic, Kind::Key],
+            Self::Verified(verified) => verified.kinds(),
+        }
+    }
+
+    /// Whether session cookies are given to those who have no credential, too.
+    pub(crate) fn is_for_anybody(&self) -> bool {
+        matches!(self, Self::Verified(verified) if verified.is_for_anybody())
     }
 
     /// Whether session cookies are given.

@@ -165,6 +165,11 @@ impl Cookies {
         Some(Issued { user, header: self.header(name, value, lifetime, over_tls), lifetime })
     }
 
+    /// Whether those who have no credential get one, too.
+    pub(super) fn are_for_anybody(&self) -> bool {
+        self.anonymous.is_some()
+    }
+
     /// The header that takes a cookie away.
     pub(super) fn expire(&self, name: &str, over_tls: bool) -> String {
         self.header(name, String::new(), Duration::ZERO, over_tls)

@@ -1,18 +1,16 @@
 //! Everybody is verified: which credential of a request counts.
 //!
 //! The order is that of `open`. Only kinds that the configuration has are looked at, and each at most once: a request
-//! with two cookies of one name, or two `Authorization` headers, is of nobody, since whoever put the second one there
-//! may be somebody else.
+//! whose session cookie has two values, or with two `Authorization` headers, is of nobody, since whoever put the second
+//! one there may be somebody else.
 
 use super::{
-    API_KEY, COOKIE, Error, KeyHash, TenantConfig, Tenants, User,
+    API_KEY, COOKIE, Error, KeyHash, Kind, TenantConfig, Tenants, User, cookie,
     jwt::{Issuer, Reread},
     number,
-    open::latin1,
     signed::{Cookies, Holder, Issued, Voucher},
 };
 use crate::config::reader::{Section, secret_list_of};
-use cookie::Cookie;
 use http::{HeaderMap, header};
 use serde_json::Value;
 use std::collections::HashSet;
@@ -68,17 +66,7 @@ impl Verified {
 
     fn by_cookie(&self, headers: &HeaderMap) -> Result<Option<Holder>, Error> {
         let Some(cookies) = &self.cookies else { return Ok(None) };
-        let mut found = None;
-        for header in headers.get_all(header::COOKIE) {
-            // Beside the session cookie there may be anything: other cookies are none of this host's business.
-            for cookie in
-                Cookie::split_parse(latin1(header.as_bytes())).flatten().filter(|cookie| cookie.name() == COOKIE)
-            {
-                if found.replace(cookie.value().to_owned()).is_some() {
-                    return Err(Error::Invalid("there are two session cookies"));
-                }
-            }
-        }
+        let found = cookie::only(headers, COOKIE).map_err(|_| Error::Invalid("there are two session cookies"))?;
         found.map(|value| cookies.holder(&self.tenants, &self.vouchers, &value)).transpose()
     }
 
@@ -114,6 +102,17 @@ impl Verified {
 
     pub(super) fn reread(&self) -> Vec<Reread> {
         self.issuers.iter().filter_map(Issuer::reread).collect()
+    }
+
+    pub(super) fn kinds(&self) -> Vec<Kind> {
+        let (has_issuers, has_keys) = (!self.issuers.is_empty(), !self.api_keys.is_empty());
+        let kinds =
+            [(Kind::Cookie, self.cookies.is_some()), (Kind::Bearer, has_issuers || has_keys), (Kind::Key, has_keys)];
+        kinds.into_iter().filter(|(_, is_there)| *is_there).map(|(kind, _)| kind).collect()
+    }
+
+    pub(super) fn is_for_anybody(&self) -> bool {
+        self.cookies.as_ref().is_some_and(Cookies::are_for_anybody)
     }
 
     pub(super) fn gives_cookies(&self) -> bool {

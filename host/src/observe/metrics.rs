@@ -112,13 +112,47 @@ impl Metrics {
         self.registry.register_collector(Box::new(Figures { sessions, tenants, engine }));
     }
 
-    /// The figures, in the text format.
-    pub(crate) fn text(&self) -> String {
+    /// The figures, in the text format of OpenMetrics 1.0.
+    pub(crate) fn open_metrics(&self) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = text::encode(&mut text, &self.registry);
         text
     }
+
+    /// The figures, in Prometheus' text format 0.0.4
+    /// (<https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>).
+    pub(crate) fn text(&self) -> String {
+        older(&self.open_metrics())
+    }
+}
+
+/// What is in OpenMetrics' text format, in the one before it. There a counter is called in its head what it is called in
+/// its samples, with `_total`, units are comments, and there is no mark of the end. Counters, gauges and histograms, which
+/// are all that there is here, have the same samples in both.
+fn older(text: &str) -> String {
+    let mut older = String::with_capacity(text.len());
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        if line == "# EOF" || line.starts_with("# UNIT ") {
+            continue;
+        }
+        // The type is told after the help.
+        let is_counter = |line: &&str| line.starts_with("# TYPE ") && line.ends_with(" counter");
+        let of_counter = match line.strip_prefix("# HELP ") {
+            Some(_) => lines.peek().is_some_and(is_counter),
+            None => is_counter(&line),
+        };
+        // `#`, `HELP` or `TYPE`, the name, and the rest.
+        match line.splitn(4, ' ').collect::<Vec<_>>()[..] {
+            [mark, what, name, rest] if of_counter => {
+                older.extend([mark, " ", what, " ", name, "_total ", rest]);
+            }
+            _ => older.push_str(line),
+        }
+        older.push('\n');
+    }
+    older
 }
 
 impl CallMetrics {
@@ -220,5 +254,36 @@ impl Collector for Figures {
         self.of_tenants(&mut encoder, memory, |tenant| whole(tenant.memory_used()))?;
         let help = "Units of fuel that are left to a tenant that has a rate; less than nothing is a debt";
         self.of_tenants(&mut encoder, ("tenant_fuel_left", help, None), Tenant::fuel_left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_older_format_has_the_same_samples_and_counters_by_their_full_names() {
+        let metrics = Metrics::new();
+        let calls = metrics.of_tenant("a \"tenant\" # TYPE x counter");
+        calls.ended(&Bill { fuel: 7, functions: 2, ..Bill::default() });
+        calls.stopped("function_crashed");
+        metrics.failed(None, "not_json");
+        let (new, old) = (metrics.open_metrics(), metrics.text());
+        let samples =
+            |text: &str| text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(samples(&new), samples(&old));
+        assert!(new.ends_with("# EOF\n") && new.contains("# UNIT carrel_call_seconds seconds\n"));
+        assert!(!old.contains("# EOF") && !old.contains("# UNIT"));
+        let mut heads = 0;
+        for line in old.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let (name, kind) = line.split_once(' ').unwrap_or_default();
+            assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
+            assert!(old.contains(&format!("# HELP {name} ")), "{name} has no help");
+            heads += 1;
+        }
+        assert_eq!(heads, 7);
+        assert!(old.contains(
+            "# HELP carrel_fuel_total Units of fuel that calls have used.\n# TYPE carrel_fuel_total counter\n"
+        ));
     }
 }

@@ -21,6 +21,17 @@ pub struct Bill {
     pub functions: u32,
 }
 
+/// How a call ended, as its user's requests are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// With an output.
+    Answered,
+    /// Without one.
+    Failed,
+    /// Its input did not fit. Such a call is none of the user's requests: NAT looks at the input before it counts.
+    Misfit,
+}
+
 /// What a session has used since it began.
 #[derive(Debug)]
 pub struct Account {
@@ -51,12 +62,12 @@ impl Account {
         self.created
     }
 
-    /// Calls that ended.
+    /// Calls that ended, but for those whose input did not fit.
     pub fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
     }
 
-    /// Calls that ended without an output.
+    /// Those of them that ended without an output.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
@@ -96,10 +107,13 @@ impl Account {
     }
 
     /// A call ended.
-    pub(super) fn add(&self, bill: Bill, failed: bool) {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        self.failures.fetch_add(failed.into(), Ordering::Relaxed);
+    pub(super) fn add(&self, bill: Bill, outcome: Outcome) {
         self.fuel.fetch_add(bill.fuel, Ordering::Relaxed);
+        if outcome == Outcome::Misfit {
+            return;
+        }
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.failures.fetch_add((outcome == Outcome::Failed).into(), Ordering::Relaxed);
         let took = (bill.waited + bill.ran).as_micros();
         self.microseconds.fetch_add(u64::try_from(took).unwrap_or(u64::MAX), Ordering::Relaxed);
     }

@@ -1,6 +1,6 @@
 //! One call from outside, and one of a function.
 
-use super::{Bill, Ended, Handle, Refusal, Session, Taken, Turn, Unbilled, to_the_end, undo::Frame};
+use super::{Bill, Ended, Handle, Refusal, Session, Taken, Turn, Unbilled, account::Outcome, to_the_end, undo::Frame};
 use crate::{
     instance::{Done, Emitter, GuestError, Instance, Json, Making, Stop, StopKind},
     limits::{Allowance, Level, Permit},
@@ -72,7 +72,7 @@ impl Handle {
             Ok(turn) => Ok(Ready { handle: self, turn, arrived }),
             Err(refusal) => {
                 let bill = Bill { waited: arrived.elapsed(), ..Bill::default() };
-                session.account().add(bill, true);
+                session.account().add(bill, Outcome::Failed);
                 Err(Answer { result: Err(Failure::Refused(refusal)), dropped: Vec::new(), bill })
             }
         }
@@ -119,7 +119,12 @@ impl Ready {
                 Ok(Err(GuestError::Failed(why))) => Err(failed(why, stops, undone)),
                 Err(stop) => Err(Failure::Stopped { stop, undone: dropped.is_empty() }),
             };
-            let bill = running.end((done.fuel, made, functions), result.is_err());
+            let outcome = match &result {
+                Ok(_) => Outcome::Answered,
+                Err(Failure::InvalidInput(_)) => Outcome::Misfit,
+                Err(_) => Outcome::Failed,
+            };
+            let bill = running.end((done.fuel, made, functions), outcome);
             Answer { result, dropped, bill }
         };
         to_the_end(call, move || !session.can_be_undone())
@@ -135,12 +140,12 @@ struct Running<'a> {
 }
 
 impl Running<'_> {
-    fn end(&mut self, (fuel, made, functions): (u64, Duration, u32), failed: bool) -> Bill {
+    fn end(&mut self, (fuel, made, functions): (u64, Duration, u32), outcome: Outcome) -> Bill {
         self.ended = true;
         let (waited, ran) = (self.started - self.arrived, self.started.elapsed());
         let bill = Bill { fuel, waited, ran, made, functions };
         self.session.tenant().metrics.ended(&bill);
-        self.session.account().add(bill, failed);
+        self.session.account().add(bill, outcome);
         self.session.settle(fuel);
         bill
     }
@@ -150,7 +155,7 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         if !self.ended {
             let Ended { abandoned, made, functions, .. } = self.session.end();
-            self.end((abandoned, made, functions), true);
+            self.end((abandoned, made, functions), Outcome::Failed);
         }
     }
 }

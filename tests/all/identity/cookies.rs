@@ -41,6 +41,54 @@ async fn a_session_cookie_is_the_same_user_as_the_credential_that_it_was_given_f
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_is_read_however_a_client_writes_it() {
+    let server = tenants().start().await;
+    let listening = server.listen().await;
+    let alice = server.bearer(&of("https://red.example", "alice", None));
+    let (id, cookie) = (who(&alice).await, session(&alice).await.1);
+    let token = cookie.strip_prefix("nat-session=").expect("the cookie");
+    let call = async |headers: &[String]| {
+        let mut request = Request::post("/hostile").header("content-type", "application/json");
+        for header in headers {
+            request = request.header("cookie", header);
+        }
+        listening.send(request.body(Body::from(r#"{"do":"who"}"#)).expect("a request")).await
+    };
+    for right in [
+        // RFC 6265: quotes around the value are not of the value.
+        format!("nat-session=\"{token}\""),
+        format!("theme=\"dark\"; nat-session=\"{token}\"; a=b"),
+        format!(" nat-session = {token} ;a=b;"),
+        // Java's CookieManager; Apache HttpClient 3 and 4; with commas, as RFC 2109 has it.
+        format!(r#"$Version="1"; nat-session="{token}";$Path="/";$Domain="localhost.local""#),
+        format!("$Version=0; nat-session={token}; $Path=/"),
+        format!(r#"$Version=1; theme="a;b"; $Path="/"; nat-session="{token}"; $Path="/"; $Domain="localhost""#),
+        format!(r#"$Version="1", nat-session="{token}", $Path="/", theme="dark""#),
+        // A cookie that is there twice is one.
+        format!("nat-session={token}; a=b; nat-session=\"{token}\""),
+    ] {
+        assert_eq!(call(std::slice::from_ref(&right)).await.ok()["said"], id, "{right}");
+    }
+    let twice = [cookie.clone(), format!("$Version=1; nat-session=\"{token}\"")];
+    assert_eq!(call(&twice).await.ok()["said"], id);
+    // Where two differ, or what looks like one is part of another cookie's value, nobody is taken for anybody.
+    let none = "the session cookie is none of this host's";
+    let two = "there are two session cookies";
+    for (wrong, why) in [
+        (format!("nat-session={token}; nat-session=\"{token}x\""), two),
+        (format!("$Version=1, nat-session={token}, nat-session=alice"), two),
+        (format!("nat-session=\"{token}"), none),
+        (format!("nat-session='{token}'"), none),
+        (format!("nat-session={token}, a=b"), none),
+    ] {
+        is_refused(&call(&[wrong]).await, why);
+    }
+    call(&[format!("theme=a, nat-session={token}")]).await.error(401, "identity_required");
+    call(&[format!(r#"$Version=1; theme="a; nat-session={token}""#)]).await.error(401, "identity_required");
+    listening.stop().await.expect("no panic");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cookie_that_the_host_did_not_sign_or_whose_time_is_over_is_refused() {
     let server = tenants().start().await;
     let alice = server.bearer(&of("https://red.example", "alice", None));

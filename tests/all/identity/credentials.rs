@@ -70,9 +70,10 @@ async fn a_credential_that_is_there_twice_is_nobodys() {
     assert_eq!(who(&alice.clone().with("x-api-key", "nobody's")).await, who(&alice).await);
     is_refused(&server.bearer("nobody's").with("x-api-key", "red-key").call(json!({})).await, "the API key is none");
     let cookie = session(&alice).await.1;
-    let both = server.nobody().with("cookie", &cookie).with("cookie", &cookie);
+    let other = session(&server.key("red-key")).await.1;
+    let both = server.nobody().with("cookie", &cookie).with("cookie", &other);
     is_refused(&both.call(json!({})).await, "two session cookies");
-    let one_header = server.nobody().with("cookie", &format!("{cookie}; a=b; {cookie}"));
+    let one_header = server.nobody().with("cookie", &format!("{cookie}; a=b; {other}"));
     is_refused(&one_header.call(json!({})).await, "two session cookies");
     is_refused(&server.user("alice").with("authorization", &bearer).call(json!({})).await, "none of this host's");
     assert_eq!(who(&server.key("blue-key").with("cookie", &cookie)).await, who(&alice).await, "the cookie comes first");

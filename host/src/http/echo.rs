@@ -1,0 +1,292 @@
+//! A caller's own JSON, to be sent back as NAT's server sends it: compact, in the order in which it came, of two equal
+//! names the last, and numbers as Python has them.
+//!
+//! Python's whole numbers have any size, and its `json` module writes fractions as `repr` does, which is not how
+//! `serde_json` writes them. So numbers are kept as the text that they came as. `serde_json` could do that for a whole
+//! program only, with its feature `arbitrary_precision`; here it costs nothing but where an input was refused.
+//!
+//! A number that is too large for a fraction, such as `1e400`, is infinite for Python, and its server fails at it. It is
+//! sent back as it came.
+
+use crate::function::schema::Step;
+use serde_json::Value;
+use std::{collections::HashMap, fmt::Write};
+
+/// A value in a caller's JSON.
+#[derive(Debug)]
+pub(super) enum Echo<'a> {
+    /// `null`, `true` or `false`.
+    Word(&'a str),
+    Number(&'a str),
+    /// With what it takes to be written, quotes and escapes.
+    Text(String),
+    Array(Vec<Echo<'a>>),
+    Object(Members<'a>),
+}
+
+/// Names and values, in the order of the first of equal names.
+#[derive(Debug, Default)]
+pub(super) struct Members<'a> {
+    places: HashMap<String, usize>,
+    members: Vec<(String, Echo<'a>)>,
+}
+
+impl<'a> Echo<'a> {
+    /// Reads a document. `None`: it is none, or is nested too deeply, as [`json::check`](super::json::check) tells.
+    pub(super) fn read(text: &'a str) -> Option<Self> {
+        super::json::check(text).ok()?;
+        Reader { text, at: 0 }.value()
+    }
+
+    /// What a path leads to.
+    pub(super) fn at(&self, path: &[Step]) -> Option<&Self> {
+        path.iter().try_fold(self, |value, step| match (value, step) {
+            (Self::Object(object), Step::Name(name)) => Some(&object.members.get(*object.places.get(name)?)?.1),
+            (Self::Array(items), Step::Index(index)) => items.get(*index),
+            _ => None,
+        })
+    }
+
+    /// The same for what looks at values, where a number has the room that a machine has.
+    pub(super) fn value(&self) -> Value {
+        match self {
+            Self::Word(text) | Self::Number(text) => serde_json::from_str(text).unwrap_or_else(|_| {
+                let largest = if text.starts_with('-') { f64::MIN } else { f64::MAX };
+                largest.into()
+            }),
+            Self::Text(text) => serde_json::from_str(text).unwrap_or_default(),
+            Self::Array(items) => items.iter().map(Self::value).collect(),
+            Self::Object(object) => {
+                object.members.iter().map(|(name, value)| (name.clone(), value.value())).collect::<Value>()
+            }
+        }
+    }
+
+    /// Writes it as NAT's server does.
+    pub(super) fn write(&self, out: &mut String) {
+        match self {
+            Self::Word(text) => out.push_str(text),
+            Self::Text(text) => out.push_str(text),
+            Self::Number(text) => number(text, out),
+            Self::Array(items) => {
+                out.push('[');
+                for (index, item) in items.iter().enumerate() {
+                    if index > 0 {
+                        out.push(',');
+                    }
+                    item.write(out);
+                }
+                out.push(']');
+            }
+            Self::Object(object) => {
+                out.push('{');
+                for (index, (name, value)) in object.members.iter().enumerate() {
+                    if index > 0 {
+                        out.push(',');
+                    }
+                    out.push_str(&Value::from(name.as_str()).to_string());
+                    out.push(':');
+                    value.write(out);
+                }
+                out.push('}');
+            }
+        }
+    }
+}
+
+/// Reads what was found to be JSON, no deeper than its reader goes.
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn value(&mut self) -> Option<Echo<'a>> {
+        match self.peek()? {
+            b'"' => {
+                let text = self.string()?;
+                Some(Echo::Text(serde_json::from_str::<Value>(text).ok()?.to_string()))
+            }
+            b'[' => {
+                let mut items = Vec::new();
+                self.at += 1;
+                while self.peek()? != b']' {
+                    items.push(self.value()?);
+                    self.comma()?;
+                }
+                self.at += 1;
+                Some(Echo::Array(items))
+            }
+            b'{' => {
+                let mut object = Members::default();
+                self.at += 1;
+                while self.peek()? != b'}' {
+                    let name: String = serde_json::from_str(self.string()?).ok()?;
+                    // The colon.
+                    self.peek()?;
+                    self.at += 1;
+                    let value = self.value()?;
+                    object.set(name, value);
+                    self.comma()?;
+                }
+                self.at += 1;
+                Some(Echo::Object(object))
+            }
+            first => {
+                let rest = self.text.get(self.at..)?;
+                let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c))).unwrap_or(rest.len());
+                self.at += end;
+                let text = &rest[..end];
+                Some(if first.is_ascii_alphabetic() { Echo::Word(text) } else { Echo::Number(text) })
+            }
+        }
+    }
+
+    /// The next byte after any space.
+    fn peek(&mut self) -> Option<u8> {
+        let rest = self.text.as_bytes().get(self.at..)?;
+        self.at += rest.iter().position(|byte| !byte.is_ascii_whitespace())?;
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    /// What is between two items, if there is another one.
+    fn comma(&mut self) -> Option<()> {
+        if self.peek()? == b',' {
+            self.at += 1;
+        }
+        Some(())
+    }
+
+    /// A string, with its quotes.
+    fn string(&mut self) -> Option<&'a str> {
+        self.peek()?;
+        let rest = self.text.get(self.at..)?;
+        let mut escaped = false;
+        let end = rest.bytes().skip(1).position(|byte| {
+            let ends = byte == b'"' && !escaped;
+            escaped = byte == b'\\' && !escaped;
+            ends
+        })?;
+        self.at += end + 2;
+        rest.get(..end + 2)
+    }
+}
+
+impl<'a> Members<'a> {
+    fn set(&mut self, name: String, value: Echo<'a>) {
+        match self.places.get(&name) {
+            Some(place) => self.members[*place].1 = value,
+            None => {
+                self.places.insert(name.clone(), self.members.len());
+                self.members.push((name, value));
+            }
+        }
+    }
+}
+
+/// A number, as Python writes what it reads.
+fn number(text: &str, out: &mut String) {
+    if !text.contains(['.', 'e', 'E']) {
+        out.push_str(if text == "-0" { "0" } else { text });
+        return;
+    }
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() => fraction(number, out),
+        _ => out.push_str(text),
+    }
+}
+
+/// `float.__repr__`: the fewest digits that are read as the same number; with an exponent, of two digits at least, below
+/// a ten-thousandth and from 10 to the 16 on.
+fn fraction(number: f64, out: &mut String) {
+    let scientific = format!("{number:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or_default();
+    // Writing to a string does not fail.
+    let _ = match exponent {
+        -4..16 if number.fract() == 0.0 => write!(out, "{number:.1}"),
+        -4..16 => write!(out, "{number}"),
+        _ => write!(out, "{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs()),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn echoed(text: &str) -> Option<String> {
+        let mut out = String::new();
+        Echo::read(text)?.write(&mut out);
+        Some(out)
+    }
+
+    #[test]
+    fn numbers_are_pythons() {
+        // Each as a server of FastAPI 0.1 and pydantic 2 sends it back; the last two it cannot send.
+        for (text, is) in [
+            ("123456789012345678901", "123456789012345678901"),
+            ("-123456789012345678901234567890", "-123456789012345678901234567890"),
+            ("18446744073709551616", "18446744073709551616"),
+            ("9007199254740993", "9007199254740993"),
+            ("9007199254740993.0", "9007199254740992.0"),
+            ("1.10", "1.1"),
+            ("-0", "0"),
+            ("-0.0", "-0.0"),
+            ("0.1e1", "1.0"),
+            ("1E5", "100000.0"),
+            ("1e15", "1000000000000000.0"),
+            ("1e16", "1e+16"),
+            ("1e22", "1e+22"),
+            ("0.0001", "0.0001"),
+            ("0.00001", "1e-05"),
+            ("1.5e-7", "1.5e-07"),
+            ("123456789.123456789", "123456789.12345679"),
+            ("12345678901234567890.5", "1.2345678901234567e+19"),
+            ("5e-324", "5e-324"),
+            ("1e-400", "0.0"),
+            ("1.7976931348623157e308", "1.7976931348623157e+308"),
+            ("0.30000000000000004", "0.30000000000000004"),
+            ("2.5e+3", "2500.0"),
+            ("1e400", "1e400"),
+            ("-1.50E+999", "-1.50E+999"),
+        ] {
+            assert_eq!(echoed(text).as_deref(), Some(is), "{text}");
+            assert_eq!(echoed(&format!(" [ {text},{{\"a\":{text}}} ]")), Some(format!("[{is},{{\"a\":{is}}}]")));
+        }
+    }
+
+    #[test]
+    fn all_but_numbers_is_as_serde_json_has_it() {
+        for text in [
+            "null",
+            " [ true , false, [ ] , { } ] ",
+            r#"{"b":1,"a":{"b":"\u00e9\ud83d\ude00\/\u001f\"\\","":[]},"b":[2,"]}, "]}"#,
+            "\"\u{e9}\u{7f}\\n\\b\"",
+            "\t{\r\n\"x\" :\"\\\\\" ,\"y\": \"\\\\\\\"\"}",
+        ] {
+            let value: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(echoed(text), Some(value.to_string()));
+            assert_eq!(Echo::read(text).map(|it| it.value()), Some(value));
+        }
+        for broken in ["", "{", "[1,]", "01", "1 2"] {
+            assert!(Echo::read(broken).is_none(), "{broken}");
+        }
+        let deep = format!("{}{}", "[".repeat(127), "]".repeat(127));
+        assert_eq!(echoed(&deep), Some(deep));
+    }
+
+    #[test]
+    fn a_path_leads_to_its_part() {
+        let (name, index) = (|name: &str| Step::Name(name.into()), Step::Index);
+        let echo = Echo::read(r#"{"a":[1,{"b":2.50}],"a":[1,{"b":3.50,"b":1e999}]}"#);
+        let at = |path: &[Step]| {
+            let mut out = String::new();
+            echo.as_ref()?.at(path)?.write(&mut out);
+            Some(out)
+        };
+        assert_eq!(at(&[name("a"), index(1), name("b")]).as_deref(), Some("1e999"));
+        assert_eq!(at(&[name("a")]).as_deref(), Some(r#"[1,{"b":1e999}]"#));
+        assert_eq!((at(&[name("c")]), at(&[index(0)]), at(&[name("a"), name("b")])), (None, None, None));
+        assert_eq!(echo.map(|it| it.value()["a"][1]["b"].clone()), Some(f64::MAX.into()));
+    }
+}
