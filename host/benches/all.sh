@@ -7,6 +7,9 @@
 # shows whether all of it works, half a minute. Parts are hot, rollback, live, parked, waiting, fair, hostile and
 # rate; all by default.
 #
+# With CARREL_BEFORE=PATH another binary of Carrel's, such as the one before a change, takes part in the rounds of hot,
+# and a table has what a request costs against it.
+#
 # It builds Carrel as it is shipped, the native server and the program that measures (figures/). The latter starts and
 # ends the servers, each on a port of 127.0.0.1 that the system chooses, and stops by itself when it takes too long, or
 # memory runs low. Exit code 1: a figure could not be measured, or is not what it should be at least.

@@ -142,9 +142,13 @@ pub fn json(data: &[u8]) {
     match status {
         200 => assert!(path.ends_with("stream") || path.ends_with("full") || is_object(&answer)),
         422 => {
-            let detail = serde_json::from_slice::<Value>(&answer).ok();
-            let items = detail.as_ref().and_then(|detail| detail["detail"].as_array());
-            assert!(items.is_some_and(|items| items.iter().all(|item| item["loc"][0] == "body")), "{answer:?}");
+            let text = std::str::from_utf8(&answer).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
+            assert!(http::compare_json(text), "{answer:?}");
+            // A number that nobody has room for is sent back as it came.
+            if let Ok(detail) = serde_json::from_str::<Value>(text) {
+                let items = detail["detail"].as_array();
+                assert!(items.is_some_and(|items| items.iter().all(|item| item["loc"][0] == "body")), "{answer:?}");
+            }
         }
         400 => assert!(std::str::from_utf8(body).is_err(), "{answer:?}"),
         other => panic!("{other}: {answer:?}"),

@@ -60,18 +60,18 @@ async fn a_body_that_is_compressed_is_refused_as_such() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn numbers_that_do_not_fit_are_sent_back_as_nat_does_and_lose_nothing() {
+async fn numbers_that_do_not_fit_are_sent_back_as_they_came() {
     let server = Test::new().start().await;
     let alice = server.user("alice");
     let nobody = server.nobody();
     for (number, is) in [
         ("123456789012345678901", "123456789012345678901"),
         ("-9007199254740993", "-9007199254740993"),
-        ("1.10", "1.1"),
-        ("0.1e1", "1.0"),
-        ("-0", "0"),
+        ("1.10", "1.10"),
+        ("0.1e1", "0.1e1"),
+        ("-0", "-0"),
         ("1e400", "1e400"),
-        ("[1.10, {\"a\": 1E22}]", "[1.1,{\"a\":1e+22}]"),
+        ("[1.10, {\"a\": 1E22}]", "[1.10,{\"a\":1E22}]"),
     ] {
         let told = |msg: &str, input: &str, at: &str| {
             format!(

@@ -1,4 +1,6 @@
 //! Warm requests, beside the native server: the CPU that a server needs for one.
+//!
+//! If `CARREL_BEFORE` names another binary of Carrel's, such as the one before a change, it takes part in the same rounds.
 
 use crate::{
     Result,
@@ -10,7 +12,7 @@ use crate::{
     stop,
 };
 use carrel_tests::Test;
-use std::time::Duration;
+use std::{env, path::PathBuf, time::Duration};
 
 const STATS: &str = r#"{"command":"stats"}"#;
 const ADD: &str = r#"{"command":"note","action":"add","param1":"milk"}"#;
@@ -27,8 +29,8 @@ struct Case {
     ids: [Id; 2],
 }
 
-/// For each server, its rounds.
-type Rounds = [Vec<Loaded>; 3];
+/// For each server, its rounds: the native one, Carrel with rollback off and on, and the same of the binary before.
+type Rounds = Vec<Vec<Loaded>>;
 
 pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     let turn = count(plan.in_turn);
@@ -47,11 +49,12 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
             ids: [Id::ListOff, Id::ListOn],
         },
     ];
-    let mut all: Vec<(Case, Rounds)> = cases.into_iter().map(|case| (case, Rounds::default())).collect();
+    let mut all: Vec<(Case, Rounds)> = cases.into_iter().map(|case| (case, Rounds::new())).collect();
     let mut names: Vec<String> = Vec::new();
     for _ in 0..plan.starts {
         let servers = start(plan)?;
         for (case, rounds) in &mut all {
+            rounds.resize_with(servers.len(), Vec::new);
             let before = rounds[0].len();
             measure(case, &servers, plan, rounds)?;
             eprintln!(
@@ -78,19 +81,25 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         }
         for (index, id) in (1..).zip(case.ids) {
             report.measured(id, ratio(rounds, index, 0), "");
+            if let Some(before) = rounds.get(index + 2) {
+                let name = format!("{}, {}", case.name, names[index]);
+                report.beside_before(name, against(&rounds[index], before, 0));
+            }
         }
     }
     Ok(())
 }
 
-/// The three servers, and five notes of each user in each of them.
-fn start(plan: &Plan) -> Result<[Server; 3]> {
+/// All servers, and five notes of each user in each of them.
+fn start(plan: &Plan) -> Result<Vec<Server>> {
     let config = Test::new().set("sessions.park_after", "off");
-    let servers = [
-        Server::native()?,
-        Server::carrel("rollback off", &config.clone().set("sessions.rollback", false))?,
-        Server::carrel("rollback on", &config)?,
-    ];
+    let off = config.clone().set("sessions.rollback", false);
+    let mut servers =
+        vec![Server::native()?, Server::carrel("rollback off", &off)?, Server::carrel("rollback on", &config)?];
+    if let Some(before) = env::var_os("CARREL_BEFORE").map(PathBuf::from) {
+        servers.push(Server::of(&before, "rollback off, before", &off)?);
+        servers.push(Server::of(&before, "rollback on, before", &config)?);
+    }
     client::block_on(same_answers(&servers))?;
     for server in &servers {
         let notes = &[ADD, ADD, ADD, ADD, ADD];
@@ -100,15 +109,15 @@ fn start(plan: &Plan) -> Result<[Server; 3]> {
     Ok(servers)
 }
 
-fn measure(case: &Case, servers: &[Server; 3], plan: &Plan, rounds: &mut Rounds) -> Result<()> {
+fn measure(case: &Case, servers: &[Server], plan: &Plan, rounds: &mut Rounds) -> Result<()> {
     let load = |server, time| Load { server, from: 0, users: case.users, calls: case.calls, turns: 0, time }.run();
     for server in servers {
         load(server, plan.round / 4)?;
     }
     for round in 0..plan.rounds {
         // Who goes first takes turns as well.
-        for index in 0..3 {
-            let index = (index + round) % 3;
+        for index in 0..servers.len() {
+            let index = (index + round) % servers.len();
             rounds[index].push(load(&servers[index], plan.round)?);
         }
     }
@@ -118,12 +127,16 @@ fn measure(case: &Case, servers: &[Server; 3], plan: &Plan, rounds: &mut Rounds)
 /// What a server needs against native: of each round its own ratio, so that what else the machine did then is in both
 /// of its parts.
 fn ratio(rounds: &Rounds, index: usize, from: usize) -> f64 {
-    let pairs = rounds[index][from..].iter().zip(&rounds[0][from..]);
-    median(pairs.map(|(server, native)| server.cpu_each() / native.cpu_each()).collect())
+    against(&rounds[index], &rounds[0], from)
+}
+
+fn against(rounds: &[Loaded], others: &[Loaded], from: usize) -> f64 {
+    let pairs = rounds[from..].iter().zip(&others[from..]);
+    median(pairs.map(|(server, other)| server.cpu_each() / other.cpu_each()).collect())
 }
 
 /// What is compared has to do the same.
-async fn same_answers(servers: &[Server; 3]) -> Result<()> {
+async fn same_answers(servers: &[Server]) -> Result<()> {
     let dialogue = [
         STATS,
         ADD,

@@ -78,6 +78,7 @@ pub(crate) struct Report {
     figures: Vec<Figure>,
     growth: BTreeMap<Growth, BTreeMap<u64, String>>,
     beside_native: Vec<String>,
+    beside_before: Vec<String>,
     latencies: Vec<String>,
     failed: Vec<String>,
 }
@@ -252,8 +253,8 @@ impl Report {
             Size::Quick => format!("{} A quick run, with fewer users: memory has no bounds.", machine()),
             Size::Smoke => format!("{} A run to try the programs: its figures mean nothing.", machine()),
         };
-        let (growth, beside_native, latencies, failed) = Default::default();
-        Self { head, figures, growth, beside_native, latencies, failed }
+        let (growth, beside_native, beside_before, latencies, failed) = Default::default();
+        Self { head, figures, growth, beside_native, beside_before, latencies, failed }
     }
 
     /// What a figure is, and what belongs to it.
@@ -281,6 +282,12 @@ impl Report {
     pub(crate) fn beside_native(&mut self, row: String) {
         eprintln!("{row}");
         self.beside_native.push(row);
+    }
+
+    /// CPU of a request against that of the binary before.
+    pub(crate) fn beside_before(&mut self, name: String, ratio: f64) {
+        eprintln!("{name}: {ratio:.3} times the binary before");
+        self.beside_before.push(format!("| {name} | {ratio:.3} |"));
     }
 
     pub(crate) fn latency(&mut self, row: String) {
@@ -322,6 +329,10 @@ impl Report {
             text += "\n| case | server | req/s | p50 ms | p99 ms | CPU us | CPU / native |\n\
                      |---|---|---:|---:|---:|---:|---:|\n";
             self.beside_native.iter().for_each(|row| text += &format!("{row}\n"));
+        }
+        if !self.beside_before.is_empty() {
+            text += "\n| case | CPU / that of the binary before |\n|---|---:|\n";
+            self.beside_before.iter().for_each(|row| text += &format!("{row}\n"));
         }
         if !self.latencies.is_empty() {
             text += "\n| when | what | answers | p50 ms | p99 ms | max ms |\n|---|---|---:|---:|---:|---:|\n";

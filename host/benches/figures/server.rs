@@ -10,7 +10,7 @@ use std::{
     collections::HashMap,
     env, fs,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -43,10 +43,15 @@ impl Cpu {
 impl Server {
     /// Carrel, as it is shipped.
     pub(crate) fn carrel(name: &str, config: &Test) -> Result<Self> {
+        Self::of(&built()?.join("carrel"), name, config)
+    }
+
+    /// A binary of Carrel's.
+    pub(crate) fn of(binary: &Path, name: &str, config: &Test) -> Result<Self> {
         let folder = new_folder()?;
         let file = folder.path().join("config.yml");
         fs::write(&file, config.text()).map_err(|error| format!("{}: {error}", file.display()))?;
-        let mut command = Command::new(built()?.join("carrel"));
+        let mut command = Command::new(binary);
         command.args(["serve", "--host=127.0.0.1", "--port=0", "--config_file"]).arg(file);
         Self::start(name, command, folder)
     }
