@@ -27,7 +27,7 @@ pub(super) fn key() -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether stdout leads nowhere. The standard library opens /dev/null in the place of a stdout that is closed.
+/// True if stdout leads nowhere. The standard library opens /dev/null in the place of a stdout that is closed.
 fn is_thrown_away() -> io::Result<bool> {
     let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?).metadata()?;
     let nowhere = fs::metadata("/dev/null")?;

@@ -34,7 +34,7 @@ use tokio::runtime::Runtime;
 #[derive(Debug, Parser)]
 #[command(name = "carrel", version, about, after_help = EXIT_CODES)]
 struct Cli {
-    /// How lines on stderr look, those of the log and all others; the variable RUST_LOG chooses which the log has (default: carrel=info,guest=info)
+    /// The form of lines on stderr, those of the log and all others; the variable RUST_LOG chooses which the log has (default: carrel=info,guest=info)
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     log_format: LogFormat,
     #[command(subcommand)]

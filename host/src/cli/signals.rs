@@ -23,7 +23,7 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
 
-/// What a signal asks of a host that serves.
+/// The request that a signal makes of a host that serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signal {
     /// It shall stop.

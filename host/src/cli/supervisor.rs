@@ -1,4 +1,4 @@
-//! What the supervisor that started the process is told: systemd, or who else sets `NOTIFY_SOCKET` (see sd_notify(3)).
+//! Notices to the supervisor that started the process: systemd, or who else sets `NOTIFY_SOCKET` (see sd_notify(3)).
 //!
 //! With `Type=notify` a service counts as started only when it can be reached, and one that depends on it is not started
 //! before. With `Type=notify-reload`, `systemctl reload` sends SIGHUP and waits until keys are read again.

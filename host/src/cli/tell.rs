@@ -1,4 +1,4 @@
-//! What a command says of itself, on stderr, and its output, on stdout.
+//! The words of a command, on stderr, and its output, on stdout.
 //!
 //! With `--log-format=json` each line on stderr is a JSON object of the form that the log's lines have, whatever it
 //! says: then one reader is enough for all of them. The form is chosen before the arguments are parsed, since what is
@@ -72,7 +72,7 @@ pub(super) fn error(text: &str) {
     say(Level::ERROR, "error: ", text);
 }
 
-/// What is wrong with a configuration; in JSON a line for each problem.
+/// The problems of a configuration; in JSON a line for each.
 pub(super) fn problems(error: &config::Error) {
     if !is_json() {
         return self::error(&error.to_string());
@@ -132,7 +132,7 @@ pub(super) fn print(text: &str) -> Result<(), Error> {
     }
 }
 
-/// The same, but that a reader who has gone away is an error, too.
+/// Like `output`, but a reader who has gone away is an error, too.
 pub(super) fn output(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(format!("{text}\n").as_bytes())?;

@@ -45,7 +45,7 @@ impl Node {
         Self { at: Mark { file, line: None }, kind: Kind::Map(IndexMap::new()) }
     }
 
-    /// The same of a text that is no file.
+    /// A copy for a text that is no file.
     pub(super) fn without_lines(mut self) -> Self {
         self.at.line = None;
         match &mut self.kind {

@@ -23,7 +23,7 @@ pub struct FrontEnd {
     pub root_path: String,
     /// Threads that run calls; by default one for each core.
     pub workers: Option<usize>,
-    /// How long a connection may be idle, or get nowhere.
+    /// The longest time that a connection may be idle, or get nowhere.
     pub keep_alive_timeout: Duration,
     /// Where the workflow is.
     pub workflow: Endpoint,
@@ -31,7 +31,7 @@ pub struct FrontEnd {
     pub endpoints: Vec<Endpoint>,
     /// Which web pages of other origins may read the answers.
     pub cors: Cors,
-    /// Who callers are.
+    /// NAT's keys for who callers are.
     pub callers: Callers,
 }
 
@@ -167,7 +167,7 @@ impl FrontEnd {
 /// What follows a path of a function: its answer, and two forms of it as a stream.
 pub(crate) const FORMS: [&str; 3] = ["", "/stream", "/full"];
 
-/// Where the workflow is whatever the configuration says, as with NAT.
+/// The path at which the workflow always is, as with NAT.
 pub(crate) const V1_WORKFLOW: &str = "/v1/workflow";
 
 /// Routes of the host's own.
@@ -250,7 +250,7 @@ fn read_endpoints(parent: &mut Section<'_>, legacy: bool, ignored: &mut Vec<Stri
     }
 }
 
-/// The same function at the path that NAT keeps for older callers.
+/// An endpoint for the same function at the path that NAT keeps for older callers.
 fn read_legacy(section: &mut Section<'_>, endpoint: &Endpoint, legacy: bool) -> Option<Endpoint> {
     let path = section.read("legacy_path", None, |value| path(value).map(Some))?;
     let key = section.path().with("legacy_path");

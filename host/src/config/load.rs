@@ -29,7 +29,7 @@ const TEXTS: [&str; 8] = ["txt", "md", "j2", "jinja2", "jinja", "prompt", "tpl",
 /// The place of what is given on the command line.
 const OVERRIDE: &str = "--override";
 
-/// What a configuration is made of besides its files.
+/// The parts of a configuration besides its files.
 #[derive(Clone, Copy)]
 pub struct Surroundings<'a> {
     /// Keys, with dots, and texts that take the place of the files'.
@@ -63,7 +63,7 @@ pub(super) fn load(file: &Path, surroundings: Surroundings<'_>) -> Result<Node, 
     Ok(root)
 }
 
-/// The same with the text of the first file.
+/// Like `load`, with the text of the first file.
 pub(super) fn parse(file: &Path, text: &str) -> Result<Node, Error> {
     Files { environment: Surroundings::default().environment, chain: Vec::new() }.document(file, text)
 }

@@ -113,7 +113,7 @@ pub struct General {
     pub enable_per_user_monitoring: bool,
     /// How long a host that is told to stop waits for the calls that are running.
     pub drain_timeout: Duration,
-    /// How long a host that is told to stop takes requests all the same, while `/health` says that it stops.
+    /// The time for which a host that is told to stop takes requests all the same, while `/health` says that it stops.
     pub drain_delay: Duration,
     /// `general.front_end`.
     pub front_end: FrontEnd,

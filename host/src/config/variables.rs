@@ -17,7 +17,7 @@ struct Reference {
     /// From the backslashes before `$` to behind `}`.
     span: Range<usize>,
     backslashes: usize,
-    /// What is between the braces; `None`, if there is no closing one in the line.
+    /// The text between the braces; `None`, if there is no closing one in the line.
     inner: Option<Range<usize>>,
 }
 
@@ -112,7 +112,7 @@ fn in_comments(text: &str, references: &[Reference]) -> Vec<bool> {
     references.iter().enumerate().map(is_comment).collect()
 }
 
-/// What is wrong with a variable, and what helps.
+/// A mistake in a variable, and what helps.
 struct Wrong {
     message: String,
     hint: Option<String>,
@@ -135,7 +135,7 @@ struct Environment<'a> {
     set: HashMap<String, String>,
 }
 
-/// How deep variables may be nested.
+/// The most variables that may be nested in one another.
 const DEPTH: usize = 16;
 
 impl Environment<'_> {
@@ -346,7 +346,7 @@ mod tests {
         (text, problems.into_vec())
     }
 
-    /// What a text becomes that has nothing wrong.
+    /// Asserts that a text without mistakes becomes this.
     #[track_caller]
     fn becomes(text: &str, expected: &str) {
         let (out, problems) = with(text);

@@ -261,7 +261,7 @@ fn key(key: Yaml, plain: Option<&str>) -> Result<String, String> {
     }
 }
 
-/// What has no plain text to go by.
+/// The value of a scalar that has no plain text to go by.
 fn to_json(value: Yaml) -> Result<Value, String> {
     Ok(match value {
         Yaml::Bool(it) => it.into(),

@@ -8,7 +8,7 @@ use super::schema::Step;
 use crate::config::reader::{as_boolean, as_integer, as_number};
 use serde_json::{Map, Value};
 
-/// How often a reference may lead to another one without a step into the value.
+/// The most references that may lead to one another without a step into the value.
 const REFERENCES: usize = 32;
 
 /// Changes values to the types that the schema has for them. `word` gives the text of a plain scalar at a path that was

@@ -13,23 +13,23 @@ pub(super) struct Form {
     pub(super) version: Option<&'static str>,
 }
 
-/// How much a form is wanted. Of two, the greater one is.
+/// The rank of a form for a request. Of two, the greater one is wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Wanted {
     /// In thousandths.
     quality: u16,
-    /// How exactly it is named: 0 if it is not, 1 by `*/*`, 2 by its type, 3 by its subtype too, 4 by its version too.
+    /// The exactness of its name: 0 if it is not, 1 by `*/*`, 2 by its type, 3 by its subtype too, 4 by its version too.
     exact: u8,
 }
 
 impl Wanted {
-    /// Whether it is wanted, and by its own name.
+    /// True if it is wanted, and by its own name.
     pub(super) fn is_named(self) -> bool {
         self.quality > 0 && self.exact >= 3
     }
 }
 
-/// How much a request wants a form. Without `Accept`, it takes each as well as any other.
+/// The rank of a form for a request. Without `Accept`, it takes each as well as any other.
 pub(super) fn wanted(headers: &HeaderMap, form: Form) -> Wanted {
     let mut values = headers.get_all(header::ACCEPT).iter().peekable();
     if values.peek().is_none() {
@@ -41,7 +41,7 @@ pub(super) fn wanted(headers: &HeaderMap, form: Form) -> Wanted {
     ranges.fold(Wanted::default(), |best, range| if range.exact > best.exact { range } else { best })
 }
 
-/// What a range says of a form. `None`: nothing.
+/// The rank that a range gives a form. `None`: it says nothing of it.
 fn read(range: &str, form: Form) -> Option<Wanted> {
     let mut parts = range.split(';').map(str::trim);
     let (ty, subtype) = parts.next()?.split_once('/')?;

@@ -149,7 +149,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.strip_prefix("application/").is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
 }
 
-/// Whether a body is not compressed, nor coded otherwise.
+/// True if a body is not compressed, nor coded otherwise.
 fn is_as_it_is(headers: &HeaderMap) -> bool {
     let plain = |coding: &[u8]| coding.trim_ascii().is_empty() || coding.trim_ascii().eq_ignore_ascii_case(b"identity");
     headers

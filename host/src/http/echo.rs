@@ -36,7 +36,7 @@ impl<'a> Echo<'a> {
         Reader { text, at: 0 }.value()
     }
 
-    /// What a path leads to.
+    /// The value to which a path leads.
     pub(super) fn at(&self, path: &[Step]) -> Option<&Self> {
         path.iter().try_fold(self, |value, step| match (value, step) {
             (Self::Object(object), Step::Name(name)) => Some(&object.members.get(*object.places.get(name)?)?.1),
@@ -45,7 +45,7 @@ impl<'a> Echo<'a> {
         })
     }
 
-    /// The same for what looks at values, where a number has the room that a machine has.
+    /// A copy for code that looks at values, where a number has the room that a machine has.
     pub(super) fn value(&self) -> Value {
         match self {
             Self::Word(text) | Self::Number(text) => serde_json::from_str(text).unwrap_or_else(|_| {
@@ -146,7 +146,7 @@ impl<'a> Reader<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// What is between two items, if there is another one.
+    /// Steps over the comma between two items, if there is another one.
     fn comma(&mut self) -> Option<()> {
         if self.peek()? == b',' {
             self.at += 1;

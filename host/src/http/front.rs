@@ -1,4 +1,4 @@
-//! What is done with a request on a connection before the routes see it, and with its answer after them.
+//! The way of a request on a connection before the routes see it, and of its answer after them.
 //!
 //! * A request must name one host, as RFC 9112 (3.2) has it.
 //! * An answer to a request that was not read to its end closes the connection, and says so. A small body that is on its

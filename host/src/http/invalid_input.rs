@@ -35,7 +35,7 @@ pub(super) fn detail(schema: &Schema, input: &str, why: &str) -> String {
     list(misfits.into_iter().map(|misfit| told(misfit, &echo)))
 }
 
-/// Whether an input is JSON that fits; so it is said to be where that is not looked at.
+/// True if an input is JSON that fits, or if that is not looked at.
 pub(super) fn fits(schema: &Schema, input: &str) -> bool {
     let fits = |echo: Echo<'_>| schema.misfits(&echo.value(), 1).is_empty();
     !is_told(schema, input) || Echo::read(input).is_some_and(fits)

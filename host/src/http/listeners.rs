@@ -1,4 +1,4 @@
-//! Where callers connect: every address of a name, and one file descriptor that is kept for telling them no.
+//! The places where callers connect: every address of a name, and one file descriptor that is kept for telling them no.
 //!
 //! A process that has as many files open as it may cannot accept a connection, and so cannot refuse it either: callers
 //! would wait until they give up. So one descriptor is kept in reserve. When there is no other, it is given up, the
@@ -22,7 +22,7 @@ use tokio::{
 const BACKLOG: u32 = 1 << 20;
 /// Tries to find a port that is free at all addresses.
 const TRIES: usize = 10;
-/// How long to wait after an error of the system's that may pass.
+/// The wait after an error of the system's that may pass.
 const AGAIN: Duration = Duration::from_millis(50);
 /// Descriptors have run out once if this long after there were some.
 const EPISODE: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ pub struct Listeners {
     short: Option<(Instant, u64)>,
 }
 
-/// Who wants in.
+/// A connection that was accepted.
 pub(super) enum Arrived {
     Connection(TcpStream),
     /// One for whom there is no descriptor, but for an answer.
@@ -83,7 +83,7 @@ impl Listeners {
         }
     }
 
-    /// Where they listen.
+    /// The addresses at which they listen.
     ///
     /// # Errors
     ///

@@ -98,7 +98,7 @@ pub(crate) fn describe(host: &Host) -> String {
 
 const NOBODY: &str = "No user, or one that cannot be read";
 
-/// What names a user, one of them.
+/// A requirement of any one of the kinds of credentials.
 fn security(host: &Host) -> Value {
     host.config().identity.kinds().iter().map(|kind| json!({scheme(*kind).0: []})).collect()
 }

@@ -1,4 +1,4 @@
-//! Whether anything comes of a connection, and what is under way on it.
+//! The progress of a connection: whether anything comes of it, and what is under way on it.
 //!
 //! A connection is let go when for some time no request of it is worked on, and nothing of an answer is taken: it is
 //! idle, its next request's headers come byte by byte, or its caller does not read. How long a request is worked on is
@@ -77,7 +77,7 @@ impl Progress {
         self.is_unread.store(true, Relaxed);
     }
 
-    /// Whether a request was not read to its end, and how much of it is left, if that is known.
+    /// The rest of a request that was not read to its end, as far as that is known.
     pub(super) fn left_unread(&self) -> Option<Option<u64>> {
         let bytes = Some(self.left_unread.load(Relaxed)).filter(|bytes| *bytes != UNKNOWN);
         self.is_unread.load(Relaxed).then_some(bytes)
@@ -95,7 +95,7 @@ impl Progress {
         self.asked_in_stream.store(true, Relaxed);
     }
 
-    /// Whether a comment was asked for since the last time.
+    /// True if a comment was asked for since the last time.
     pub(super) fn is_asked_in_stream(&self) -> bool {
         self.asked_in_stream.load(Relaxed) && self.asked_in_stream.swap(false, Relaxed)
     }
@@ -104,12 +104,12 @@ impl Progress {
         self.unsent.store(unsent, Relaxed);
     }
 
-    /// Whether a caller who has sent everything waits for more than the system has to send.
+    /// True if a caller who has sent everything waits for more than the system has to send.
     pub(super) fn is_waited_for(&self) -> bool {
         (self.working.load(Relaxed) && self.whole.load(Relaxed)) || self.is_streaming()
     }
 
-    /// Whether an interim answer may be sent: a caller waits who knows such, and no answer is under way.
+    /// True if an interim answer may be sent: a caller waits who knows such, and no answer is under way.
     pub(super) fn may_be_asked(&self) -> bool {
         let waits = self.working.load(Relaxed) && self.whole.load(Relaxed);
         waits && self.knows_interim.load(Relaxed) && !self.is_streaming() && !self.unsent.load(Relaxed)

@@ -75,13 +75,13 @@ pub async fn serve_operator(mut listeners: Listeners, host: Arc<Host>) -> Infall
     Entrance::new(&host, app).let_in(&mut listeners).await
 }
 
-/// What all connections of a listener share.
+/// The parts that all connections of a listener share.
 struct Entrance {
     app: TowerToHyperService<Router>,
     connections: GracefulShutdown,
     places: Arc<Semaphore>,
     most: usize,
-    /// How long a connection may be idle between requests, take to send a request's headers, or not take what is sent.
+    /// The longest time that a connection may be idle between requests, take to send a request's headers, or not take what is sent.
     quiet: Duration,
 }
 

@@ -42,7 +42,7 @@ use tokio::{
 
 /// Chunks that wait for a slow reader before the function does.
 const WAITING: usize = 16;
-/// How long the headers wait for the first chunk or a failure. Less would tell fewer failures by their status; more, and
+/// The longest time that the headers wait for the first chunk or a failure. Less would tell fewer failures by their status; more, and
 /// callers and proxies take the host for dead.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// The last event's id.
@@ -102,7 +102,7 @@ async fn begin(
 
 type Beginning = Pin<Box<dyn Future<Output = Stage> + Send>>;
 
-/// How far a call is.
+/// The state of a call.
 enum Stage {
     /// It waits, or has emitted nothing yet.
     Beginning(Beginning),

@@ -11,7 +11,7 @@
 //! | goes away, and its system resets the connection | the call is given up at once |
 //! | goes away with a FIN | it is asked after [`ASK`], and the call is given up as soon as its system answers |
 //!
-//! Who is gone is found out by sending something, since a system resets what it gets for a connection that nobody has.
+//! A caller who is gone is found out by sending something: a system resets what it gets for a connection that nobody has.
 //! Before an answer this is `100 Continue`, which HTTP lets any caller of 1.1 skip, and which is the one interim answer
 //! that all clients do skip. A stream of events gets a comment. A caller of HTTP/1.0 knows neither; it is waited for,
 //! as long as the limits of a call allow.
@@ -45,16 +45,16 @@ use tokio::{
     time::{Instant, interval_at, timeout},
 };
 
-/// How long after its FIN a caller is asked whether it is there, and how often from then on. Most calls have ended
+/// The time after its FIN at which a caller is asked whether it is there, and from then on between two questions. Most calls have ended
 /// before: who only half closed sees an interim answer with long calls alone.
 const ASK: Duration = Duration::from_secs(1);
 /// The question: an interim answer.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-/// How long an ended connection stays open for a caller who is still sending.
+/// The longest time that an ended connection stays open for a caller who is still sending.
 const LINGER: Duration = Duration::from_secs(2);
-/// What such a caller may send in that time.
+/// The most bytes that such a caller may send in that time.
 const LINGER_BYTES: u64 = 16 << 20;
-/// What is thrown away at once.
+/// The bytes that are thrown away at once.
 const DISCARD: usize = 64 << 10;
 
 /// A connection in two halves: the server library reads the one and has a share of the other, so that its caller can be

@@ -44,7 +44,7 @@ pub(super) fn jwt(token: &str) -> Result<User, Error> {
     identity(&claims).map(User::from_credential)
 }
 
-/// What a JWT's claims call their user.
+/// The name that a JWT's claims have for their user.
 pub(super) fn identity(claims: &Map<String, Value>) -> Result<&str, Error> {
     let named = CLAIMS.iter().find_map(|claim| match claims.get(*claim) {
         Some(Value::String(name)) => Some(name.trim_matches(is_space)).filter(|name| !name.is_empty()),

@@ -88,7 +88,7 @@ enum Source {
     Secret(String),
     Pem(PathBuf),
     Jwks(PathBuf),
-    /// Where the issuer publishes its key set, and how long it may take to get it.
+    /// The address at which the issuer publishes its key set, and the time that it may take to get it.
     Url(Uri, Duration),
 }
 
@@ -97,7 +97,7 @@ enum Source {
 pub struct Reread {
     /// The issuer of the keys.
     pub issuer: String,
-    /// How many there are now; or why those of before stay, which names the place that they are from.
+    /// Their number now; or why those of before stay, which names the place that they are from.
     pub keys: Result<usize, String>,
 }
 
@@ -391,12 +391,12 @@ impl Issuer {
     }
 }
 
-/// How often keys are fetched that an issuer publishes; as often as NAT does.
+/// The time after which keys are fetched anew that an issuer publishes; as often as NAT does.
 const FRESH: Duration = Duration::from_secs(15 * 60);
-/// How soon they are fetched again when that failed, or when a token has a key that is not among them.
+/// The time after which they are fetched again when that failed, or when a token has a key that is not among them.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// What a token of an issuer must say.
+/// The rules that a token of an issuer must keep to.
 fn validation(issuer: &str, audience: &[String], leeway: Duration) -> Validation {
     let mut validation = Validation::default();
     validation.set_required_spec_claims(&["exp", "aud", "iss"]);

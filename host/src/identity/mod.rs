@@ -127,7 +127,7 @@ impl Identity {
         }
     }
 
-    /// Whether session cookies are given to those who have no credential, too.
+    /// True if session cookies are given to those who have no credential, too.
     pub(crate) fn is_for_anybody(&self) -> bool {
         matches!(self, Self::Verified(verified) if verified.is_for_anybody())
     }
@@ -159,7 +159,7 @@ impl Identity {
         }
     }
 
-    /// Whether everybody is verified: by this host, or by the proxy in front of it.
+    /// True if everybody is verified: by this host, or by the proxy in front of it.
     pub fn is_verified(&self) -> bool {
         match self {
             Self::Open(open) => open.is_vouched_for(),
@@ -167,7 +167,7 @@ impl Identity {
         }
     }
 
-    /// Whether it has to be said in so many words before others than this machine are served.
+    /// True if it has to be said in so many words before others than this machine are served.
     pub(crate) fn must_be_said(&self) -> bool {
         matches!(self, Self::Open(open) if !open.is_said() && !open.is_vouched_for())
     }

@@ -11,13 +11,13 @@ use crate::config::reader::{Section, list, list_of, text};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::Value;
 
-/// How callers are told apart where none of their credentials is verified by this host.
+/// The way to tell callers apart where this host has no section `identity`.
 #[derive(Clone, Default)]
 pub struct Open {
     /// The configuration says so in so many words.
     said: bool,
     callers: Callers,
-    /// Who signs the JWTs that are taken; nobody, if their claims are believed whoever signed them.
+    /// The issuers of the JWTs that are taken; none, if their claims are believed whoever signed them.
     issuers: Vec<Issuer>,
 }
 
@@ -104,7 +104,7 @@ impl Callers {
         Self { identity_header, accepted, authentication }
     }
 
-    /// Whether any of them is given.
+    /// True if none of them is given.
     pub(super) fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -128,14 +128,14 @@ impl Open {
         Self { said, callers, issuers }
     }
 
-    /// Whether somebody vouches for each caller: the proxy that sets the header, or the issuer of the JWT, if nothing
+    /// True if somebody vouches for each caller: the proxy that sets the header, or the issuer of the JWT, if nothing
     /// else is accepted.
     pub(super) fn is_vouched_for(&self) -> bool {
         let only_jwt = self.callers.accepted.as_deref() == Some(&[Credential::Jwt]);
         self.callers.identity_header.is_some() || (only_jwt && !self.issuers.is_empty())
     }
 
-    /// Who signs the JWTs that are taken.
+    /// The issuers of the JWTs that are taken.
     pub(super) fn issuers(&self) -> &[Issuer] {
         &self.issuers
     }
@@ -144,7 +144,7 @@ impl Open {
         if self.issuers.is_empty() { authorization::jwt(token) } else { Issuer::user_of_nat(&self.issuers, token) }
     }
 
-    /// Whether the configuration says in so many words that callers are not verified.
+    /// True if the configuration says in so many words that callers are not verified.
     pub(super) fn is_said(&self) -> bool {
         self.said
     }

@@ -165,7 +165,7 @@ impl Cookies {
         Some(Issued { user, header: self.header(name, value, lifetime, over_tls), lifetime })
     }
 
-    /// Whether those who have no credential get one, too.
+    /// True if those who have no credential get one, too.
     pub(super) fn are_for_anybody(&self) -> bool {
         self.anonymous.is_some()
     }

@@ -28,7 +28,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// Where hierarchies are mounted by custom, for when nothing tells.
+/// The place where hierarchies are mounted by custom, for when nothing tells.
 const BY_CUSTOM: [(Version, &str); 3] = [
     (Version::Two, "/sys/fs/cgroup"),
     (Version::Two, "/sys/fs/cgroup/unified"),
@@ -64,7 +64,7 @@ struct Mount {
     version: Version,
     /// The group that stands at the mount, by its path in the hierarchy.
     group: PathBuf,
-    /// Where it stands.
+    /// Its place.
     at: PathBuf,
 }
 

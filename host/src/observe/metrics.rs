@@ -127,7 +127,7 @@ impl Metrics {
     }
 }
 
-/// What is in OpenMetrics' text format, in the one before it. There a counter is called in its head what it is called in
+/// The figures of a text in OpenMetrics' format, in the one before it. There a counter is called in its head what it is called in
 /// its samples, with `_total`, units are comments, and there is no mark of the end. Counters, gauges and histograms, which
 /// are all that there is here, have the same samples in both.
 fn older(text: &str) -> String {

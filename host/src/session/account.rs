@@ -21,7 +21,7 @@ pub struct Bill {
     pub functions: u32,
 }
 
-/// How a call ended, as its user's requests are counted.
+/// The end of a call, as its user's requests are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// With an output.
