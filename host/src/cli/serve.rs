@@ -218,6 +218,12 @@ fn announce(host: &Host, callers: &[SocketAddr], operators: &[SocketAddr], threa
     if host.engine().stacks().guards_are_mappings() {
         tell::note("this kernel is older than 6.13: guard pages cost mappings, so that some 16,000 instances fit");
     }
+    if let Some(header) = config.identity.header_of_proxy() {
+        tell::warning(&format!(
+            "whoever is named in the header `{header}` is that user: let only the proxy reach this host that verifies \
+             callers, and that takes away what they send in it."
+        ));
+    }
     if !config.identity.is_verified() {
         tell::warning(
             "nobody is verified: whoever sends a user's cookie, key or token is that user. Let only callers in whom you \

@@ -32,7 +32,7 @@ pub use user::User;
 
 use crate::config::{KeyPath, reader::Section};
 use futures_util::future::join_all;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use jwt::Issuer;
 use serde_json::Value;
 use std::sync::Arc;
@@ -164,6 +164,14 @@ impl Identity {
         match self {
             Self::Open(open) => open.is_vouched_for(),
             Self::Verified(_) => true,
+        }
+    }
+
+    /// The header of the proxy that verifies callers.
+    pub(crate) fn header_of_proxy(&self) -> Option<&HeaderName> {
+        match self {
+            Self::Open(open) => open.header_of_proxy(),
+            Self::Verified(_) => None,
         }
     }
 

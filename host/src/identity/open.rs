@@ -135,6 +135,11 @@ impl Open {
         self.callers.identity_header.is_some() || (only_jwt && !self.issuers.is_empty())
     }
 
+    /// The header of the proxy that verifies callers.
+    pub(super) fn header_of_proxy(&self) -> Option<&HeaderName> {
+        self.callers.identity_header.as_ref()
+    }
+
     /// The issuers of the JWTs that are taken.
     pub(super) fn issuers(&self) -> &[Issuer] {
         &self.issuers
