@@ -333,3 +333,32 @@ fn a_second_signal_ends_the_host_at_once_also_while_it_still_takes_requests() {
     assert_eq!(served.child.wait().expect("it ends").code(), Some(1));
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_turned_away_and_goes_on_sending_holds_nobody_up() {
+    let server = Test::new().set("limits.connections", 1).start().await;
+    let listening = server.listen().await;
+    let mut held = TcpStream::connect(listening.address).await.expect("a connection");
+    held.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+    assert!(held.read(&mut [0; 4096]).await.expect("an answer") > 0);
+    // They send as fast as they can, until the host closes.
+    let flooding: Vec<_> = (0..4)
+        .map(|_| {
+            let address = listening.address;
+            tokio::task::spawn_blocking(move || {
+                let mut stream = std::net::TcpStream::connect(address).expect("a connection");
+                let (mut sent, bytes) = (0_u64, vec![b'x'; 256 << 10]);
+                while let Ok(written) = Write::write(&mut stream, &bytes) {
+                    sent += written as u64;
+                    assert!(sent < 256 << 20, "the host reads whatever is sent");
+                }
+            })
+        })
+        .collect();
+    for flood in flooding {
+        flood.await.expect("it ends");
+    }
+    held.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+    assert!(held.read(&mut [0; 4096]).await.expect("an answer") > 0);
+    listening.stop().await.expect("the server ends");
+}

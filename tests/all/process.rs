@@ -438,6 +438,25 @@ fn a_supervisor_who_is_not_there_stops_nobody() {
     assert!(get(&address, "/health", "").starts_with("HTTP/1.1 200"));
 }
 
+#[test]
+fn a_supervisor_who_does_not_read_stops_nobody() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (socket, name) = supervisor(folder.path(), false);
+    // As much as it keeps of what it has not read.
+    let sender = UnixDatagram::unbound().expect("a socket");
+    sender.set_nonblocking(true).expect("a flag");
+    while sender.send_to(b"X=1", &name).is_ok() {}
+    let mut command = carrel(&["serve", "--port", "0", "--config_file", CONFIG]);
+    let mut process = Process::start(command.env("NOTIFY_SOCKET", &name));
+    let address = process.address();
+    process.until("NOTIFY_SOCKET");
+    process.signal("HUP");
+    assert!(get(&address, "/health", "").starts_with("HTTP/1.1 200"));
+    process.signal("TERM");
+    assert_eq!(process.end().code(), Some(0));
+    drop(socket);
+}
+
 /// An answer as it is.
 fn get(address: &str, path: &str, headers: &str) -> String {
     ask(address, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n"))

@@ -71,7 +71,7 @@ struct ConfigFile {
     #[arg(long = "config_file", visible_alias = "config-file", value_name = "FILE")]
     config_file: PathBuf,
     /// Set a key, given with dots, in place of what the file says of it: `--override limits.deadline 5s`
-    #[arg(long = "override", num_args = 2, value_names = ["KEY", "VALUE"])]
+    #[arg(long = "override", num_args = 2, value_names = ["KEY", "VALUE"], allow_hyphen_values = true)]
     overrides: Vec<String>,
 }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Host,
-    config::{Admin, Config},
+    config::{Admin, Config, FrontEnd},
     http::{self, Listeners},
 };
 use clap::Args;
@@ -48,7 +48,9 @@ pub(super) fn serve(arguments: Arguments, signals: Signals) -> Result<ExitCode, 
     front_end.host = arguments.host.unwrap_or(std::mem::take(&mut front_end.host));
     front_end.port = arguments.port.unwrap_or(front_end.port);
     front_end.workers = arguments.workers.map(usize::from).or(front_end.workers);
-    front_end.root_path = arguments.root_path.unwrap_or(std::mem::take(&mut front_end.root_path));
+    if let Some(path) = arguments.root_path {
+        front_end.root_path = FrontEnd::prefix(&path);
+    }
     let threads = threads(&draft.config);
     let short = http::raise_descriptors(draft.config.limits.connections);
     let runtime = runtime(threads)?;

@@ -18,7 +18,11 @@ use std::{
             net::{SocketAddr, UnixDatagram},
         },
     },
+    time::Duration,
 };
+
+/// The longest wait for a supervisor that does not read what it is told: nobody else waits for it longer than that.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// All listeners are there, and what was to be read again has been.
 pub(super) fn ready() {
@@ -50,6 +54,8 @@ fn send(name: &OsStr, state: &str) -> io::Result<()> {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(name)?,
     };
-    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address)?;
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.send_to_addr(state.as_bytes(), &address)?;
     Ok(())
 }

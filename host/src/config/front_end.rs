@@ -115,7 +115,7 @@ impl FrontEnd {
         let front_end = Self {
             host: section.read("host", "localhost".into(), text),
             port: section.read("port", 8000, count(0, 65535)) as u16,
-            root_path: section.read("root_path", String::new(), text),
+            root_path: section.read("root_path", String::new(), |value| text(value).map(|path| Self::prefix(&path))),
             workers: match section.read("workers", 0, count(1, 1024)) {
                 0 => None,
                 workers => Some(workers as usize),
@@ -137,6 +137,12 @@ impl FrontEnd {
         section.finish();
         front_end.check_routes(|key, message| problems.add(key, message));
         front_end
+    }
+
+    /// A path that others are put behind: with a `/` before it, and none at its end.
+    pub(crate) fn prefix(path: &str) -> String {
+        let plain = path.trim_matches('/');
+        if plain.is_empty() { String::new() } else { format!("/{plain}") }
     }
 
     /// Two functions on one route, or a function on one of the host's own.

@@ -52,7 +52,7 @@ pub(super) async fn answer(
     };
     if let Some(body) = progress.given_up() {
         let left = body.size_hint().exact();
-        let small = !waits && left.is_some_and(|left| left <= SMALL);
+        let small = !waits && left.is_none_or(|left| left <= SMALL);
         if !small || !read(body).await {
             progress.leaves_unread(left);
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -66,13 +66,15 @@ pub(super) async fn answer(
     Ok(response.map(|body| Answer { body, progress: progress.clone(), streams }))
 }
 
-/// Reads a small body to its end; whether that is done in time.
+/// Reads a small body to its end. Gives whether that is done in time, and it was small.
 async fn read(mut body: Incoming) -> bool {
+    let mut rest = SMALL;
     let reading = async {
         while let Some(frame) = body.frame().await {
-            if frame.is_err() {
-                return false;
-            }
+            let Ok(frame) = frame else { return false };
+            let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+            let Some(less) = rest.checked_sub(bytes) else { return false };
+            rest = less;
         }
         true
     };

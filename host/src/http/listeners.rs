@@ -101,12 +101,14 @@ impl Listeners {
                     return Arrived::Connection(stream);
                 }
                 Err(error) if is_out_of_descriptors(&error) => {
-                    self.is_short(true);
-                    if self.reserve.take().is_some() {
-                        let accepted = self.accept_now().await;
-                        if let Some(stream) = accepted {
-                            return Arrived::NoDescriptors(stream);
-                        }
+                    let had = self.reserve.take().is_some();
+                    let accepted = if had { self.accept_now().await } else { None };
+                    // The system says so before it looks whether anybody waits.
+                    if accepted.is_some() || !had {
+                        self.is_short(true);
+                    }
+                    if let Some(stream) = accepted {
+                        return Arrived::NoDescriptors(stream);
                     }
                     self.restore();
                     sleep(AGAIN).await;
@@ -222,15 +224,23 @@ fn listen(address: SocketAddr, beside_others: bool) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// Reads of 4 KiB each that are made of a connection that is turned away.
+const UNREAD: usize = 16;
+
 /// Writes an answer to a connection that is not served, as far as the system takes it, and closes it.
 pub(super) fn turn_away(stream: TcpStream, answer: &[u8]) {
     // The runtime has not yet been told that this one can be written to, and would not try.
     let Ok(mut stream): io::Result<Std> = stream.into_std() else { return };
     let _ = stream.write(answer);
     let _ = stream.shutdown(std::net::Shutdown::Write);
-    // What is unread when it is closed would reset it, and the reset overtake the answer.
+    // What is unread when it is closed would reset it, and the reset overtake the answer. More than a request's head is
+    // not waited for: others want in.
     let mut unread = [0; 4096];
-    while io::Read::read(&mut stream, &mut unread).is_ok_and(|read| read == unread.len()) {}
+    for _ in 0..UNREAD {
+        if !io::Read::read(&mut stream, &mut unread).is_ok_and(|read| read == unread.len()) {
+            return;
+        }
+    }
 }
 
 /// Raises the number of files that this process may have open to what the system allows it, and says so if that is not

@@ -105,12 +105,12 @@ impl Entrance {
                     Err(_) => {
                         let most = self.most;
                         let why = format!("{most} connections are open, which is what `limits.connections` allows");
-                        turn_away(stream, &too_many_connections(&why));
+                        turn_away(stream, &too_many_connections(&why, Some("limits.connections")));
                     }
                 },
                 Arrived::NoDescriptors(stream) => {
                     let why = "this host has as many files open as the system allows it";
-                    turn_away(stream, &too_many_connections(why));
+                    turn_away(stream, &too_many_connections(why, None));
                     listeners.restore();
                 }
             }
@@ -154,9 +154,13 @@ impl Entrance {
     }
 }
 
-/// The answer to a connection for which there is no place.
-fn too_many_connections(detail: &str) -> Vec<u8> {
-    let body = json!({"detail": detail, "code": "too_many_connections", "setting": "limits.connections"}).to_string();
+/// The answer to a connection for which there is no place; `setting` is the key that says so, if one does.
+fn too_many_connections(detail: &str, setting: Option<&str>) -> Vec<u8> {
+    let mut body = json!({"detail": detail, "code": "too_many_connections"});
+    if let Some(setting) = setting {
+        body["setting"] = setting.into();
+    }
+    let body = body.to_string();
     let head = "HTTP/1.1 503 Service Unavailable\r\ncarrel-error: too_many_connections\r\nretry-after: 1\r\n\
                 content-type: application/json\r\nconnection: close\r\n";
     format!("{head}content-length: {}\r\n\r\n{body}", body.len()).into_bytes()

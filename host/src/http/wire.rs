@@ -42,7 +42,7 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     task::yield_now,
-    time::{Instant, interval_at, timeout},
+    time::{Instant, interval_at, sleep, timeout},
 };
 
 /// The time after its FIN at which a caller is asked whether it is there, and from then on between two questions. Most calls have ended
@@ -190,21 +190,30 @@ fn reword(head: &[u8]) -> Option<Reworded> {
 
 /// Ends when the caller has gone away while its request is worked on, or its stream has not ended.
 pub(super) async fn left(socket: &TcpStream, progress: &Progress) {
-    let closed = poll_fn(|cx| {
-        if !progress.is_waited_for() {
-            // The task is woken when that changes, since it is what does it.
-            return Poll::Pending;
+    loop {
+        let seen = poll_fn(|cx| {
+            if !progress.is_waited_for() {
+                // The task is woken when that changes, since it is what does it.
+                return Poll::Pending;
+            }
+            socket.poll_peek(cx, &mut ReadBuf::new(&mut [0]))
+        });
+        match seen.await {
+            Ok(0) => break,
+            // The next request, or what a client sends behind one, is here already, and the end cannot be seen behind it.
+            Ok(_) => {
+                tokio::select! {
+                    _ = socket.ready(Interest::ERROR) => return,
+                    () = sleep(ASK) => {}
+                }
+                match socket.ready(Interest::READABLE).await {
+                    Ok(ready) if ready.is_read_closed() && progress.is_waited_for() => break,
+                    Ok(_) => {}
+                    Err(_) => return,
+                }
+            }
+            Err(_) => return,
         }
-        let mut byte = [0];
-        match socket.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
-            // The next request is here already: behind it nothing can be seen.
-            Poll::Ready(Ok(1..)) | Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(0)) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-        }
-    });
-    if closed.await.is_err() {
-        return;
     }
     let mut asking = interval_at(Instant::now() + ASK, ASK);
     loop {
