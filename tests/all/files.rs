@@ -105,6 +105,45 @@ fn a_base_that_cannot_be_taken_is_told_where_it_is_named() {
 }
 
 #[test]
+fn a_base_may_stand_on_any_number_of_others_and_links_lead_to_their_own_folder() {
+    let many = 3000;
+    let chain: Vec<(String, String)> = (0..many)
+        .map(|n| (format!("{n}.yml"), format!("base: {}.yml\nlimits: {{call_depth: {}}}\n", n + 1, n % 60 + 1)))
+        .chain([(format!("{many}.yml"), WHOLE.to_owned())])
+        .collect();
+    let chain: Vec<_> = chain.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    Files::new(&chain).is_valid(&[]);
+    let themed =
+        WHOLE.replace("per_user_preferences}", "per_user_preferences, default_preferences: {theme: file://t.txt}}");
+    let linked = Files::new(&[
+        ("link/config.yml", ""),
+        ("real/config.yml", "base: b.yml\n"),
+        ("real/b.yml", &themed),
+        ("real/t.txt", "x"),
+    ]);
+    let link = linked.folder.path().join("link/config.yml");
+    fs::remove_file(&link).expect("a file");
+    std::os::unix::fs::symlink("../real/config.yml", &link).expect("a link");
+    linked.is_valid(&[]);
+}
+
+#[test]
+fn what_two_readers_of_yaml_take_is_read_in_one_way() {
+    // Brackets and quoted texts that go on at the beginning of a line; all else means what it always does.
+    for before in ["limits: {\ncall_depth: 5\n}\n", "guests: [\n]\n", "general: {front_end: {host: \"a\nb\"}}\n"] {
+        let text = format!("{before}{}", WHOLE.replace("per_user_notepad}", "per_user_notepad, max_notes: 010}"));
+        let files = Files::new(&[("config.yml", &text)]);
+        files.is_valid(&[]);
+        let info = String::from_utf8(files.run("info", &[]).stdout).expect("text");
+        assert!(info.contains("per_user_notepad {\"max_notes\":8}"), "{before}: {info}");
+    }
+    let told = Files::new(&[("config.yml", &format!("limits: {{\ndedline: 5\n}}\n{WHOLE}"))]).refused(&[]);
+    assert!(told.starts_with("error: config.yml:2: limits.dedline: unknown key"), "{told}");
+    let odd = Files::new(&[("config.yml", &format!("# x\u{85}limits: {{call_depth: 010}}\n{WHOLE}"))]).refused(&[]);
+    assert!(odd.contains("it can be read in two ways"), "{odd}");
+}
+
+#[test]
 fn a_byte_order_mark_is_taken_off_any_text_that_is_read() {
     let mark = "\u{feff}";
     let files = Files::new(&[
@@ -227,10 +266,17 @@ fn keys_are_overridden_on_the_command_line() {
         ("", "5s", "names no key"),
         ("guests", "[nope.wasm]", "--override: guests.0: nope.wasm cannot be read"),
         ("guests", "[nope.wasm", "--override: guests: is not YAML"),
+        ("limits..deadline", "5s", "names no key"),
+        ("limits.call_depth", "-5", "--override: limits.call_depth: must be"),
     ] {
         let refused = files.refused(&["--override", key, value]);
         assert!(refused.contains(told), "{key}: {refused}");
     }
+    // As NAT has it, what stands there says how the text is read.
+    let typed = Files::new(&[("config.yml", &format!("limits: {{call_depth: 5}}\nguest_cache: \"off\"\n{WHOLE}"))]);
+    typed.is_valid(&["--override", "limits.call_depth", "010", "--override", "guest_cache", "[x]"]);
+    let told = typed.refused(&["--override", "limits.call_depth", "065"]);
+    assert!(told.contains("must be at most 64, and is 65"), "{told}");
     let done = files.run("validate", &["--override", "limits.deadline"]);
     assert_eq!(done.status.code(), Some(2));
 }

@@ -18,11 +18,16 @@ use std::{
     net::SocketAddr,
     process::{self, ExitCode},
     sync::Arc,
+    time::Duration,
 };
 use tokio::{
     sync::{Notify, mpsc::UnboundedReceiver},
     task::spawn_blocking,
+    time::timeout,
 };
+
+/// The longest that a start waits for keys that issuers publish.
+const FETCH: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -63,7 +68,9 @@ pub(super) fn serve(arguments: Arguments, signals: Signals) -> Result<ExitCode, 
 
 /// Whoever waits for the start, a person or a supervisor, is told only when every listener is there.
 async fn listen(host: Arc<Host>, threads: usize, signals: Signals, short: Option<String>) -> Result<ExitCode, Error> {
-    for fetched in host.config().identity.fetch().await {
+    // Longer than that nobody waits for it: it goes on while the host serves.
+    let fetched = timeout(FETCH, host.config().identity.fetch()).await;
+    for fetched in fetched.unwrap_or_default() {
         if let Err(why) = fetched.keys {
             let issuer = fetched.issuer;
             tell::warning(&format!(

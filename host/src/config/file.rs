@@ -16,6 +16,11 @@ pub(crate) fn read(file: &Path, most: usize) -> io::Result<Vec<u8>> {
     if !fs::metadata(file)?.is_file() {
         return Err(io::Error::other("it is no file"));
     }
+    read_any(file, most)
+}
+
+/// Like `read`, of anything that can be read, such as `/dev/stdin`, and that may have to be waited for.
+pub(super) fn read_any(file: &Path, most: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(file)?.take(most as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > most {

@@ -356,7 +356,9 @@ impl Cors {
             allow_headers: section.read("allow_headers", Vec::new(), &header),
             allow_credentials: section.read("allow_credentials", false, boolean),
             expose_headers: section.read("expose_headers", Vec::new(), &header),
-            max_age: section.read("max_age", Duration::from_secs(600), duration(Duration::ZERO)),
+            max_age: section.read("max_age", Duration::from_secs(600), |value| {
+                count(0, 365 * 24 * 60 * 60)(value).map(Duration::from_secs)
+            }),
         };
         if cors.allow_credentials && cors.allow_origins.iter().any(|origin| origin == "*") {
             let message =

@@ -7,9 +7,10 @@ use super::{
     Error, KeyPath, Problem,
     document::{Kind, Mark, Node},
     file::{self, without_mark},
-    reader::{Problems, describe},
-    scalar, variables, yaml,
+    reader::{Problems, as_integer, as_number, describe},
+    variables, yaml,
 };
+use indexmap::IndexSet;
 use serde_json::Value;
 use std::{
     fmt,
@@ -19,7 +20,7 @@ use std::{
 };
 
 /// Bytes of a file of the configuration.
-const LARGEST: usize = 64 << 20;
+const LARGEST: usize = 16 << 20;
 /// The key that names the file on which this one stands.
 const BASE: &str = "base";
 /// The beginning of a text that names a file with the text itself.
@@ -58,48 +59,52 @@ impl fmt::Debug for Surroundings<'_> {
 ///
 /// A file cannot be read or is no YAML, files stand on each other in a circle, or a variable or an override is wrong.
 pub(super) fn load(file: &Path, surroundings: Surroundings<'_>) -> Result<Node, Error> {
-    let mut root = Files { environment: surroundings.environment, chain: Vec::new() }.read(file, None)?;
+    let mut root = Files { environment: surroundings.environment, chain: IndexSet::new() }.load(file, None)?;
     override_with(&mut root, surroundings.overrides).map_err(|problems| Error { file: file.into(), problems })?;
     Ok(root)
 }
 
 /// Like `load`, with the text of the first file.
 pub(super) fn parse(file: &Path, text: &str) -> Result<Node, Error> {
-    Files { environment: Surroundings::default().environment, chain: Vec::new() }.document(file, text)
+    Files { environment: Surroundings::default().environment, chain: IndexSet::new() }.load(file, Some(text))
 }
 
 /// The files that are being read.
 struct Files<'a> {
     environment: &'a dyn Fn(&str) -> Option<String>,
     /// Those that stand on the one that is read now, the first one first.
-    chain: Vec<PathBuf>,
+    chain: IndexSet<PathBuf>,
 }
 
 fn override_with(root: &mut Node, overrides: &[(String, String)]) -> Result<(), Vec<Problem>> {
     let file: Arc<Path> = Path::new(OVERRIDE).into();
     let mut problems = Vec::new();
     for (path, text) in overrides {
-        let (path, at) = (KeyPath::parse(path), Mark { file: file.clone(), line: None });
-        if path.is_root() {
-            problems.push(Problem::new(path, format!("{OVERRIDE} names no key: give it as `general.front_end.port`")));
+        if path.split('.').any(str::is_empty) {
+            let why = format!("{OVERRIDE} {path:?} names no key: give it as `general.front_end.port`");
+            problems.push(Problem::new(KeyPath::root(), why));
             continue;
         }
-        let given = match (text.starts_with(['{', '[']), root.get(&path)) {
+        let (path, at) = (KeyPath::parse(path), Mark { file: file.clone(), line: None });
+        let plain = || Node::scalar(at.clone(), text.as_str().into());
+        let given = match root.get(&path) {
+            // As NAT does, by what stands there: a text stays one, and a number is read as Python reads it.
+            Some(Kind::Scalar { value: Value::String(_), .. }) => Ok(plain()),
+            Some(Kind::Scalar { value: Value::Number(_), .. }) => {
+                let number = as_integer(&text.as_str().into()).map(Value::from);
+                let number = number.or_else(|| as_number(&text.as_str().into()).map(Value::from));
+                Ok(number.map_or_else(plain, |number| Node::scalar(at.clone(), number)))
+            }
             // A list or a map as it would stand in a file.
-            (true, _) => match yaml::parse(&file, text) {
+            _ if text.starts_with(['{', '[']) => match yaml::parse(&file, text) {
                 Ok(node) => Ok(node.without_lines()),
                 Err(error) => Err(format!("is not YAML: {}", error.message)),
             },
-            (_, Some(Kind::List(_))) => {
+            Some(Kind::List(_)) => {
                 let items = text.split(',').map(|item| Node::scalar(at.clone(), item.trim().into()));
                 Ok(Node { at: at.clone(), kind: Kind::List(items.collect()) })
             }
-            (_, Some(Kind::Scalar { value: Value::Bool(_) | Value::Number(_), .. })) => {
-                let value =
-                    scalar::resolve(text.trim()).map_err(|text| format!("{text} is not a number that JSON has"));
-                value.map(|value| Node::scalar(at.clone(), value))
-            }
-            _ => Ok(Node::scalar(at.clone(), text.as_str().into())),
+            _ => Ok(plain()),
         };
         let set = given.map_err(|why| {
             let mut problem = Problem::new(path.clone(), why);
@@ -112,30 +117,26 @@ fn override_with(root: &mut Node, overrides: &[(String, String)]) -> Result<(), 
 }
 
 impl Files<'_> {
-    /// `named` is the place that names the file, if another one does.
-    fn read(&mut self, file: &Path, named: Option<&Mark>) -> Result<Node, Error> {
-        let bytes = file::read(file, LARGEST).map_err(|error| {
-            let hint = match (error.kind(), named) {
-                (_, Some(_)) => "a path is relative to the folder of the file that names it",
-                (ErrorKind::NotFound, _) => {
-                    "give the path of a configuration with --config_file; the folder configs/ of the project has some to \
-                     start from"
-                }
-                _ => "the file must be readable",
-            };
-            refused(file, named, format!("cannot be read: {error}"), hint)
-        })?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
-            let mut error = refused(file, None, "is not text in UTF-8".into(), "save it as UTF-8");
-            error.problems[0].line = Some(line);
-            error
-        })?;
-        self.document(file, &text)
+    /// A file, and all that it stands on, put together. `text` is its own, if it is not to be read.
+    fn load(&mut self, file: &Path, text: Option<&str>) -> Result<Node, Error> {
+        let mut on_top = Vec::new();
+        let (mut root, mut base) = match text {
+            Some(text) => self.document(file, text)?,
+            None => self.document(file, &read(file, None)?)?,
+        };
+        while let Some((path, named)) = base {
+            on_top.push(root);
+            let text = read(&path, Some(&named))?;
+            (root, base) = self.document(&path, &text)?;
+        }
+        while let Some(over) = on_top.pop() {
+            root.merge(over);
+        }
+        Ok(root)
     }
 
-    fn document(&mut self, file: &Path, text: &str) -> Result<Node, Error> {
+    /// A file's own document, and the file that it stands on, with the place that names it.
+    fn document(&mut self, file: &Path, text: &str) -> Result<(Node, Option<(PathBuf, Mark)>), Error> {
         let failed = |problems: Vec<Problem>| Error { file: file.into(), problems };
         let name: Arc<Path> = file.into();
         let problems = Problems::default();
@@ -152,17 +153,17 @@ impl Files<'_> {
             }
             failed(vec![problem])
         })?;
-        let folder = file.parent().unwrap_or(Path::new(""));
+        let folder = folder(file);
         let mut problems = Vec::new();
-        texts(&mut root, &KeyPath::root(), folder, &mut problems);
+        texts(&mut root, &KeyPath::root(), &folder, &mut problems);
         if !problems.is_empty() {
             return Err(failed(problems));
         }
-        let what = describe(&root.value());
         let Kind::Map(members) = &mut root.kind else {
-            return Err(failed(vec![Problem::new(KeyPath::root(), format!("must be a map of keys, and is {what}"))]));
+            let why = format!("must be a map of keys, and is {}", describe(&root.value()));
+            return Err(failed(vec![Problem::new(KeyPath::root(), why)]));
         };
-        let Some(base) = members.shift_remove(BASE) else { return Ok(root) };
+        let Some(base) = members.shift_remove(BASE) else { return Ok((root, None)) };
         let wrong = |why: String, hint: &str| {
             let mut problem = Problem::new(KeyPath::root().with(BASE), why).hint(hint);
             problem.line = base.at.line;
@@ -175,17 +176,55 @@ impl Files<'_> {
                 return Err(wrong(why, "this file's keys go on top of those of the other one"));
             }
         };
-        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        self.chain.push(real(file));
+        self.chain.insert(real(file));
         if self.chain.contains(&real(&path)) {
             let mut names: Vec<_> = self.chain.iter().map(|file| format!("`{}`", short(file))).collect();
             names.push(format!("`{}`", short(&real(&path))));
             let why = format!("the files stand on each other in a circle: {}", names.join(" -> "));
             return Err(wrong(why, "take one of these references out"));
         }
-        let mut below = self.read(&path, Some(&base.at))?;
-        below.merge(root);
-        Ok(below)
+        Ok((root, Some((path, base.at))))
+    }
+}
+
+/// A file's text. `named` is the place that names it, if another file does.
+fn read(file: &Path, named: Option<&Mark>) -> Result<String, Error> {
+    let read = match named {
+        // It may come from another command (`/dev/stdin`).
+        None => file::read_any(file, LARGEST),
+        Some(_) => file::read(file, LARGEST),
+    };
+    let bytes = read.map_err(|error| {
+        let hint = match (error.kind(), named) {
+            (_, Some(_)) => "a path is relative to the folder of the file that names it",
+            (ErrorKind::NotFound, _) => {
+                "give the path of a configuration with --config_file; the folder configs/ of the project has some to \
+                 start from"
+            }
+            _ => "the file must be readable",
+        };
+        refused(file, named, format!("cannot be read: {error}"), hint)
+    })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let mut error = refused(file, None, "is not text in UTF-8".into(), "save it as UTF-8");
+        error.problems[0].line = Some(line);
+        error
+    })
+}
+
+fn real(file: &Path) -> PathBuf {
+    file.canonicalize().unwrap_or_else(|_| file.to_owned())
+}
+
+/// The folder of a file; of a link, that of the file to which it leads, as with NAT.
+fn folder(file: &Path) -> PathBuf {
+    let named = file.parent().unwrap_or(Path::new(""));
+    let here = if named.as_os_str().is_empty() { Path::new(".") } else { named };
+    match real(file).parent() {
+        Some(folder) if folder != real(here) => folder.to_owned(),
+        _ => named.to_owned(),
     }
 }
 

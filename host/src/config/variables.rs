@@ -2,15 +2,19 @@
 //!
 //! The forms are those of the library that NAT uses, `expandvars` (<https://pypi.org/project/expandvars/>), which are the
 //! shell's: `${A}`, `${A:-x}` and `${A-x}`, `${A:=x}`, `${A:+x}`, `${A:?x}`, `${A:1:2}`, `${#A}`, `${!A}`, `${$}`, one in
-//! another, and `$A` within them. Two things are stricter: a variable that is not set and has no default is an error, not
-//! nothing; and in a comment there are no variables.
+//! another, and `$A` within them. Three things are stricter: a variable that is not set and has no default is an error,
+//! not nothing; in a comment there are no variables; and one ends in the line in which it begins. Backslashes elsewhere
+//! are as YAML has them, while NAT takes one of two away.
 //!
 //! Variables are put into the text before it is read, as a value may be a number or a list. What is a comment is known
 //! only when it is read. So it is read with a name of its own in the place of each variable: one whose name is in no
 //! scalar stands in a comment.
 
 use super::{KeyPath, Problem, reader::Problems, yaml};
-use std::{collections::HashMap, ops::Range};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+};
 
 /// A variable in the text.
 struct Reference {
@@ -30,10 +34,12 @@ pub(super) fn substitute(text: &str, get: &dyn Fn(&str) -> Option<String>, probl
     let in_comments = in_comments(text, &references);
     let mut environment = Environment { get, set: HashMap::new() };
     let mut out = String::with_capacity(text.len());
-    let mut rest = 0;
+    let (mut rest, mut line, mut counted) = (0, 1, 0);
     for (reference, in_comment) in references.iter().zip(in_comments) {
         out.push_str(&text[rest..reference.span.start]);
         rest = reference.span.end;
+        line += text[counted..reference.span.start].matches('\n').count();
+        counted = reference.span.start;
         let whole = &text[reference.span.clone()];
         if in_comment {
             out.push_str(whole);
@@ -47,7 +53,7 @@ pub(super) fn substitute(text: &str, get: &dyn Fn(&str) -> Option<String>, probl
             Ok(value) => out.push_str(&value),
             Err(Wrong { message, hint }) => {
                 let mut problem = Problem::new(KeyPath::root(), message);
-                problem.line = Some(text[..reference.span.start].matches('\n').count() + 1);
+                problem.line = Some(line);
                 problem.hint = hint;
                 problems.push(problem);
             }
@@ -57,6 +63,9 @@ pub(super) fn substitute(text: &str, get: &dyn Fn(&str) -> Option<String>, probl
     out
 }
 
+/// The most bytes between a variable's braces.
+const LONGEST: usize = 4096;
+
 /// All variables of a text, those in comments too.
 fn references(text: &str) -> Vec<Reference> {
     let mut found = Vec::new();
@@ -64,9 +73,7 @@ fn references(text: &str) -> Vec<Reference> {
     while let Some(at) = text[from..].find("${").map(|at| from + at) {
         let before = &text[from..at];
         let backslashes = before.len() - before.trim_end_matches('\\').len();
-        let line = &text[at + 2..];
-        let line = &line[..line.find(['\n', '\r']).unwrap_or(line.len())];
-        let inner = closing(line).map(|end| at + 2..at + 2 + end);
+        let inner = closing(&text[at + 2..]).map(|end| at + 2..at + 2 + end);
         let end = inner.as_ref().map_or(at + 2, |inner| inner.end + 1);
         found.push(Reference { span: at - backslashes..end, backslashes, inner });
         from = end;
@@ -74,14 +81,15 @@ fn references(text: &str) -> Vec<Reference> {
     found
 }
 
-/// The place of the brace that closes one before the text.
+/// The place of the brace that closes one before the text, in the same line.
 fn closing(text: &str) -> Option<usize> {
     let mut open = 0_usize;
-    for (at, c) in text.char_indices() {
-        match c {
-            '{' => open += 1,
-            '}' if open == 0 => return Some(at),
-            '}' => open -= 1,
+    for (at, byte) in text.bytes().enumerate().take(LONGEST) {
+        match byte {
+            b'{' => open += 1,
+            b'}' if open == 0 => return Some(at),
+            b'}' => open -= 1,
+            b'\n' | b'\r' => return None,
             _ => {}
         }
     }
@@ -101,15 +109,56 @@ fn in_comments(text: &str, references: &[Reference]) -> Vec<bool> {
     }
     named.push_str(&text[rest..]);
     let (scalars, all) = yaml::scalars(&named);
-    let scalars = scalars.join("\n");
+    let used: HashSet<&str> = scalars.iter().flat_map(|scalar| names(scalar)).collect();
+    let mut line = Line::default();
+    let mut rest = 0;
     let is_comment = |(index, reference): (usize, &Reference)| {
-        let line = text[..reference.span.start].rsplit(['\n', '\r']).next().unwrap_or_default();
-        let whole = line.trim_start().starts_with('#');
-        let behind = whole || line.contains(" #") || line.contains("\t#");
+        line.goes_on(&text[rest..reference.span.start]);
+        rest = reference.span.start;
         // A text that is no YAML yet becomes some with the variables' values, if ever.
-        if all { behind && !scalars.contains(&name(index)) } else { whole }
+        if all { line.has_comment && !used.contains(&*index.to_string()) } else { line.is_comment }
     };
     references.iter().enumerate().map(is_comment).collect()
+}
+
+/// The numbers of the variables whose names stand in a scalar.
+fn names(scalar: &str) -> impl Iterator<Item = &str> {
+    scalar.split('\u{e0c1}').skip(1).filter_map(|rest| rest.split_once('\u{e0c2}').map(|(number, _)| number))
+}
+
+/// A line, as far as it has been looked at.
+struct Line {
+    /// A `#` stands in it where a comment could begin.
+    has_comment: bool,
+    /// It is nothing but a comment.
+    is_comment: bool,
+    /// There was nothing but space so far.
+    is_empty: bool,
+    /// The last character was a space, or there was none.
+    after_space: bool,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { has_comment: false, is_comment: false, is_empty: true, after_space: true }
+    }
+}
+
+impl Line {
+    fn goes_on(&mut self, text: &str) {
+        for byte in text.bytes() {
+            match byte {
+                b'\n' | b'\r' => *self = Self::default(),
+                b' ' | b'\t' => self.after_space = true,
+                b'#' if self.after_space => {
+                    self.is_comment |= self.is_empty;
+                    self.has_comment = true;
+                    (self.is_empty, self.after_space) = (false, false);
+                }
+                _ => (self.is_empty, self.after_space) = (false, false),
+            }
+        }
+    }
 }
 
 /// A mistake in a variable, and what helps.
@@ -160,11 +209,9 @@ impl Environment<'_> {
             };
         }
         let value = self.expanded(inner, 0)?;
-        // What stands in a value is expanded the second time, as far as it can be.
-        let again = match value.contains("${") {
-            true => self.text(&value, 1).unwrap_or(value),
-            false => value,
-        };
+        // What stands in a value is expanded the second time. A `${` without an end is what it is, as in a password.
+        let closed = value.match_indices("${").all(|(at, _)| closing(&value[at + 2..]).is_some());
+        let again = if value.contains("${") && closed { self.text(&value, 1)? } else { value };
         Ok(format!("{}{again}", "\\".repeat(left.div_ceil(2))))
     }
 
@@ -255,7 +302,10 @@ impl Environment<'_> {
             (Some(_), _) => {
                 let form = self.text(form, depth + 1)?;
                 let (from, length) = form.split_once(':').map_or((&*form, None), |(from, length)| (from, Some(length)));
-                let number = |text: &str| text.trim().parse::<i64>().ok();
+                let number = |text: &str| match text.trim() {
+                    "" => Some(0),
+                    text => text.parse::<i64>().ok(),
+                };
                 let from = number(from).ok_or_else(no_form)?;
                 let length =
                     length.map(|length| number(length).filter(|it| *it >= 0).ok_or_else(no_form)).transpose()?;
@@ -335,6 +385,7 @@ mod tests {
             "NAME" => Some("WORD".to_owned()),
             "OTHER" => Some("${PORT}".to_owned()),
             "HALF" => Some("pa${ss".to_owned()),
+            "INDIRECT" => Some("x${NOPE}y".to_owned()),
             "LINES" => Some("a\nb".to_owned()),
             "WINDOWS" => Some("token\r".to_owned()),
             "NEL" => Some("a\u{85}b".to_owned()),
@@ -384,6 +435,7 @@ mod tests {
             ("${WORD: -3}", "ène"),
             ("${WORD:-3}", "hélène"),
             ("${WORD:0:0}", ""),
+            ("${WORD::2}", "hé"),
             ("${#WORD}", "6"),
             ("${#NOPE}", "0"),
             ("${!NAME}", "hélène"),
@@ -404,6 +456,8 @@ mod tests {
     fn in_comments_there_are_no_variables() {
         for comment in [
             "# ${NOPE}",
+            "b: {\nc: 1 # ${NOPE}\n}",
+            "b: \"x\ny\" # ${NOPE}",
             "   # ${NOPE",
             "a: it's # ${NOPE}",
             "a: \"it's\" # ${NOPE} and ${",
@@ -432,6 +486,23 @@ mod tests {
         }
     }
 
+    /// What took minutes when each variable was looked for in all of the text.
+    #[test]
+    fn many_variables_in_a_line_or_in_many_are_put_in_soon() {
+        let many = 50_000;
+        for (one, becomes) in [
+            ("\"${U:-1}\",", "\"1\","),
+            ("\"a # ${U:-1}\",\n  ", "\"a # 1\",\n  "),
+            (" # ${NOPE} ${\n  ", " # ${NOPE} ${\n  "),
+        ] {
+            let (text, problems) = with(&format!("a: [{}]\n", one.repeat(many)));
+            assert!(text == format!("a: [{}]\n", becomes.repeat(many)) && problems.is_empty(), "{one}");
+        }
+        let (_, problems) = with(&format!("a: [{}]\n", "${NOPE},\n".repeat(many)));
+        assert_eq!((problems.len(), problems[many - 1].line), (many, Some(many)));
+        assert_eq!(with(&format!("a: {}\n", "${".repeat(2000))).1.len(), 2000);
+    }
+
     #[test]
     fn what_is_wrong_is_told_with_its_line() {
         for (text, line, message) in [
@@ -446,6 +517,7 @@ mod tests {
             ("a: ${}\n", 1, "`${}` is no form of a variable"),
             ("a: ${PORT.x}\n", 1, "`${PORT.x}` is no form of a variable"),
             ("a: ${PORT:}\n", 1, "`${PORT:}` is no form of a variable"),
+            ("a: ${NOPE:-x\n  y}\n", 1, "`${` has no `}` in its line"),
             ("a: ${PORT:1:-1}\n", 1, "`${PORT:1:-1}` is no form of a variable"),
             ("a: ${#PORT:-x}\n", 1, "`${#PORT:-x}` is no form of a variable"),
             ("a: ${LINES}\n", 1, "the environment variable LINES has a line break in it (U+000A)"),
@@ -459,7 +531,9 @@ mod tests {
             let told: Vec<_> = problems.iter().map(|problem| (problem.line, problem.message.as_str())).collect();
             assert_eq!(told, [(Some(line), message)], "{text}");
         }
-        let deep = format!("a: {}x{}\n", "${NOPE:-".repeat(1000), "}".repeat(1000));
+        let (_, problems) = with("a: ${INDIRECT}\n");
+        assert_eq!(problems[0].message, "the environment variable NOPE is not set", "in the value of another one");
+        let deep = format!("a: {}x{}\n", "${NOPE:-".repeat(100), "}".repeat(100));
         assert!(with(&deep).1[0].message.contains("nested too deeply"));
     }
 }

@@ -1,16 +1,16 @@
 //! YAML to a tree of values with their lines.
 //!
 //! Two readers go over the same text. `serde_yaml` says what is YAML and what its quoted texts are; it is archived
-//! upstream, and this is the only file that names it. `saphyr-parser` tells where each key stands, and which scalars are
-//! plain: those mean what they mean to NAT's reader (`scalar`). Where the second one cannot follow the first, a problem
-//! is told without its line.
+//! upstream, and this is the only file that names it. `granit-parser` tells where each key stands, and which scalars are
+//! plain: those mean what they mean to NAT's reader (`scalar`). A text that the two do not read alike is refused: what
+//! it means is not guessed.
 
 use super::{
     document::{Kind, Mark, Node},
     scalar,
 };
+use granit_parser::{Event, Parser, ScalarStyle};
 use indexmap::IndexMap;
-use saphyr_parser::{Event, Parser, ScalarStyle};
 use serde_json::{Number, Value};
 use serde_yaml::Value as Yaml;
 use std::{collections::HashMap, path::Path, rc::Rc, sync::Arc};
@@ -32,8 +32,12 @@ pub(super) fn parse(file: &Arc<Path>, text: &str) -> Result<Node, SyntaxError> {
         let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
         SyntaxError { line, message }
     })?;
-    let shape = Shape::of(text);
-    let mut root = Reading { file }.node(document, shape.as_deref(), None)?;
+    let shape = match (Shape::of(text)?, &document) {
+        (Some(shape), _) => shape,
+        (None, Yaml::Null) => Rc::new(Shape { line: 1, tagged: false, of: Of::Scalar(Some(String::new())) }),
+        (None, _) => return Err(unlike(None)),
+    };
+    let mut root = Reading { file }.node(document, &shape, None)?;
     if matches!(root.kind, Kind::Scalar { value: Value::Null, .. }) {
         root.kind = Kind::Map(IndexMap::new());
     }
@@ -102,27 +106,33 @@ struct Open {
 }
 
 impl Shape {
-    /// `None`: the text cannot be followed.
-    fn of(text: &str) -> Option<Rc<Self>> {
+    /// The shape of a document. `None`: there is nothing in it.
+    fn of(text: &str) -> Result<Option<Rc<Self>>, SyntaxError> {
         let mut anchors: HashMap<usize, Rc<Self>> = HashMap::new();
         let mut open: Vec<Open> = Vec::new();
         let mut root = None;
         for event in Parser::new_from_str(text) {
-            let (event, span) = event.ok()?;
+            let (event, span) = event.map_err(|error| {
+                let line = Some(error.marker().line());
+                SyntaxError { line, message: format!("it cannot be followed: {}", error.info()) }
+            })?;
             let line = span.start.line();
             let (anchor, ended) = match event {
                 Event::Scalar(text, style, anchor, tag) => {
                     let of = Of::Scalar((style == ScalarStyle::Plain).then(|| text.into_owned()));
                     (anchor, Rc::new(Self { line, tagged: tag.is_some(), of }))
                 }
-                Event::Alias(anchor) => (0, anchors.get(&anchor)?.clone()),
-                Event::SequenceStart(anchor, ref tag) | Event::MappingStart(anchor, ref tag) => {
+                Event::Alias(anchor) => match anchors.get(&anchor) {
+                    Some(shape) => (0, shape.clone()),
+                    None => return Err(unlike(Some(line))),
+                },
+                Event::SequenceStart(_, anchor, ref tag) | Event::MappingStart(_, anchor, ref tag) => {
                     let is_map = matches!(event, Event::MappingStart(..));
                     open.push(Open { anchor, line, tagged: tag.is_some(), is_map, items: Vec::new() });
                     continue;
                 }
                 Event::SequenceEnd | Event::MappingEnd => {
-                    let Open { anchor, line, tagged, is_map, items } = open.pop()?;
+                    let Some(Open { anchor, line, tagged, is_map, items }) = open.pop() else { continue };
                     let of = match is_map {
                         false => Of::List(items),
                         true => Of::Map(items.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()),
@@ -139,7 +149,7 @@ impl Shape {
                 None => root = Some(ended),
             }
         }
-        root
+        Ok(root)
     }
 
     /// The text of a plain scalar.
@@ -151,6 +161,12 @@ impl Shape {
     }
 }
 
+/// The two readers differ: at a line separator that one of them takes for a character, say.
+fn unlike(line: Option<usize>) -> SyntaxError {
+    let message = "it can be read in two ways: a text with unusual line separators, or quotes, is one of them";
+    SyntaxError { line, message: message.into() }
+}
+
 /// Values and their shapes, put together.
 struct Reading<'a> {
     file: &'a Arc<Path>,
@@ -158,21 +174,21 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     /// `line` is that of the value's key, if it has one.
-    fn node(&self, value: Yaml, shape: Option<&Shape>, line: Option<usize>) -> Result<Node, SyntaxError> {
-        let line = line.or_else(|| shape.map(|shape| shape.line));
+    fn node(&self, value: Yaml, shape: &Shape, line: Option<usize>) -> Result<Node, SyntaxError> {
+        let line = line.or(Some(shape.line));
         let wrong = |message| SyntaxError { line, message };
-        let plain = shape.and_then(Shape::plain);
+        let plain = shape.plain();
         let kind = match value {
             Yaml::Sequence(items) => {
-                let shapes = match shape.map(|shape| &shape.of) {
-                    Some(Of::List(shapes)) if shapes.len() == items.len() => &shapes[..],
-                    _ => &[],
+                let shapes = match &shape.of {
+                    Of::List(shapes) if shapes.len() == items.len() => shapes,
+                    _ => return Err(unlike(line)),
                 };
-                let shaped = items.into_iter().enumerate();
-                let items = shaped.map(|(at, item)| self.node(item, shapes.get(at).map(|shape| &**shape), None));
+                let items = items.into_iter().zip(shapes).map(|(item, shape)| self.node(item, shape, None));
                 Kind::List(items.collect::<Result<_, _>>()?)
             }
             Yaml::Mapping(entries) => self.map(entries, shape)?,
+            _ if !matches!(shape.of, Of::Scalar(_)) => return Err(unlike(line)),
             Yaml::Tagged(tagged) => return Err(wrong(format!("the tag {} means nothing here", tagged.tag))),
             scalar => match (plain, scalar) {
                 (Some(text), _) => {
@@ -186,20 +202,18 @@ impl Reading<'_> {
         Ok(Node { at: Mark { file: self.file.clone(), line }, kind })
     }
 
-    fn map(&self, entries: serde_yaml::Mapping, shape: Option<&Shape>) -> Result<Kind, SyntaxError> {
-        let shapes = match shape.map(|shape| &shape.of) {
-            Some(Of::Map(shapes)) if shapes.len() == entries.len() => &shapes[..],
-            _ => &[],
+    fn map(&self, entries: serde_yaml::Mapping, shape: &Shape) -> Result<Kind, SyntaxError> {
+        let shapes = match &shape.of {
+            Of::Map(shapes) if shapes.len() == entries.len() => shapes,
+            _ => return Err(unlike(Some(shape.line))),
         };
         let mut own = Vec::with_capacity(entries.len());
         let mut members = IndexMap::with_capacity(entries.len());
-        for (at, (key, value)) in entries.into_iter().enumerate() {
-            let (key_shape, value_shape) = shapes.get(at).map(|(key, value)| (&**key, &**value)).unzip();
-            let line = key_shape.map(|shape| shape.line);
-            let name =
-                self::key(key, key_shape.and_then(Shape::plain)).map_err(|message| SyntaxError { line, message })?;
+        for ((key, value), (key_shape, value_shape)) in entries.into_iter().zip(shapes) {
+            let line = Some(key_shape.line);
+            let name = self::key(key, key_shape.plain()).map_err(|message| SyntaxError { line, message })?;
             let node = self.node(value, value_shape, line)?;
-            if name == MERGE && key_shape.is_none_or(|shape| shape.plain().is_some()) {
+            if name == MERGE && key_shape.plain().is_some() {
                 for (name, node) in merged(node)? {
                     members.insert(name, node);
                 }

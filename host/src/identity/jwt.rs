@@ -22,7 +22,8 @@ use jsonwebtoken::{
     dangerous::insecure_decode_claims,
     decode, decode_header,
     errors::ErrorKind,
-    jwk::{JwkSet, KeyAlgorithm, PublicKeyUse},
+    get_current_timestamp,
+    jwk::{Jwk, KeyAlgorithm, PublicKeyUse},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -272,6 +273,13 @@ impl Issuer {
         if !issuer.scopes.iter().all(|scope| has.contains(&scope.as_str())) {
             return Err(Error::Invalid("it lacks a scope (`scope`) that is required here"));
         }
+        let early = claims
+            .get("iat")
+            .and_then(Value::as_f64)
+            .is_some_and(|at| at > (get_current_timestamp() + issuer.validation.leeway) as f64);
+        if early {
+            return Err(Error::Invalid("it is of a later time than now (`iat`)"));
+        }
         let identity = authorization::identity(&claims)?;
         Ok(User::from_credential(&format!("{}\u{1f}{identity}", issuer.name)))
     }
@@ -429,11 +437,13 @@ fn address(value: &Value) -> Result<(Uri, String), String> {
 
 /// A token's scopes: a text with spaces between them, or a list.
 fn scopes(claims: &Map<String, Value>) -> Vec<&str> {
-    match claims.get("scope").or_else(|| claims.get("scp")) {
+    let of = |claim: &str| match claims.get(claim) {
         Some(Value::String(text)) => text.split_whitespace().collect(),
         Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
-    }
+    };
+    let scope = of("scope");
+    if scope.is_empty() { of("scp") } else { scope }
 }
 
 fn read_place(section: &mut Section<'_>, tenants: &Tenants) -> Option<Place> {
@@ -551,19 +561,26 @@ fn from_jwks(file: &Path) -> Result<Vec<Key>, String> {
     in_jwks(&json, &file.display().to_string())
 }
 
+/// A set whose keys are not looked at yet.
+#[derive(Deserialize)]
+struct KeySet {
+    keys: Vec<Value>,
+}
+
 /// The keys of a key set; `place` is where it is from.
 fn in_jwks(json: &[u8], place: &str) -> Result<Vec<Key>, String> {
     const MARK: &[u8] = b"\xef\xbb\xbf";
     let json = json.strip_prefix(MARK).unwrap_or(json);
-    let set: JwkSet =
+    let set: KeySet =
         serde_json::from_slice(json).map_err(|error| format!("{place} is no JSON Web Key Set: {error}"))?;
     let mut keys = Vec::new();
-    for jwk in &set.keys {
+    // A key that cannot be read is none that could be used (RFC 7517, 5).
+    for jwk in set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok()) {
         // Sets have keys of other kinds and for other uses as well: those are for others to read.
         if jwk.common.public_key_use == Some(PublicKeyUse::Encryption) {
             continue;
         }
-        let Ok(key) = DecodingKey::from_jwk(jwk) else { continue };
+        let Ok(key) = DecodingKey::from_jwk(&jwk) else { continue };
         // Whoever publishes a secret has none.
         if key.family() == AlgorithmFamily::Hmac {
             return Err(format!("{place} has a shared secret, which must not be in a set of public keys"));

@@ -1,7 +1,6 @@
 //! NAT's way: nobody is verified. Whoever sends a user's credential is that user, and a JWT's claims are believed whoever
 //! signed it. The order and the ids are NAT's: the cookie, then `Authorization`, then `X-API-Key`; a user's id is the
 //! UUIDv5 of the credential, whichever of them it came in.
-
 //!
 //! NAT has keys of its own for who is let in (`general.front_end`): a header in which a proxy names the user whom it has
 //! verified, and the kinds of credentials that are accepted. NAT keeps to the second one on websockets only.
