@@ -6,6 +6,7 @@ mod admin;
 mod bill;
 mod callers;
 mod cli;
+mod clients;
 mod config;
 mod connections;
 mod docs;
