@@ -9,6 +9,7 @@ mod cli;
 mod clients;
 mod config;
 mod connections;
+mod container;
 mod docs;
 mod fairness;
 mod files;
