@@ -200,7 +200,7 @@ fn read(file: &str) -> String {
 }
 
 /// A document's steps, in order.
-struct Document {
+pub(super) struct Document {
     name: String,
     steps: Vec<Step>,
 }
@@ -220,7 +220,7 @@ impl Step {
 }
 
 impl Document {
-    fn read(name: &str) -> Self {
+    pub(super) fn read(name: &str) -> Self {
         let text = read(name);
         let mut steps = Vec::new();
         let mut file = None;
@@ -268,27 +268,37 @@ fn arguments_of_a_server(script: &str) -> Option<Vec<&str>> {
 }
 
 /// Whoever reads a document with the keyboard at hand.
-struct Terminal {
+pub(super) struct Terminal {
     folder: PathBuf,
     /// What stands for the folder `target` of crates that the reader makes.
     target: Option<PathBuf>,
     server: Option<Server>,
+    /// What runs the binary with some arguments, where it does not run in this very folder.
+    place: Option<Place>,
     /// Where a step leaves the name of the folder in which it ended.
     left_in: tempfile::NamedTempFile,
 }
 
+type Place = Box<dyn Fn(&[&str]) -> Command>;
+
 /// How much of a document there was to do.
 #[derive(Debug, Default)]
-struct Ran {
+pub(super) struct Ran {
     files: usize,
-    servers: usize,
-    compared: usize,
+    pub(super) servers: usize,
+    pub(super) compared: usize,
 }
 
 impl Terminal {
-    fn at(folder: &Path) -> Self {
+    pub(super) fn at(folder: &Path) -> Self {
         let left_in = tempfile::NamedTempFile::new().expect("a file");
-        Self { folder: folder.to_owned(), target: None, server: None, left_in }
+        Self { folder: folder.to_owned(), target: None, server: None, place: None, left_in }
+    }
+
+    /// Servers run in another place, from where the same port leads to them.
+    pub(super) fn serving_in(mut self, place: impl Fn(&[&str]) -> Command + 'static) -> Self {
+        self.place = Some(Box::new(place));
+        self
     }
 
     fn building_in(mut self, target: &Path) -> Self {
@@ -299,6 +309,11 @@ impl Terminal {
 
     /// Follows a document from its first step to its last.
     fn run(mut self, document: &Document) -> Ran {
+        self.follow(document).0
+    }
+
+    /// Like `run`, but leaves the last server to whoever asks.
+    pub(super) fn follow(&mut self, document: &Document) -> (Ran, Option<Server>) {
         let mut ran = Ran::default();
         for step in &document.steps {
             match step {
@@ -313,7 +328,15 @@ impl Terminal {
                     if let Some(arguments) = arguments_of_a_server(script) {
                         // The one before is stopped first, as the reader has to.
                         self.server = None;
-                        let server = Server::start(&place, &self.folder, &arguments, shown.as_deref());
+                        let command = match &self.place {
+                            Some(place) => place(&[&*arguments, &["--port", "0"]].concat()),
+                            None => {
+                                let mut command = Command::new(CARREL);
+                                command.args(arguments).args(["--port", "0"]).current_dir(&self.folder);
+                                command
+                            }
+                        };
+                        let server = Server::start(&place, command, shown.as_deref());
                         self.server = Some(server);
                         ran.servers += 1;
                     } else if !(document.name == "README.md" && is_of_the_project(script)) {
@@ -323,7 +346,7 @@ impl Terminal {
                 }
             }
         }
-        ran
+        (ran, self.server.take())
     }
 
     fn step(&mut self, place: &str, script: &str, shown: Option<&str>) {
@@ -375,17 +398,15 @@ fn plain_environment(command: &mut Command) -> &mut Command {
 }
 
 /// The real binary, serving. Dropping it kills it.
-struct Server {
-    child: Child,
+pub(super) struct Server {
+    pub(super) child: Child,
     address: String,
     lines: Receiver<String>,
-    said: String,
+    pub(super) said: String,
 }
 
 impl Server {
-    fn start(place: &str, folder: &Path, arguments: &[&str], shown: Option<&str>) -> Self {
-        let mut command = Command::new(CARREL);
-        command.args(arguments).args(["--port", "0"]).current_dir(folder);
+    fn start(place: &str, mut command: Command, shown: Option<&str>) -> Self {
         plain_environment(&mut command).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary runs");
         let (sender, lines) = mpsc::channel();
@@ -405,7 +426,7 @@ impl Server {
     }
 
     /// Reads what it says until that is enough.
-    fn wait(&mut self, place: &str, what: &str, enough: impl Fn(&str) -> bool) {
+    pub(super) fn wait(&mut self, place: &str, what: &str, enough: impl Fn(&str) -> bool) {
         let end = Instant::now() + SERVER_STARTS_WITHIN;
         while !enough(&self.said) {
             match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {

@@ -26,14 +26,14 @@ use std::{
 const SOON: Duration = Duration::from_secs(120);
 
 /// The binary, serving or on its way to it. Dropping it kills it.
-struct Process {
-    child: Child,
+pub(super) struct Process {
+    pub(super) child: Child,
     lines: Receiver<String>,
-    said: Vec<String>,
+    pub(super) said: Vec<String>,
 }
 
 impl Process {
-    fn start(command: &mut Command) -> Self {
+    pub(super) fn start(command: &mut Command) -> Self {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs");
         let (sender, lines) = mpsc::channel();
@@ -50,7 +50,7 @@ impl Process {
 
     /// The first line from here on that has these words.
     #[track_caller]
-    fn until(&mut self, words: &str) -> String {
+    pub(super) fn until(&mut self, words: &str) -> String {
         let end = Instant::now() + SOON;
         loop {
             let line = self.lines.recv_timeout(end.saturating_duration_since(Instant::now()));
@@ -64,7 +64,7 @@ impl Process {
 
     /// Its address, once it serves.
     #[track_caller]
-    fn address(&mut self) -> String {
+    pub(super) fn address(&mut self) -> String {
         let line = self.until(" on http://");
         line.split_once(" on http://").expect("an address").1.to_owned()
     }
@@ -75,7 +75,7 @@ impl Process {
 
     /// Waits for its end, and for all that it says.
     #[track_caller]
-    fn end(&mut self) -> ExitStatus {
+    pub(super) fn end(&mut self) -> ExitStatus {
         let status = until(|| self.child.try_wait().expect("a status"));
         self.said.extend(self.lines.iter());
         status
@@ -89,14 +89,14 @@ impl Drop for Process {
     }
 }
 
-fn kill(name: &str, process: u32) {
+pub(super) fn kill(name: &str, process: u32) {
     let kill = Command::new("kill").args(["-s", name, &process.to_string()]).status();
     assert!(kill.expect("kill runs").success());
 }
 
 /// What there is at last.
 #[track_caller]
-fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
+pub(super) fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + SOON;
     loop {
         if let Some(found) = found() {
@@ -108,7 +108,7 @@ fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Whether a process handles a signal of this number.
-fn handles(process: u32, signal: u32) -> bool {
+pub(super) fn handles(process: u32, signal: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
     u64::from_str_radix(caught.trim(), 16).expect("a set of signals") >> (signal - 1) & 1 == 1
@@ -462,7 +462,7 @@ fn get(address: &str, path: &str, headers: &str) -> String {
     ask(address, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n"))
 }
 
-fn post(address: &str, path: &str, headers: &str, body: &str) -> String {
+pub(super) fn post(address: &str, path: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     ask(
         address,

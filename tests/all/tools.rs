@@ -21,7 +21,7 @@ const TOOLS: [&str; 3] = ["openapi-spec-validator==0.9.0", "openapi-python-clien
 const EXCEPT: &str = "[[operations]]\ninclude-path = \"/session\"\nchecks.ignored_auth.enabled = false\n";
 
 /// Runs a program to its end, for ten minutes at most, and gives what it says.
-fn run(command: &mut Command, folder: &Path) -> String {
+pub(super) fn run(command: &mut Command, folder: &Path) -> String {
     let log = folder.join("log");
     let file = fs::File::create(&log).expect("a log");
     let errors = file.try_clone().expect("the same log");
@@ -53,17 +53,22 @@ fn tools(log: &Path) -> Option<PathBuf> {
         );
         return None;
     }
-    let versions: Vec<_> = TOOLS.iter().map(|tool| tool.replace("==", "-")).collect();
+    Some(venv(&TOOLS, log))
+}
+
+/// The folder of programs of a Python of its own with these packages, which are fetched if they are not there yet.
+pub(super) fn venv(packages: &[&str], log: &Path) -> PathBuf {
+    let versions: Vec<_> = packages.iter().map(|package| package.replace("==", "-")).collect();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(versions.join("_"));
     let programs = folder.join("bin");
     let ready = folder.join("ready");
     if !ready.exists() {
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder), log);
         let mut pip = Command::new(programs.join("pip"));
-        run(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(TOOLS), log);
+        run(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages), log);
         fs::write(ready, "").expect("a mark");
     }
-    Some(programs)
+    programs
 }
 
 /// Holds a host's description against each of the tools. The header is a right credential.

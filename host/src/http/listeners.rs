@@ -65,8 +65,11 @@ impl Listeners {
     ///
     /// The name has no address, none of them is this machine's, or the port is taken at one of them.
     pub async fn bind(host: &str, port: u16) -> io::Result<Self> {
-        let mut addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
-        if host.eq_ignore_ascii_case("localhost") {
+        let found = lookup_host((host, port)).await.map(Iterator::collect);
+        let is_local = host.eq_ignore_ascii_case("localhost");
+        // A container may have no file of hosts, and nobody to ask: this name is known all the same.
+        let mut addresses: Vec<SocketAddr> = if is_local { found.unwrap_or_default() } else { found? };
+        if is_local {
             // Many machines' files of hosts name one alone, and programs that do not read them try both (RFC 6761, 6.3).
             addresses.extend([SocketAddr::from((Ipv4Addr::LOCALHOST, port)), (Ipv6Addr::LOCALHOST, port).into()]);
         }
