@@ -347,7 +347,9 @@ async fn a_session_in_use_is_not_parked() {
     server.until_in_use(2).await;
     assert_eq!(server.park().await, 0);
     slow.await.expect("no panic").ok();
-    assert_eq!(waiting.await.expect("no panic").ok()["calls"], 3);
+    // Whichever of the two had its turn first.
+    assert!(waiting.await.expect("no panic").ok()["calls"].as_u64() >= Some(2));
+    assert_eq!(alice.call(count()).await.ok()["calls"], 4);
     all_parked(&server, 1).await;
 }
 

@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// One in so many live sessions is parked when room is needed: each time all of them have to be looked at.
 const SHARE: usize = 64;
 
+/// The most looks for idle sessions that can be parked, if none of those that were found could be.
+const TRIES: usize = 4;
+
 /// Says that room is needed, and that some was made.
 #[derive(Debug, Default)]
 pub(crate) struct Pressure {
@@ -133,23 +136,30 @@ pub(crate) async fn park(registry: Arc<Registry>, after: Option<Duration>) {
 
 /// Parks the longest idle of a tenant's sessions, or of all. Where there is none to be parked, drops them, if they may be.
 async fn make_room(registry: &Registry, of: Option<u16>) {
-    let mut idle = Vec::new();
-    for shard in 0..registry.shards() {
-        idle.append(&mut registry.idle_live(shard, Duration::ZERO, of));
-        if shard % 64 == 63 {
+    let mut parked = 0;
+    // Those who were idle may all be used again before it is their turn, and others be idle by then.
+    for _ in 0..TRIES {
+        let mut idle = Vec::new();
+        for shard in 0..registry.shards() {
+            idle.append(&mut registry.idle_live(shard, Duration::ZERO, of));
+            if shard % 64 == 63 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let enough = (registry.live() / SHARE).max(1);
+        let none = idle.is_empty();
+        // By one reading of each: some may be used meanwhile.
+        idle.sort_by_cached_key(|session| session.uses.last());
+        for session in idle {
+            parked += usize::from(registry.park(&session));
+            if parked >= enough {
+                break;
+            }
             tokio::task::yield_now().await;
         }
-    }
-    let enough = (registry.live() / SHARE).max(1);
-    // By one reading of each: some may be used meanwhile.
-    idle.sort_by_cached_key(|session| session.uses.last());
-    let mut parked = 0;
-    for session in idle {
-        parked += usize::from(registry.park(&session));
-        if parked >= enough {
+        if parked > 0 || none {
             break;
         }
-        tokio::task::yield_now().await;
     }
     if parked == 0 && registry.shared().policy.drop_longest_idle {
         drop_some(registry, of).await;
