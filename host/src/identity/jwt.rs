@@ -147,9 +147,7 @@ impl Keys {
             Ok(keys) => keys,
             Err(why) => return Some(Err(why)),
         };
-        let number = keys.len();
-        *self.now.write().unwrap_or_else(PoisonError::into_inner) = keys.into();
-        Some(Ok(number))
+        Some(Ok(self.exchange(keys.into())))
     }
 
     /// Reads the file again. `None`: there is none.
@@ -170,9 +168,14 @@ impl Keys {
             Ok(keys) => keys,
             Err(why) => return Some(Err(why)),
         };
+        Some(Ok(self.exchange(keys)))
+    }
+
+    /// Puts other keys in the place of these, as a whole. Gives how many there are now.
+    fn exchange(&self, keys: Arc<[Key]>) -> usize {
         let number = keys.len();
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = keys;
-        Some(Ok(number))
+        number
     }
 }
 
@@ -191,11 +194,7 @@ struct Signed {
 impl Issuer {
     /// Checks a token, and gives the user whom it names.
     pub(super) fn user(issuers: &[Self], tenants: &Tenants, token: &str) -> Result<Holder, Error> {
-        let signed: Signed =
-            insecure_decode_claims(token).map_err(|_| Error::Invalid("it is no JWT with the claim `iss`"))?;
-        let issuer = issuers.iter().find(|issuer| issuer.name == signed.iss);
-        let issuer = issuer.ok_or(Error::Invalid("nobody here knows its issuer (`iss`)"))?;
-        let claims = issuer.verify(token)?;
+        let (issuer, claims) = Self::verified(issuers, token)?;
         let text = |claim: &str| match claims.get(claim) {
             Some(Value::String(name)) if !name.is_empty() && name.len() <= NAME => Some(name.as_str()),
             _ => None,
@@ -211,6 +210,15 @@ impl Issuer {
         };
         let user = User::verified(tenants.named(tenant), "jwt", &[&issuer.name, subject]);
         Ok(Holder::Verified(user, issuer.voucher))
+    }
+
+    /// The issuer that a token names, and what it says, once that issuer's key has verified it.
+    fn verified<'a>(issuers: &'a [Self], token: &str) -> Result<(&'a Self, Map<String, Value>), Error> {
+        let signed: Signed =
+            insecure_decode_claims(token).map_err(|_| Error::Invalid("it is no JWT with the claim `iss`"))?;
+        let issuer = issuers.iter().find(|issuer| issuer.name == signed.iss);
+        let issuer = issuer.ok_or(Error::Invalid("nobody here knows its issuer (`iss`)"))?;
+        Ok((issuer, issuer.verify(token)?))
     }
 
     fn verify(&self, token: &str) -> Result<Map<String, Value>, Error> {
@@ -264,11 +272,7 @@ impl Issuer {
     /// The user whom a token names, where it is NAT's key that says who verifies it. The id is NAT's: of what the issuer
     /// says, with the issuer's name.
     pub(super) fn user_of_nat(issuers: &[Self], token: &str) -> Result<User, Error> {
-        let signed: Signed =
-            insecure_decode_claims(token).map_err(|_| Error::Invalid("it is no JWT with the claim `iss`"))?;
-        let issuer = issuers.iter().find(|issuer| issuer.name == signed.iss);
-        let issuer = issuer.ok_or(Error::Invalid("nobody here knows its issuer (`iss`)"))?;
-        let claims = issuer.verify(token)?;
+        let (issuer, claims) = Self::verified(issuers, token)?;
         let has = scopes(&claims);
         if !issuer.scopes.iter().all(|scope| has.contains(&scope.as_str())) {
             return Err(Error::Invalid("it lacks a scope (`scope`) that is required here"));
