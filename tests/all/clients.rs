@@ -36,13 +36,13 @@ async fn server() -> Server {
     test.start().await
 }
 
-/// What the function of the stream is told: some events, a pause, and some more.
+/// The orders for the function of the stream: some events, a pause, and some more.
 fn stream() -> String {
     let emit = |chunks: u64| json!({"do": "emit", "chunks": chunks, "bytes": 3});
     json!({"do": "all", "of": [emit(3), {"do": "sleep", "milliseconds": PAUSE}, emit(2)]}).to_string()
 }
 
-/// Whether the machine has a program. CI has to have it.
+/// True if the machine has a program. CI has to have it.
 fn has(program: &str, argument: &str) -> bool {
     let found = Command::new(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let found = found.is_ok_and(|status| status.success());

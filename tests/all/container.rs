@@ -27,10 +27,10 @@ const MEMORY: usize = 256 << 20;
 /// The longest that a host without calls may take to end.
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
 
-/// What an image has besides the program.
+/// The parts of an image besides the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// What platforms put there: `/proc`, `/sys/fs/cgroup`, `/dev/null` and `/etc/hosts`.
+    /// The things that platforms put there: `/proc`, `/sys/fs/cgroup`, `/dev/null` and `/etc/hosts`.
     Usual,
     /// Nothing.
     Bare,
@@ -39,7 +39,7 @@ enum Kind {
 /// A control group with a limit, which ends with this.
 struct Group {
     folder: PathBuf,
-    /// Whether it is of version 2.
+    /// True if it is of version 2.
     unified: bool,
 }
 
@@ -157,7 +157,7 @@ impl Container {
         Process::start(&mut self.command(&["serve", "--config_file=configs/config.yml", "--port", "0"]))
     }
 
-    /// That the host has had enough in its memory.
+    /// Asserts that the host has had enough in its memory.
     fn is_within_memory(&self) {
         if let Some(peak) = self.group.as_ref().and_then(Group::peak) {
             println!("at most {} MiB of {}", peak >> 20, MEMORY >> 20);
@@ -197,7 +197,7 @@ fn process_1(outer: u32) -> u32 {
     })
 }
 
-/// What the kernel says of process 1, by the words before it.
+/// The kernel's word on process 1, by the words before it.
 fn status(process: u32, name: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{process}/status")).expect("a process");
     let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

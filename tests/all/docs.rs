@@ -273,7 +273,7 @@ pub(super) struct Terminal {
     /// What stands for the folder `target` of crates that the reader makes.
     target: Option<PathBuf>,
     server: Option<Server>,
-    /// What runs the binary with some arguments, where it does not run in this very folder.
+    /// The command that runs the binary with some arguments, where it does not run in this very folder.
     place: Option<Place>,
     /// Where a step leaves the name of the folder in which it ended.
     left_in: tempfile::NamedTempFile,

@@ -486,7 +486,7 @@ mod tests {
         }
     }
 
-    /// What took minutes when each variable was looked for in all of the text.
+    /// A guard against what took minutes when each variable was looked for in all of the text.
     #[test]
     fn many_variables_in_a_line_or_in_many_are_put_in_soon() {
         let many = 50_000;

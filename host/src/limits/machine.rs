@@ -171,7 +171,7 @@ mod tests {
     const V1: &str = "30 24 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
     const V1_CPU: &str = "31 24 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n";
 
-    /// What a machine with these files tells.
+    /// The figures that a machine with these files tells.
     fn of(files: &[(&str, &str)]) -> Option<usize> {
         let root = tempfile::tempdir().unwrap();
         for (path, text) in files {
@@ -182,7 +182,7 @@ mod tests {
         told(root.path())
     }
 
-    /// What a machine of 1000 KiB tells with these control groups, and without each of the limits that it has there.
+    /// The figures that a machine of 1000 KiB tells with these control groups, and without each of the limits that it has there.
     #[track_caller]
     fn with_groups(cgroup: &str, mountinfo: &str, files: &[(&str, &str)]) -> Option<usize> {
         let known = [MEMINFO, ("proc/self/cgroup", cgroup), ("proc/self/mountinfo", mountinfo)];
