@@ -58,12 +58,12 @@ pub(super) async fn answer(
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }
-    let streams = response.body().size_hint().exact().is_none();
-    if streams {
+    let streams = response.body().size_hint().exact().is_none().then(|| progress.clone());
+    if streams.is_some() {
         progress.streams(true);
     }
     progress.ends();
-    Ok(response.map(|body| Answer { body, progress: progress.clone(), streams }))
+    Ok(response.map(|body| Answer { body, streams }))
 }
 
 /// Reads a small body to its end. Gives whether that is done in time, and it was small.
@@ -156,8 +156,8 @@ impl Drop for Question {
 /// An answer's body.
 pub(super) struct Answer {
     body: body::Body,
-    progress: Arc<Progress>,
-    streams: bool,
+    /// The connection of a stream.
+    streams: Option<Arc<Progress>>,
 }
 
 impl Body for Answer {
@@ -166,7 +166,8 @@ impl Body for Answer {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if polled.is_pending() && self.progress.is_asked_in_stream() {
+        let asked = || self.streams.as_ref().is_some_and(|progress| progress.is_asked_in_stream());
+        if polled.is_pending() && asked() {
             return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(COMMENT)))));
         }
         polled
@@ -183,8 +184,8 @@ impl Body for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        if self.streams {
-            self.progress.streams(false);
+        if let Some(progress) = &self.streams {
+            progress.streams(false);
         }
     }
 }

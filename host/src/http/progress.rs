@@ -38,8 +38,9 @@ pub(super) struct Progress {
     unsent: AtomicBool,
     /// Requests that were worked on, and writes that took something.
     steps: AtomicUsize,
-    /// The body of a request that was answered before it was read.
+    /// The body of a request that was answered before it was read, and whether there is one.
     body: Mutex<Option<Incoming>>,
+    is_given_up: AtomicBool,
     /// A request was not read to its end, and this much of it is left.
     left_unread: AtomicU64,
     is_unread: AtomicBool,
@@ -64,10 +65,15 @@ impl Progress {
     /// Keeps the body of a request that nobody wants to read further.
     pub(super) fn give_up(&self, body: Incoming) {
         *self.body.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+        self.is_given_up.store(true, Relaxed);
     }
 
     /// Such a body.
     pub(super) fn given_up(&self) -> Option<Incoming> {
+        if !self.is_given_up.load(Relaxed) {
+            return None;
+        }
+        self.is_given_up.store(false, Relaxed);
         self.body.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
