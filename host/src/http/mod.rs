@@ -32,7 +32,7 @@ mod stream;
 mod wire;
 
 pub use admin::admin;
-pub use listeners::{Listeners, raise_descriptors};
+pub use listeners::Listeners;
 pub(crate) use openapi::describe as openapi_of;
 pub use server::{serve, serve_operator};
 

@@ -385,7 +385,7 @@ async fn run<T>(
     let (fuel, cut_off) = (metered.used(), metered.cut_off());
     std::mem::forget(metered);
     store.data_mut().running = None;
-    store.data().flush_log();
+    store.data_mut().end_call();
     let result = match ended {
         Some(_) if overdrawn => Err(StopKind::FuelExhausted { limit: limits.fuel_per_call }),
         Some(Ok(value)) => Ok(value),

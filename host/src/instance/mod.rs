@@ -25,6 +25,7 @@ mod call;
 mod context;
 mod contract;
 mod engine;
+mod files;
 mod image;
 mod imports;
 mod log;

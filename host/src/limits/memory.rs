@@ -72,6 +72,12 @@ impl Memory {
         Charge { of: self.clone(), bytes }
     }
 
+    /// A part, if there is so much.
+    pub(crate) fn try_charge(self: &Arc<Self>, bytes: usize) -> Result<Charge, Full> {
+        self.take(bytes)?;
+        Ok(Charge { of: self.clone(), bytes })
+    }
+
     /// This level, and those that it is within.
     fn levels(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |memory| memory.within.as_deref())
