@@ -112,6 +112,11 @@ impl Host {
         &self.shared.limits
     }
 
+    /// What there is of memory, and is taken.
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        &self.shared.memory
+    }
+
     /// The sessions.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry

@@ -17,6 +17,7 @@ mod files;
 mod fuel;
 mod grants;
 mod guests;
+mod held;
 mod hostile;
 mod http;
 mod identity;

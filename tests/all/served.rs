@@ -24,16 +24,11 @@ pub struct Served {
 impl Served {
     /// Starts it after a command of a shell, such as `ulimit -n 100;`.
     pub fn start(before: &str, test: &Test) -> Self {
-        Self::saying(before, test, |said| said.to_owned())
-    }
-
-    /// The same, with stderr to another place than a file: to where a shell's redirection leads.
-    pub fn saying(before: &str, test: &Test, options: impl Fn(&str) -> String) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let text = test.clone().set("general.front_end.port", 0).text();
         fs::write(folder.path().join("config.yml"), text).expect("a file");
         let said = fs::File::create(folder.path().join("said")).expect("a file");
-        let command = options(&format!("{before} exec \"$0\" serve --config_file=config.yml"));
+        let command = format!("{before} exec \"$0\" serve --config_file=config.yml");
         let child = Command::new("sh")
             .args(["-c", &command, env!("CARGO_BIN_EXE_carrel")])
             .current_dir(folder.path())
@@ -51,6 +46,11 @@ impl Served {
         let address = said.split("http://").nth(1).and_then(|rest| rest.split(['\n', '\\', '"']).next());
         served.address = address.expect("an address").trim().parse().expect("an address");
         served
+    }
+
+    /// A process that was started otherwise.
+    pub fn of(child: Child, folder: tempfile::TempDir, address: SocketAddr) -> Self {
+        Self { child, folder, address }
     }
 
     /// The folder that it runs in.

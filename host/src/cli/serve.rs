@@ -10,6 +10,7 @@ use crate::{
     config::{Admin, Config, FrontEnd},
     http::{self, Listeners},
     limits::raise_descriptors,
+    observe::Log,
 };
 use clap::Args;
 use serde_json::{Value, json};
@@ -48,7 +49,7 @@ pub(super) struct Arguments {
     root_path: Option<String>,
 }
 
-pub(super) fn serve(arguments: Arguments, signals: Signals) -> Result<ExitCode, Error> {
+pub(super) fn serve(arguments: Arguments, signals: Signals, log: &Log) -> Result<ExitCode, Error> {
     let mut draft = arguments.config.load()?;
     let front_end = &mut draft.config.general.front_end;
     front_end.host = arguments.host.unwrap_or(std::mem::take(&mut front_end.host));
@@ -61,6 +62,7 @@ pub(super) fn serve(arguments: Arguments, signals: Signals) -> Result<ExitCode, 
     let short = raise_descriptors(&draft.config.limits);
     let runtime = runtime(threads)?;
     let host = start(draft, threads, &runtime)?;
+    log.count(host.memory());
     let done = runtime.block_on(listen(host, threads, signals, short));
     // A file that does not come, of a network that is gone, does not hold up the end.
     runtime.shutdown_background();

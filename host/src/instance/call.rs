@@ -12,7 +12,11 @@ use super::{
 use crate::{
     function::Function,
     identity::User,
-    limits::{Allowance, Limits, Permit, SHORT, memory::Memory, within},
+    limits::{
+        Allowance, Limits, Permit, SHORT,
+        memory::{Full, Memory},
+        within,
+    },
     session::{Session, Unbilled},
 };
 use carrel_arena::{PAGE, Tracked};
@@ -272,6 +276,11 @@ impl Instance {
             Ok(Ok(output)) if output.len() > limits.output_size => {
                 let (size, limit) = (output.len(), limits.output_size);
                 done.result = Err(self.store.data().stop(StopKind::OutputTooLarge { size, limit }));
+            }
+            Ok(Ok(output)) => {
+                if let Err(Full { level, limit }) = self.store.data().memory.room_for(output.len()) {
+                    done.result = Err(self.store.data().stop(StopKind::MemorySpent { level, limit }));
+                }
             }
             // An error's text is output as well, and still says enough when it is cut.
             Ok(Err(GuestError::InvalidInput(why) | GuestError::Failed(why))) => cut(why, limits.output_size),

@@ -342,6 +342,11 @@ impl MemoryLimit {
         needed <= self.held
     }
 
+    /// An output is about to be kept until its caller has taken it. What is small is a part of what a connection takes.
+    pub(super) fn room_for(&self, output: usize) -> Result<(), Full> {
+        if output <= SMALL_OUTPUT { Ok(()) } else { self.charge.of().try_charge(output).map(drop) }
+    }
+
     /// A call has ended: of its linear memories, so many bytes were written to.
     pub(super) fn settle(&mut self, written: usize) {
         self.charge.set(memory::INSTANCE + self.held + written);
@@ -381,6 +386,8 @@ const AT_ONCE: usize = 4;
 pub(super) const HANDLE: usize = 1 << 10;
 /// The same for one of a guest that uses HTTP: a message's fields and texts.
 const MESSAGE: usize = FIELDS + 6 * TEXT;
+/// Bytes of an output for which no room is looked for.
+const SMALL_OUTPUT: usize = 8 << 10;
 /// Random bytes that a guest may ask for at once: the host makes them in one go.
 const RANDOM: u64 = 64 << 10;
 
@@ -420,21 +427,30 @@ impl ResourceLimiter for MemoryLimit {
 #[derive(Debug)]
 pub(crate) struct Emitter {
     /// `None` where nobody listens: what is emitted then only counts.
-    listener: Option<mpsc::Sender<String>>,
+    listener: Option<mpsc::Sender<Chunk>>,
     left: AtomicUsize,
     limit: usize,
+}
+
+/// A partial result on its way to a listener.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    /// The JSON text.
+    pub(crate) text: String,
+    /// What it takes of its user's memory.
+    pub(super) _held: Option<Charge>,
 }
 
 /// Bytes that an event takes besides its chunk.
 const CHUNK: usize = 32;
 
 impl Emitter {
-    pub(crate) fn new(listener: Option<mpsc::Sender<String>>, limit: usize) -> Arc<Self> {
+    pub(crate) fn new(listener: Option<mpsc::Sender<Chunk>>, limit: usize) -> Arc<Self> {
         Arc::new(Self { listener, left: AtomicUsize::new(limit), limit })
     }
 
     /// Takes a chunk off the budget, with what sending it takes. Gives where to send it.
-    pub(super) fn take(&self, size: usize) -> Result<Option<mpsc::Sender<String>>, StopKind> {
+    pub(super) fn take(&self, size: usize) -> Result<Option<mpsc::Sender<Chunk>>, StopKind> {
         let size = size + CHUNK;
         let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(size));
         match taken {

@@ -1,10 +1,10 @@
 //! What a guest may import: `carrel:function`, and WASI 0.2, all of it closed but for what is granted.
 
 use super::{
-    CallError, Context, files,
+    CallError, Chunk, Context, StopKind, files,
     work::{LISTED, Work, pay_for_call},
 };
-use crate::{function::sibling, grants::TEXT, session::Session};
+use crate::{function::sibling, grants::TEXT, limits::memory::Full, session::Session};
 use wasmtime::{
     StoreContextMut,
     component::{HasData, Linker, Resource, ResourceTable},
@@ -69,8 +69,11 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
             };
             let listener = emitter.take(chunk.len()).map_err(|kind| cx.data().stop(kind))?;
             if let Some(listener) = listener {
+                let held = session_of(&cx).map(|session| session.memory().try_charge(chunk.len())).transpose();
+                let full = |Full { level, limit }: Full| cx.data().stop(StopKind::MemorySpent { level, limit });
+                let held = held.map_err(full)?;
                 // A listener that is gone hears nothing; the call goes on.
-                let _ = listener.send(chunk).await;
+                let _ = listener.send(Chunk { text: chunk, _held: held }).await;
             }
             Ok(())
         })

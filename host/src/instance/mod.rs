@@ -36,7 +36,7 @@ mod stop;
 mod work;
 
 pub(crate) use call::{Done, Instance, Making, describe};
-pub(crate) use context::{Context, Emitter, Phase, Running};
+pub(crate) use context::{Chunk, Context, Emitter, Phase, Running};
 pub(crate) use contract::{
     Error as GuestError, GuestPre,
     carrel::function::functions::CallError,

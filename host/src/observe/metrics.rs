@@ -232,7 +232,7 @@ impl Collector for Figures {
         let (used, limit) = sessions.memory();
         gauge(
             "memory",
-            "Memory that instances and snapshots take, as limits.memory counts it",
+            "Memory of instances, snapshots, callers and the log, as limits.memory counts it",
             Some(Unit::Bytes),
             used,
         )?;
@@ -253,7 +253,8 @@ impl Collector for Figures {
         self.of_tenants(&mut encoder, ("tenant_sessions", help, None), |tenant| whole(tenant.sessions()))?;
         let help = "Calls of a tenant that wait or run";
         self.of_tenants(&mut encoder, ("tenant_calls_in_progress", help, None), |tenant| whole(tenant.calls()))?;
-        let memory = ("tenant_memory", "Memory that a tenant's instances and snapshots take", Some(Unit::Bytes));
+        let memory =
+            ("tenant_memory", "Memory that a tenant's instances, snapshots and callers take", Some(Unit::Bytes));
         self.of_tenants(&mut encoder, memory, |tenant| whole(tenant.memory_used()))?;
         let help = "Files and connections that a tenant's guests have open";
         self.of_tenants(&mut encoder, ("tenant_open_files", help, None), |tenant| whole(tenant.open_files()))?;
