@@ -9,7 +9,7 @@ use crate::{
     http::openapi_of,
     identity::{TenantConfig, User},
     instance::{Engine, Making, StopKind},
-    limits::{Allowance, Lane, Limits, Quota, memory::Memory},
+    limits::{Allowance, Descriptors, Lane, Limits, Quota, memory::Memory},
     observe::Metrics,
     session::{Pressure, Registry, Session, Shared, Tenant},
 };
@@ -54,10 +54,13 @@ impl Host {
         let catalog = Catalog::load(&config, &engine, &lane).await?;
         unknown_functions(&config, &catalog).map_err(|problems| config.source.error(problems))?;
         let memory = Memory::new(config.limits.memory);
+        let descriptors = Descriptors::new(config.limits.open_files);
         let mut metrics = Metrics::new();
         let tenants = config.tenants.iter();
         let tenants: Vec<_> = tenants
-            .map(|it| Arc::new(Tenant::new(it, catalog.functions(), &memory, metrics.of_tenant(&it.name))))
+            .map(|it| {
+                Arc::new(Tenant::new(it, catalog.functions(), &memory, &descriptors, metrics.of_tenant(&it.name)))
+            })
             .collect();
         let shared = Arc::new(Shared {
             catalog,
@@ -66,6 +69,7 @@ impl Host {
             policy: config.sessions.clone(),
             lane,
             memory,
+            descriptors,
             pressure: Pressure::default(),
         });
         try_out(&shared).await.map_err(|problems| config.source.error(problems))?;
@@ -106,6 +110,11 @@ impl Host {
     /// The limits of the host.
     pub fn limits(&self) -> &Limits {
         &self.shared.limits
+    }
+
+    /// What there is of memory, and is taken.
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        &self.shared.memory
     }
 
     /// The sessions.
@@ -188,7 +197,8 @@ async fn try_out(shared: &Arc<Shared>) -> Result<(), Vec<Problem>> {
         TenantConfig::only(&Limits { user: Quota::default(), tenant: Quota::default(), ..shared.limits.clone() });
     // Its figures are nobody's.
     let metrics = Metrics::new().of_tenant(&nobody.name);
-    let nobody = Arc::new(Tenant::new(&nobody, shared.catalog.functions(), &shared.memory, metrics));
+    let nobody =
+        Arc::new(Tenant::new(&nobody, shared.catalog.functions(), &shared.memory, &shared.descriptors, metrics));
     let session = Session::of(nobody, User::from_credential("carrel: trying out"), shared.clone());
     let mut problems = Vec::new();
     for function in shared.catalog.functions() {

@@ -1,14 +1,13 @@
 //! Connections: where they come in, how many, for how long, and how they end when the host does.
 
+use crate::served::{Served, read_all};
 use carrel::http::Listeners;
 use carrel_tests::Test;
 use serde_json::json;
 use std::{
     fs,
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream as Std},
-    path::Path,
-    process::{Child, Command, Stdio},
+    io::Write,
+    net::{SocketAddr, TcpListener},
     time::Duration,
 };
 use tokio::{
@@ -189,83 +188,9 @@ async fn as_many_connections_wait_to_be_accepted_as_the_system_allows() {
     }
 }
 
-/// The binary with as many descriptors as it is given, soft and hard, and a file with what it says.
-struct Served {
-    child: Child,
-    folder: tempfile::TempDir,
-    address: SocketAddr,
-}
-
-impl Served {
-    fn start(limits: &str, more: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let text = Test::new().set("general.front_end.port", 0).text();
-        let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        let more: serde_json::Value = serde_json::from_str(more).expect("JSON");
-        for (pointer, value) in more.as_object().expect("keys") {
-            let (section, key) = pointer.split_once('.').expect("a section and a key");
-            config[section][key] = value.clone();
-        }
-        fs::write(folder.path().join("config.yml"), config.to_string()).expect("a file");
-        let said = fs::File::create(folder.path().join("said")).expect("a file");
-        let child = Command::new("sh")
-            .args(["-c", &format!("{limits} exec \"$0\" serve --config_file=config.yml"), env!("CARGO_BIN_EXE_carrel")])
-            .current_dir(folder.path())
-            .env_remove("RUST_LOG")
-            .stderr(said)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("sh");
-        let mut served = Self { child, folder, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
-        while !served.said().contains("warning: nobody is verified") {
-            assert!(served.child.try_wait().expect("a process").is_none(), "it ended: {}", served.said());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let said = served.said();
-        let address = said.split("http://").nth(1).and_then(|rest| rest.lines().next()).expect("an address");
-        served.address = address.parse().expect("an address");
-        served
-    }
-
-    fn said(&self) -> String {
-        fs::read_to_string(Path::new(self.folder.path()).join("said")).expect("what it says")
-    }
-
-    fn signal(&self) {
-        let kill = Command::new("kill").args(["-s", "TERM", &self.child.id().to_string()]).status();
-        assert!(kill.expect("kill runs").success());
-    }
-
-    /// The answer to a request, of whatever kind.
-    fn ask(&self, request: &[u8]) -> String {
-        read_all(self.connect(request))
-    }
-
-    fn connect(&self, request: &[u8]) -> Std {
-        let mut stream = Std::connect(self.address).expect("a connection");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
-        // Who is turned away at once may be so before.
-        let _ = stream.write_all(request);
-        stream
-    }
-}
-
-fn read_all(mut stream: Std) -> String {
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    String::from_utf8(answer).expect("text")
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn the_start_tells_every_address_that_is_listened_on() {
-    let served = Served::start("", "{}");
+    let served = Served::start("", &Test::new());
     let said = served.said();
     if has_ipv6() {
         let also = format!("note: it listens on http://[::1]:{} as well", served.address.port());
@@ -277,7 +202,7 @@ fn the_start_tells_every_address_that_is_listened_on() {
 
 #[test]
 fn the_host_takes_as_many_descriptors_as_it_may() {
-    let served = Served::start("ulimit -Sn 100;", "{}");
+    let served = Served::start("ulimit -Sn 100;", &Test::new());
     let open: Vec<_> = (0..200).map(|_| served.connect(b"")).collect();
     assert!(served.ask(HEALTH).starts_with("HTTP/1.1 200"), "{}", served.said());
     drop(open);
@@ -286,7 +211,7 @@ fn the_host_takes_as_many_descriptors_as_it_may() {
 
 #[test]
 fn when_no_descriptor_is_left_callers_are_told_and_the_log_says_so_once() {
-    let served = Served::start("ulimit -n 120;", r#"{"limits.connections": 5000}"#);
+    let served = Served::start("ulimit -n 120;", &Test::new().set("limits.connections", 5000));
     let said = served.said();
     assert!(
         said.contains("warning: `limits.connections` allows 5000 connections") && said.contains(" 120 open"),
@@ -314,7 +239,7 @@ fn when_no_descriptor_is_left_callers_are_told_and_the_log_says_so_once() {
 
 #[test]
 fn a_second_signal_ends_the_host_at_once_also_while_it_still_takes_requests() {
-    let mut served = Served::start("", r#"{"general.drain_delay": "60s"}"#);
+    let mut served = Served::start("", &Test::new().set("general.drain_delay", "60s"));
     served.signal();
     let draining = (0..500).any(|_| {
         std::thread::sleep(Duration::from_millis(10));

@@ -41,6 +41,8 @@ fn every_limit_of_the_example_for_several_tenants_holds() {
             "limits.tenant.calls",
             "limits.tenant.sessions",
             "limits.tenant.memory",
+            "limits.user.open_files",
+            "limits.tenant.open_files",
             "limits.user.memory",
             "limits.user.fuel_per_second",
             "limits.user.requests_per_second",
@@ -64,7 +66,8 @@ fn a_limit_that_holds_by_name_only_is_noticed() {
   body_size: 64 KiB
   queue_per_session: 2
   call_depth: 2
-  user: {requests_per_second: 10, requests_burst: 20}
+  open_files: 40
+  user: {open_files: 30, requests_per_second: 10, requests_burst: 20}
 functions:
   notepad: {_type: per_user_notepad}
   preferences: {_type: per_user_preferences}
@@ -82,6 +85,8 @@ workflow: {_type: per_user_assistant}
         "limits.queue_per_session",
         "limits.call_depth",
         "limits.user.requests_per_second",
+        "limits.open_files",
+        "limits.user.open_files",
     ] {
         let output = prove(&config, &["--break-limit", broken]);
         assert_eq!(output.status.code(), Some(1), "{broken}: {}", String::from_utf8_lossy(&output.stdout));

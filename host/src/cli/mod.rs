@@ -126,9 +126,9 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
     let pace = if serves { Pace::Drop } else { Pace::Wait };
     // Those who attack crash again and again, which is no news.
     let usual = if matches!(cli.command, Command::Prove(_)) { "carrel=error" } else { "carrel=info,guest=info" };
-    let _log = observe::log(cli.log_format, pace, usual);
+    let log = observe::log(cli.log_format, pace, usual);
     match cli.command {
-        Command::Serve(arguments) => serve::serve(arguments, Signals::take()?),
+        Command::Serve(arguments) => serve::serve(arguments, Signals::take()?, &log),
         Command::Run(arguments) => run::run(arguments),
         Command::Validate(file) => validate::validate(file),
         Command::Info(arguments) => info::info(arguments),

@@ -1,7 +1,7 @@
 //! `carrel prove`
 
 use super::{ConfigFile, Error, print, runtime, tell, threads};
-use crate::prove;
+use crate::{limits::raise_descriptors, prove};
 use clap::Args;
 use serde_json::json;
 use std::process::ExitCode;
@@ -34,6 +34,8 @@ pub(super) fn prove(arguments: Arguments) -> Result<ExitCode, Error> {
     if !draft.problems.is_empty() {
         return Err(draft.config.source.error(draft.problems).into());
     }
+    // Limits are met before what the system allows.
+    let _ = raise_descriptors(&draft.config.limits);
     let threads = threads(&draft.config);
     let runtime = runtime(threads)?;
     let file = draft.config.source.file.display().to_string();

@@ -9,6 +9,8 @@ use crate::{
     Host,
     config::{Admin, Config, FrontEnd},
     http::{self, Listeners},
+    limits::raise_descriptors,
+    observe::Log,
 };
 use clap::Args;
 use serde_json::{Value, json};
@@ -47,7 +49,7 @@ pub(super) struct Arguments {
     root_path: Option<String>,
 }
 
-pub(super) fn serve(arguments: Arguments, signals: Signals) -> Result<ExitCode, Error> {
+pub(super) fn serve(arguments: Arguments, signals: Signals, log: &Log) -> Result<ExitCode, Error> {
     let mut draft = arguments.config.load()?;
     let front_end = &mut draft.config.general.front_end;
     front_end.host = arguments.host.unwrap_or(std::mem::take(&mut front_end.host));
@@ -57,9 +59,10 @@ pub(super) fn serve(arguments: Arguments, signals: Signals) -> Result<ExitCode, 
         front_end.root_path = FrontEnd::prefix(&path);
     }
     let threads = threads(&draft.config);
-    let short = http::raise_descriptors(draft.config.limits.connections);
+    let short = raise_descriptors(&draft.config.limits);
     let runtime = runtime(threads)?;
     let host = start(draft, threads, &runtime)?;
+    log.count(host.memory());
     let done = runtime.block_on(listen(host, threads, signals, short));
     // A file that does not come, of a network that is gone, does not hold up the end.
     runtime.shutdown_background();
@@ -319,6 +322,7 @@ fn as_json(host: &Host, callers: &[SocketAddr], operators: &[SocketAddr], thread
             "call_depth": limits.call_depth,
             "memory_per_instance": limits.memory_per_instance,
             "memory": limits.memory,
+            "open_files": limits.open_files,
             "queue_per_session": limits.queue_per_session,
             "max_sessions": limits.max_sessions,
         },
@@ -339,7 +343,7 @@ fn limits(config: &Config, threads: usize) -> String {
         "  a call       {} units of fuel, {}, {} of output, {} of body, {} of log lines, {} deep\n  \
            an instance  {} of memory\n  \
            a session    {} waiting calls, dropped after {} idle (looked for every {})\n  \
-           the host     {} of memory, {} sessions, {threads} threads; {} for running calls when it is stopped",
+           the host     {} of memory, {} sessions, {} open files of guests, {threads} threads; {} for running calls when it is stopped",
         limits.fuel_per_call,
         time(limits.deadline),
         size(limits.output_size),
@@ -352,6 +356,7 @@ fn limits(config: &Config, threads: usize) -> String {
         time(config.general.per_user_workflow_cleanup_interval),
         size(limits.memory),
         limits.max_sessions,
+        limits.open_files,
         time(config.general.drain_timeout),
     )
 }

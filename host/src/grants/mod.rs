@@ -91,6 +91,14 @@ impl Grants {
         Self { environment, folders, files, http }
     }
 
+    /// A folder, by the name that the guest has for it, and nothing else.
+    pub(crate) fn of_folder(host: &Path, guest: &str) -> io::Result<Self> {
+        let mut wasi = WasiCtxBuilder::new();
+        open(&mut wasi, host, guest)?;
+        let folders = vec![Folder { guest: guest.to_owned(), host: host.to_owned() }];
+        Ok(Self { folders, files: wasi.build().filesystem().clone(), ..Self::default() })
+    }
+
     /// Gives a guest's WASI the environment.
     pub(crate) fn give(&self, wasi: &mut WasiCtxBuilder) {
         for (name, value) in &self.environment {

@@ -13,7 +13,10 @@
 //!   a most: its headers, its texts, and what of a body is on its way.
 
 use super::{Grants, address, place::Host, place::Target};
-use crate::tls;
+use crate::{
+    limits::{Descriptor, Descriptors},
+    tls,
+};
 use futures_util::{
     FutureExt,
     future::{BoxFuture, FusedFuture},
@@ -63,13 +66,18 @@ pub(crate) struct Outgoing {
     differs: Option<Arc<AtomicBool>>,
     /// When the call ends that runs; outside of one nothing is sent.
     pub(crate) deadline: Option<Instant>,
+    /// Of which a connection takes one.
+    pub(crate) descriptors: Option<Descriptors>,
 }
+
+/// What a connection takes of what its function, and its user, may have at once.
+type Place = Arc<(OwnedSemaphorePermit, Descriptor)>;
 
 type Answer = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
 
 impl Outgoing {
     pub(crate) fn new(grants: Arc<Grants>, differs: Option<Arc<AtomicBool>>) -> Self {
-        Self { grants, requests: Arc::new(Semaphore::new(REQUESTS)), differs, deadline: None }
+        Self { grants, requests: Arc::new(Semaphore::new(REQUESTS)), differs, deadline: None, descriptors: None }
     }
 
     /// Where a request goes, if it may.
@@ -103,14 +111,16 @@ impl WasiHttpHooks for Outgoing {
         let Ok(one_of_the_instance) = self.requests.clone().try_acquire_owned() else {
             return Box::new(async { Err(Error::ConnectionLimitReached) });
         };
-        let grants = self.grants.clone();
+        let (grants, descriptors) = (self.grants.clone(), self.descriptors.clone());
         let sent = async move {
             let one_of_all = grants.http.connections.clone().acquire_owned().await;
-            let one_of_all = Arc::new(one_of_all.map_err(|_| Error::ConnectionLimitReached)?);
-            let (answer, connection) = send(&grants, &target, request, options, &one_of_all).await?;
+            let one_of_all = one_of_all.map_err(|_| Error::ConnectionLimitReached)?;
+            let descriptor = descriptors.and_then(|it| it.take()).ok_or(Error::ConnectionLimitReached)?;
+            let place: Place = Arc::new((one_of_all, descriptor));
+            let (answer, connection) = send(&grants, &target, request, options, &place).await?;
             let connection = async move {
                 let done = timeout_at(deadline.into(), connection).await.unwrap_or(Err(Error::HttpResponseTimeout));
-                drop((one_of_the_instance, one_of_all));
+                drop((one_of_the_instance, place));
                 done
             };
             Ok((answer, Box::new(connection) as Box<dyn Future<Output = _> + Send>))
@@ -129,7 +139,7 @@ async fn send(
     target: &Target,
     mut request: Request<WasiBody>,
     options: Option<RequestOptions>,
-    permit: &Arc<OwnedSemaphorePermit>,
+    place: &Place,
 ) -> Result<(Response<WasiBody>, BoxFuture<'static, Result<(), Error>>), Error> {
     let options = options.unwrap_or_default();
     // To an origin, only the path is sent; the host is in a header already.
@@ -138,7 +148,7 @@ async fn send(
     // Kept alive, the connection would be of no use: it is this request's only.
     request.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     let connected = async {
-        let stream = connect(grants, target, permit).await?;
+        let stream = connect(grants, target, place).await?;
         let stream: Box<dyn Stream> = match target.tls {
             true => Box::new(encrypt(stream, &target.host).await?),
             false => Box::new(stream),
@@ -183,10 +193,10 @@ async fn within<T>(time: Option<Duration>, what: impl Future<Output = T>) -> Opt
 }
 
 /// A connection to an address that was checked, of those that a name stands for. They are tried in turn.
-async fn connect(grants: &Grants, target: &Target, permit: &Arc<OwnedSemaphorePermit>) -> Result<TcpStream, Error> {
+async fn connect(grants: &Grants, target: &Target, place: &Place) -> Result<TcpStream, Error> {
     let addresses = match &target.host {
         Host::Address(address) => vec![*address],
-        Host::Name(name) => resolve(name.clone(), permit.clone()).await?,
+        Host::Name(name) => resolve(name.clone(), place.clone()).await?,
     };
     let may = |address: &IpAddr| address::is_public(*address) || grants.http.names(*address, target);
     let mut last = Error::DestinationIpProhibited;
@@ -210,10 +220,10 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// The system's resolver keeps a thread until it is done, also when nobody waits for it any more: so long it counts as
 /// a request of the function.
-async fn resolve(name: String, permit: Arc<OwnedSemaphorePermit>) -> Result<Vec<IpAddr>, Error> {
+async fn resolve(name: String, place: Place) -> Result<Vec<IpAddr>, Error> {
     let looked_up = tokio::spawn(async move {
         let found = lookup_host((name, 0)).await.map(|found| found.map(|it| it.ip()).collect::<Vec<_>>());
-        drop(permit);
+        drop(place);
         found
     });
     let found = looked_up.await.ok().and_then(Result::ok).filter(|found| !found.is_empty());

@@ -6,6 +6,7 @@
 use super::{
     bill,
     error::{DROPPED, Error, dropped_header},
+    held::{Question, counted, hand_over},
     invalid_input, json,
 };
 use crate::{
@@ -13,16 +14,16 @@ use crate::{
     function::Function,
     identity,
     instance::Emitter,
-    limits::{Limits, within},
-    session::{Answer, Failure, Handle},
+    limits::{memory::Charge, within},
+    session::{Answer, Failure, Handle, Tenant},
 };
 use axum::{
     body::{Body, HttpBody},
     extract::State,
+    response::IntoResponse,
 };
-use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use std::{pin::pin, sync::Arc, time::Instant};
 
 /// A route to a function.
@@ -38,15 +39,20 @@ pub(super) struct Route {
 pub(super) struct Admitted {
     pub(super) handle: Handle,
     pub(super) input: Arc<String>,
+    /// What the input takes of the user's memory.
+    pub(super) held: Charge,
     /// Its tenant's place in the configuration.
     pub(super) tenant: u16,
 }
 
 pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Body>) -> Result<Response<Body>, Error> {
-    let Admitted { handle, input, tenant } = route.admit(request).await?;
-    let emitter = Emitter::new(None, handle.session().limits().output_size);
+    let Admitted { handle, input, held, tenant } = route.admit(request).await?;
+    let (emitter, memory) =
+        (Emitter::new(None, handle.session().limits().output_size), handle.session().memory().clone());
     let answer = handle.call(route.position, input.clone(), emitter).await;
-    route.respond(answer, &input).map_err(|error| route.count(Some(tenant), error))
+    let answer = route.respond(answer, &input).map_err(|error| route.count(Some(tenant), error));
+    drop((input, held));
+    Ok(counted(answer.into_response(), memory))
 }
 
 impl Route {
@@ -83,34 +89,55 @@ impl Route {
         if tenant.is_some_and(|tenant| !tenant.may_call(self.position)) {
             return Err(Error::forbidden(&self.function().name));
         }
-        let limits = tenant.map_or(self.host.limits(), |tenant| tenant.limits());
-        let input = if self.has_body { Self::input(limits, &parts.headers, body).await? } else { "null".to_owned() };
+        let tenant = whose.zip(tenant.map(|tenant| &**tenant));
+        let (input, held) = match self.has_body {
+            true => self.input(tenant, &parts.headers, body).await?,
+            false => ("null".to_owned(), self.host.memory().charge(0)),
+        };
         let user = user.map_err(|error| self.no_user(&error, &input))?;
         let handle = self.host.registry().session(user).map_err(|refusal| Error::refused(&refusal))?;
-        Ok(Admitted { handle, input: input.into(), tenant: user.tenant() })
+        let held = hand_over(held, handle.session().memory())?;
+        Ok(Admitted { handle, input: input.into(), held, tenant: user.tenant() })
     }
 
-    async fn input(limits: &Limits, headers: &HeaderMap, body: Body) -> Result<String, Error> {
+    /// The input, as a part of the tenant's memory, or of the host's while that is not known.
+    async fn input(
+        &self,
+        tenant: Option<(u16, &Tenant)>,
+        headers: &HeaderMap,
+        mut body: Body,
+    ) -> Result<(String, Charge), Error> {
         if !is_as_it_is(headers) {
             return Err(Error::encoding_not_supported());
         }
+        let limits = tenant.map_or(self.host.limits(), |(_, tenant)| tenant.limits());
+        let limit = limits.body_size;
         // Who says before that it is too large need not send it, and is not told to go on.
-        if body.size_hint().lower() > limits.body_size as u64 {
-            return Err(Error::body_too_large(limits.body_size));
+        if body.size_hint().lower() > limit as u64 {
+            return Err(Error::body_too_large(limit));
         }
+        let most = body.size_hint().exact().map_or(limit, |exact| exact as usize);
+        let memory = tenant.map_or(self.host.memory(), |(_, tenant)| tenant.memory());
+        let pressure = &self.host.registry().shared().pressure;
+        let mut question = Question::new(memory, tenant.map(|(number, _)| number), most, pressure);
         let until = || Instant::now() + limits.deadline;
-        let read = within(until, pin!(Limited::new(body, limits.body_size).collect())).await;
-        let body = match read {
-            Some(Ok(body)) => body.to_bytes(),
-            Some(Err(error)) if error.is::<LengthLimitError>() => return Err(Error::body_too_large(limits.body_size)),
-            Some(Err(_)) => return Err(Error::body_broken_off()),
-            None => return Err(Error::body_too_slow()),
+        let reading = async {
+            while let Some(frame) = body.frame().await {
+                let Ok(data) = frame.map_err(|_| Error::body_broken_off())?.into_data() else { continue };
+                if data.len() > limit - question.len() {
+                    return Err(Error::body_too_large(limit));
+                }
+                question.add(&data).await?;
+            }
+            Ok(())
         };
+        within(until, pin!(reading)).await.unwrap_or_else(|| Err(Error::body_too_slow()))?;
+        let (mut body, charge) = question.into_parts();
         if !body.is_empty() && !is_json(headers) {
             return Err(Error::not_json());
         }
-        let body = strip_byte_order_mark(body);
-        String::from_utf8(body.into()).map_err(|_| Error::not_utf8())
+        strip_byte_order_mark(&mut body);
+        Ok((String::from_utf8(body).map_err(|_| Error::not_utf8())?, charge))
     }
 
     /// As with NAT, what is wrong with the body is told first.
@@ -158,7 +185,9 @@ fn is_as_it_is(headers: &HeaderMap) -> bool {
         .all(|codings| codings.as_bytes().split(|it| *it == b',').all(plain))
 }
 
-fn strip_byte_order_mark(body: Bytes) -> Bytes {
+fn strip_byte_order_mark(body: &mut Vec<u8>) {
     const MARK: &[u8] = b"\xef\xbb\xbf";
-    if body.starts_with(MARK) { body.slice(MARK.len()..) } else { body }
+    if body.starts_with(MARK) {
+        body.drain(..MARK.len());
+    }
 }

@@ -10,7 +10,7 @@ use super::{bill, invalid_input, json};
 use crate::{
     function::schema::Schema,
     identity,
-    limits::Level,
+    limits::{Level, memory::Full},
     session::{Bill, Failure, Refusal, TooManySessions, calls_of},
 };
 use axum::{body::Body, response::IntoResponse};
@@ -170,6 +170,18 @@ impl Error {
         Self::new(StatusCode::UNAUTHORIZED, code, error.to_string())
     }
 
+    /// There is no memory for a request: nothing was run.
+    pub(super) fn no_memory(Full { level, limit }: Full) -> Self {
+        let (status, code, setting) = match level {
+            Level::User => (StatusCode::INTERNAL_SERVER_ERROR, "memory_exhausted", "limits.user.memory"),
+            Level::Tenant => (StatusCode::SERVICE_UNAVAILABLE, "tenant_full", "limits.tenant.memory"),
+            Level::Host => (StatusCode::SERVICE_UNAVAILABLE, "host_full", "limits.memory"),
+        };
+        let detail =
+            format!("there is no memory for the request: all {limit} bytes that `{setting}` allows are in use");
+        Self::new(status, code, detail).setting(Some(setting)).retry_after(Duration::from_secs(5))
+    }
+
     /// A call that was not run.
     pub(super) fn refused(refusal: &Refusal) -> Self {
         use TooManySessions as Sessions;
@@ -284,6 +296,28 @@ impl Error {
     /// What went wrong, for programs.
     pub(super) fn code(&self) -> &'static str {
         self.code
+    }
+
+    /// The whole answer to a caller whose request cannot be read, for want of memory.
+    pub(super) fn full_at_the_door() -> Vec<u8> {
+        let detail = "there is no memory for the request: all that `limits.memory` allows is in use";
+        let full = Self::new(StatusCode::SERVICE_UNAVAILABLE, "host_full", detail).setting(Some("limits.memory"));
+        full.at_the_door(5)
+    }
+
+    /// The whole answer to a connection for which there is no place; `setting` is the key that says so, if one does.
+    pub(super) fn too_many_connections(detail: &str, setting: Option<&str>) -> Vec<u8> {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail).setting(setting).at_the_door(1)
+    }
+
+    /// As a whole answer, for connections that no request is read of.
+    fn at_the_door(self, retry_after: u64) -> Vec<u8> {
+        let (status, code, body) = (self.status, self.code, self.into_event());
+        let head = format!(
+            "HTTP/1.1 {status}\r\ncarrel-error: {code}\r\nretry-after: {retry_after}\r\n\
+             content-type: application/json\r\nconnection: close\r\n"
+        );
+        format!("{head}content-length: {}\r\n\r\n{body}", body.len()).into_bytes()
     }
 
     /// As the last event of a stream that has already begun.

@@ -26,8 +26,6 @@ const TRIES: usize = 10;
 const AGAIN: Duration = Duration::from_millis(50);
 /// Descriptors have run out once if this long after there were some.
 const EPISODE: Duration = Duration::from_secs(10);
-/// Descriptors of the host besides its connections' and those of guests.
-const OWN: u64 = 64;
 
 /// Sockets that are listened on, all with one port.
 #[derive(Debug)]
@@ -244,20 +242,4 @@ pub(super) fn turn_away(stream: TcpStream, answer: &[u8]) {
             return;
         }
     }
-}
-
-/// Raises the number of files that this process may have open to what the system allows it, and says so if that is not
-/// enough for this many connections.
-pub fn raise_descriptors(connections: usize) -> Option<String> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let had = getrlimit(Resource::Nofile);
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: had.maximum, maximum: had.maximum });
-    let have = if raised.is_ok() { had.maximum } else { had.current };
-    let have = have.unwrap_or(u64::MAX);
-    (have < connections as u64 + OWN).then(|| {
-        format!(
-            "`limits.connections` allows {connections} connections, and the system allows this process {have} open \
-             files (ulimit -Hn), of which it needs {OWN} itself: callers beyond that are turned away"
-        )
-    })
 }

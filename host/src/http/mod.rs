@@ -4,7 +4,7 @@
 //!
 //! * [`app`]: the router, apart from any socket. [`serve`]: sockets, and a shutdown that drains. [`Listeners`]: where
 //!   callers connect. `front`: what each request and answer passes. `wire`: a connection's bytes, and its caller.
-//!   `progress`: whether anything comes of a connection.
+//!   `progress`: whether anything comes of a connection. `held`: what of it counts as memory.
 //! * `call`: a route to a function, from bytes to bytes. `stream`: the same, as server-sent events. `bill`: what a call
 //!   has cost, as headers.
 //! * `error`: every error's status, code and body. `invalid_input`: NAT's list of wrong fields; `json`: where JSON is
@@ -20,6 +20,7 @@ mod docs;
 mod echo;
 mod error;
 mod front;
+mod held;
 mod invalid_input;
 mod json;
 mod listeners;
@@ -32,7 +33,7 @@ mod stream;
 mod wire;
 
 pub use admin::admin;
-pub use listeners::{Listeners, raise_descriptors};
+pub use listeners::Listeners;
 pub(crate) use openapi::describe as openapi_of;
 pub use server::{serve, serve_operator};
 

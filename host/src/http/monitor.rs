@@ -84,6 +84,7 @@ pub(super) fn user(seen: &Seen, now: Timestamp, functions: usize) -> Value {
             "bytes": holds.bytes,
             "parked": holds.parked,
             "parked_bytes": holds.parked_bytes,
+            "counted_bytes": seen.session.memory().used(),
         },
         "fuel": account.fuel(),
         "traps": account.stops(),

@@ -36,6 +36,8 @@ pub(super) struct Progress {
     asked_in_stream: AtomicBool,
     /// Something of an answer was not yet taken by the system.
     unsent: AtomicBool,
+    /// A request was answered, and what is read is of the next one.
+    answered: AtomicBool,
     /// Requests that were worked on, and writes that took something.
     steps: AtomicUsize,
     /// The body of a request that was answered before it was read, and whether there is one.
@@ -55,7 +57,17 @@ impl Progress {
 
     pub(super) fn ends(&self) {
         self.working.store(false, Relaxed);
+        self.answered.store(true, Relaxed);
         self.step();
+    }
+
+    pub(super) fn is_working(&self) -> bool {
+        self.working.load(Relaxed)
+    }
+
+    /// True if a request was answered since the last time.
+    pub(super) fn is_answered(&self) -> bool {
+        self.answered.load(Relaxed) && self.answered.swap(false, Relaxed)
     }
 
     pub(super) fn body_is_whole(&self) {

@@ -1,25 +1,26 @@
 //! A socket, and a shutdown that drains.
 
 use super::{
+    error::Error,
     front,
+    held::CONNECTION,
     listeners::{Arrived, Listeners, turn_away},
     progress::Progress,
-    wire::{self, Wire},
+    wire::{self, BUFFER, Wire},
 };
-use crate::{Host, session};
+use crate::{Host, limits::memory::Charge, session};
 use axum::Router;
 use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::{server::graceful::GracefulShutdown, service::TowerToHyperService};
-use serde_json::json;
+use hyper_util::{
+    server::graceful::{GracefulShutdown, Watcher},
+    service::TowerToHyperService,
+};
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 use tokio::{
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout_at},
 };
-
-/// Bytes of a request's line and headers.
-const HEADERS_SIZE: usize = 64 << 10;
 
 /// Serves until `shutdown` ends; then takes no more requests, and ends when all calls have ended or
 /// `general.drain_timeout` is over. Gives the number of calls that it left running.
@@ -39,7 +40,7 @@ pub async fn serve(
     let policy = &host.config().sessions;
     let parking = policy.makes_room().then(|| tokio::spawn(session::park(host.registry().clone(), policy.park_after)));
     let _fresh = host.config().identity.stay_fresh();
-    let entrance = Entrance::new(&host, app);
+    let entrance = Entrance::new(&host, app, false);
     let stopped = async {
         shutdown.await;
         if !general.drain_delay.is_zero() {
@@ -72,28 +73,41 @@ pub async fn serve(
 /// Serves the operator's routes, for ever.
 pub async fn serve_operator(mut listeners: Listeners, host: Arc<Host>) -> Infallible {
     let app = super::admin(host.clone());
-    Entrance::new(&host, app).let_in(&mut listeners).await
+    Entrance::new(&host, app, true).let_in(&mut listeners).await
 }
 
 /// The parts that all connections of a listener share.
 struct Entrance {
-    app: TowerToHyperService<Router>,
+    hall: Hall,
     connections: GracefulShutdown,
+    /// Its callers are let in also where there is no memory for them.
+    always: bool,
     places: Arc<Semaphore>,
     most: usize,
+}
+
+/// The parts of them that each connection needs.
+#[derive(Clone)]
+struct Hall {
+    host: Arc<Host>,
+    app: TowerToHyperService<Router>,
     /// The longest time that a connection may be idle between requests, take to send a request's headers, or not take what is sent.
     quiet: Duration,
 }
 
 impl Entrance {
-    fn new(host: &Host, app: Router) -> Self {
+    fn new(host: &Arc<Host>, app: Router, always: bool) -> Self {
         let most = host.limits().connections;
         Self {
-            app: TowerToHyperService::new(app),
+            hall: Hall {
+                host: host.clone(),
+                app: TowerToHyperService::new(app),
+                quiet: host.config().general.front_end.keep_alive_timeout,
+            },
             connections: GracefulShutdown::new(),
+            always,
             places: Arc::new(Semaphore::new(most)),
             most,
-            quiet: host.config().general.front_end.keep_alive_timeout,
         }
     }
 
@@ -101,27 +115,49 @@ impl Entrance {
         loop {
             match listeners.accept().await {
                 Arrived::Connection(stream) => match self.places.clone().try_acquire_owned() {
-                    Ok(place) => self.serve(stream, place),
+                    Ok(place) => self.charge(stream, place),
                     Err(_) => {
                         let most = self.most;
                         let why = format!("{most} connections are open, which is what `limits.connections` allows");
-                        turn_away(stream, &too_many_connections(&why, Some("limits.connections")));
+                        turn_away(stream, &Error::too_many_connections(&why, Some("limits.connections")));
                     }
                 },
                 Arrived::NoDescriptors(stream) => {
                     let why = "this host has as many files open as the system allows it";
-                    turn_away(stream, &too_many_connections(why, None));
+                    turn_away(stream, &Error::too_many_connections(why, None));
                     listeners.restore();
                 }
             }
         }
     }
 
-    fn serve(&self, stream: TcpStream, place: OwnedSemaphorePermit) {
+    /// Takes what the connection takes of memory. If there is none, idle sessions are parked first, and others do not
+    /// wait for that.
+    fn charge(&self, stream: TcpStream, place: OwnedSemaphorePermit) {
+        let (memory, watcher) = (self.hall.host.memory(), self.connections.watcher());
+        match memory.try_charge(CONNECTION) {
+            Ok(charge) => self.hall.serve(stream, place, charge, watcher),
+            Err(_) if self.always => self.hall.serve(stream, place, memory.charge(CONNECTION), watcher),
+            Err(_) => {
+                let (hall, mut charge) = (self.hall.clone(), memory.charge(0));
+                tokio::spawn(async move {
+                    let pressure = &hall.host.registry().shared().pressure;
+                    match pressure.grow(&mut charge, CONNECTION, None).await {
+                        Ok(()) => hall.serve(stream, place, charge, watcher),
+                        Err(_) => turn_away(stream, &Error::full_at_the_door()),
+                    }
+                });
+            }
+        }
+    }
+}
+
+impl Hall {
+    fn serve(&self, stream: TcpStream, place: OwnedSemaphorePermit, charge: Charge, watcher: Watcher) {
         // Answers are small and written at once: waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
         let progress = Arc::new(Progress::default());
-        let (wire, socket) = Wire::new(stream, progress.clone());
+        let (wire, socket) = Wire::new(stream, progress.clone(), charge);
         let (app, working) = (self.app.clone(), progress.clone());
         let service = service_fn(move |request| {
             let (app, working) = (app.clone(), working.clone());
@@ -130,12 +166,12 @@ impl Entrance {
         let connection = http1::Builder::new()
             // A timer of the library's for each request would cost more than all of this.
             .header_read_timeout(None)
-            .max_buf_size(HEADERS_SIZE)
+            .max_buf_size(BUFFER)
             // Who has closed the sending side may wait for the answer: `wire` finds out.
             .half_close(true)
             .serve_connection(wire, service);
-        let connection = self.connections.watch(connection);
-        let quiet = self.quiet;
+        let connection = watcher.watch(connection);
+        let (quiet, host) = (self.quiet, self.host.clone());
         tokio::spawn(async move {
             let _place = place;
             let socket = (*socket).as_ref();
@@ -145,23 +181,11 @@ impl Entrance {
                     if let Err(error) = ended {
                         tracing::debug!("a connection ended early: {error}");
                     }
-                    wire::linger(socket, &progress).await;
+                    wire::linger(socket, &progress, host.memory()).await;
                 }
                 () = wire::left(socket, &progress) => tracing::debug!("a caller has gone away"),
                 () = progress.stands_still(quiet) => tracing::debug!("a connection was closed: nothing came of it"),
             }
         });
     }
-}
-
-/// The answer to a connection for which there is no place; `setting` is the key that says so, if one does.
-fn too_many_connections(detail: &str, setting: Option<&str>) -> Vec<u8> {
-    let mut body = json!({"detail": detail, "code": "too_many_connections"});
-    if let Some(setting) = setting {
-        body["setting"] = setting.into();
-    }
-    let body = body.to_string();
-    let head = "HTTP/1.1 503 Service Unavailable\r\ncarrel-error: too_many_connections\r\nretry-after: 1\r\n\
-                content-type: application/json\r\nconnection: close\r\n";
-    format!("{head}content-length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }

@@ -18,9 +18,11 @@ use super::{
     bill,
     call::{Admitted, Route},
     error::Error,
+    held::counted,
 };
 use crate::{
-    instance::Emitter,
+    instance::{Chunk, Emitter},
+    limits::memory::Charge,
     session::{Answer, Bill, Handle},
 };
 use axum::{
@@ -58,23 +60,25 @@ pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Bod
         *response.status_mut() = StatusCode::NO_CONTENT;
         return Ok(response);
     }
-    let Admitted { handle, input, tenant } = route.admit(request).await?;
+    let Admitted { handle, input, held, tenant } = route.admit(request).await?;
+    let memory = handle.session().memory().clone();
     let (sender, chunks) = mpsc::channel(WAITING);
     let emitter = Emitter::new(Some(sender), handle.session().limits().output_size);
     let mut beginning: Beginning = Box::pin(begin(handle, route.position, input.clone(), emitter, chunks));
     let stage = match timeout(PATIENCE, &mut beginning).await {
         Ok(Stage::Over(Some(answer))) if answer.result.is_err() => {
-            return route.respond(answer, &input).map_err(|error| route.count(Some(tenant), error));
+            let answer = route.respond(answer, &input).map_err(|error| route.count(Some(tenant), error));
+            return Ok(counted(answer.into_response(), memory));
         }
         Ok(Stage::Over(None)) => return Err(route.count(Some(tenant), Error::internal())),
         Ok(stage) => stage,
         Err(_) => Stage::Beginning(beginning),
     };
-    let state = Streaming { stage, last: None, route, input, tenant };
+    let state = Streaming { stage, last: None, route, input, _held: held, tenant };
     let events = stream::unfold(state, |mut state| async { Some((Ok::<_, Infallible>(state.next().await?), state)) });
     let mut response = Sse::new(events).keep_alive(KeepAlive::default()).into_response();
     response.headers_mut().insert(BUFFERING, HeaderValue::from_static("no"));
-    Ok(response)
+    Ok(counted(response, memory))
 }
 
 /// Waits for the call's turn, and runs it until it has emitted something or is over.
@@ -86,7 +90,7 @@ async fn begin(
     position: usize,
     input: Arc<String>,
     emitter: Arc<Emitter>,
-    mut chunks: Receiver<String>,
+    mut chunks: Receiver<Chunk>,
 ) -> Stage {
     let ready = match handle.turn().await {
         Ok(ready) => ready,
@@ -107,7 +111,7 @@ enum Stage {
     /// It waits, or has emitted nothing yet.
     Beginning(Beginning),
     /// It has emitted something.
-    Running { next: Option<String>, chunks: Receiver<String>, call: Calling },
+    Running { next: Option<Chunk>, chunks: Receiver<Chunk>, call: Calling },
     /// It has ended; without an answer, if that is the host's own mistake.
     Over(Option<Answer>),
     /// All of it is told.
@@ -131,6 +135,7 @@ struct Streaming {
     last: Option<Event>,
     route: Arc<Route>,
     input: Arc<String>,
+    _held: Charge,
     tenant: u16,
 }
 
@@ -149,7 +154,7 @@ impl Streaming {
                     };
                     if let Some(chunk) = chunk {
                         self.stage = Stage::Running { next: None, chunks, call };
-                        return Some(value(&chunk));
+                        return Some(value(&chunk.text));
                     }
                     self.stage = Stage::Over((&mut call.0).await.ok());
                 }

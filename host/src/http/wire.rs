@@ -22,7 +22,8 @@
 //! to a request that was not read to its end, the sending side is closed first, and what still comes is thrown away,
 //! up to [`LINGER_BYTES`] and [`LINGER`], as RFC 9112 (9.6) wants it.
 
-use super::{error::Error, progress::Progress};
+use super::{error::Error, held::CONNECTION, progress::Progress};
+use crate::limits::memory::{Charge, Memory};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
@@ -36,7 +37,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{Interest, ReadBuf},
+    io::{AsyncRead, Interest, ReadBuf},
     net::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -55,21 +56,23 @@ const LINGER: Duration = Duration::from_secs(2);
 /// The most bytes that such a caller may send in that time.
 const LINGER_BYTES: u64 = 16 << 20;
 /// The bytes that are thrown away at once.
-const DISCARD: usize = 64 << 10;
+const DISCARD: usize = 8 << 10;
 
 /// A connection in two halves: the server library reads the one and has a share of the other, so that its caller can be
 /// watched and the connection be closed in order while, and after, the library has it.
 pub(super) struct Wire {
-    read: TokioIo<OwnedReadHalf>,
+    read: TokioIo<Counting>,
     socket: Arc<OwnedWriteHalf>,
     progress: Arc<Progress>,
     reworded: Option<Reworded>,
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, progress: Arc<Progress>) -> (Self, Arc<OwnedWriteHalf>) {
+    /// That of a connection which has been charged for.
+    pub(super) fn new(stream: TcpStream, progress: Arc<Progress>, charge: Charge) -> (Self, Arc<OwnedWriteHalf>) {
         let (read, write) = stream.into_split();
         let socket = Arc::new(write);
+        let read = Counting { read, socket: socket.clone(), progress: progress.clone(), charge, seen: 0, most: 0 };
         (Self { read: TokioIo::new(read), socket: socket.clone(), progress, reworded: None }, socket)
     }
 
@@ -160,6 +163,66 @@ impl Write for Wire {
     }
 }
 
+/// What comes of a caller, and what the library holds of it: a request's head until it is worked on, and of its body what
+/// nobody has read yet. That is counted by the most that there was of any request of the connection, since the library
+/// keeps its buffer for the next one.
+struct Counting {
+    read: OwnedReadHalf,
+    socket: Arc<OwnedWriteHalf>,
+    progress: Arc<Progress>,
+    charge: Charge,
+    /// Bytes that have come since a request was answered.
+    seen: usize,
+    /// The most of them that are counted so far.
+    most: usize,
+}
+
+impl Counting {
+    /// Counts that more may come. While a request is worked on that cannot be refused, and is no more than the library's
+    /// buffer.
+    fn hold(&mut self) -> bool {
+        if self.seen < self.most || self.most >= BUFFER {
+            return true;
+        }
+        let most = (self.seen + STEP).min(BUFFER);
+        let more = most - self.most;
+        if self.progress.is_working() {
+            self.charge.set(CONNECTION + most);
+        } else if self.most > 0 && self.charge.grow(more).is_err() {
+            return false;
+        }
+        self.most = most;
+        true
+    }
+
+    /// Tells the caller that there is no memory for its request.
+    fn refuse(&self) -> io::Error {
+        let _ = self.socket.try_write(&Error::full_at_the_door());
+        self.progress.leaves_unread(None);
+        ErrorKind::OutOfMemory.into()
+    }
+}
+
+/// Bytes that the library reads of a caller before anybody wants them, at the most.
+pub(super) const BUFFER: usize = 64 << 10;
+/// Bytes of these that are counted at a time. The first are a part of [`CONNECTION`].
+const STEP: usize = 8 << 10;
+
+impl AsyncRead for Counting {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.progress.is_answered() {
+            self.seen = 0;
+        }
+        if !self.hold() {
+            return Poll::Ready(Err(self.refuse()));
+        }
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.read).poll_read(cx, buf);
+        self.seen = self.seen.saturating_add(buf.filled().len() - before);
+        polled
+    }
+}
+
 /// An answer that is written instead of another one.
 struct Reworded {
     bytes: Vec<u8>,
@@ -238,8 +301,9 @@ pub(super) async fn left(socket: &TcpStream, progress: &Progress) {
 
 /// Throws away what a caller still sends, until it closes or has had its time. Whoever has more to send than may come
 /// is given the time to see the answer, and nothing is read.
-pub(super) async fn linger(socket: &TcpStream, progress: &Progress) {
+pub(super) async fn linger(socket: &TcpStream, progress: &Progress, memory: &Arc<Memory>) {
     let Some(left) = progress.left_unread() else { return };
+    let _held = memory.charge(DISCARD);
     let reading = async {
         let mut rest = if left.is_some_and(|left| left > LINGER_BYTES) { 0 } else { LINGER_BYTES };
         let mut discarded = vec![0; DISCARD];

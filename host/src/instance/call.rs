@@ -12,7 +12,11 @@ use super::{
 use crate::{
     function::Function,
     identity::User,
-    limits::{Allowance, Limits, Permit, SHORT, memory::Memory, within},
+    limits::{
+        Allowance, Limits, Permit, SHORT,
+        memory::{Full, Memory},
+        within,
+    },
     session::{Session, Unbilled},
 };
 use carrel_arena::{PAGE, Tracked};
@@ -273,6 +277,11 @@ impl Instance {
                 let (size, limit) = (output.len(), limits.output_size);
                 done.result = Err(self.store.data().stop(StopKind::OutputTooLarge { size, limit }));
             }
+            Ok(Ok(output)) => {
+                if let Err(Full { level, limit }) = self.store.data().memory.room_for(output.len()) {
+                    done.result = Err(self.store.data().stop(StopKind::MemorySpent { level, limit }));
+                }
+            }
             // An error's text is output as well, and still says enough when it is cut.
             Ok(Err(GuestError::InvalidInput(why) | GuestError::Failed(why))) => cut(why, limits.output_size),
             _ => {}
@@ -385,7 +394,7 @@ async fn run<T>(
     let (fuel, cut_off) = (metered.used(), metered.cut_off());
     std::mem::forget(metered);
     store.data_mut().running = None;
-    store.data().flush_log();
+    store.data_mut().end_call();
     let result = match ended {
         Some(_) if overdrawn => Err(StopKind::FuelExhausted { limit: limits.fuel_per_call }),
         Some(Ok(value)) => Ok(value),

@@ -2,6 +2,7 @@
 
 use super::{
     Engine, Stop, StopKind,
+    files::{OpenFiles, price},
     imports::Polls,
     log::{Log, Stream},
     sources,
@@ -11,7 +12,7 @@ use crate::{
     grants::{FIELDS, Grants, Outgoing, TEXT},
     identity::User,
     limits::{
-        Allowance, Permit,
+        Allowance, Descriptors, Permit,
         memory::{self, Charge, Full, Memory},
     },
     session::Session,
@@ -46,10 +47,24 @@ struct Wasi {
     ctx: WasiCtx,
     table: ResourceTable,
     log: Arc<Log>,
+    files: OpenFiles,
     /// What the guest owes for what it does.
     work: Arc<Work>,
     /// Made when the guest first asks for something of HTTP.
     http: Option<Box<Http>>,
+}
+
+impl Wasi {
+    /// The number of the guest's handles, what the host holds for them at the most, and for another one.
+    fn handles(&mut self) -> (usize, usize, usize) {
+        let each = if self.http.is_some() { MESSAGE } else { HANDLE };
+        let (mut handles, mut bytes) = (0, 0);
+        for handle in self.table.iter_mut() {
+            handles += 1;
+            bytes += price(handle).max(each);
+        }
+        (handles, bytes, each)
+    }
 }
 
 /// A guest's way out.
@@ -142,20 +157,46 @@ impl Context {
             self.grants.give(&mut wasi);
             let mut ctx = wasi.build();
             self.grants.give_files(&mut ctx);
-            Box::new(Wasi { ctx, table: ResourceTable::new(), log, work, http: None })
+            Box::new(Wasi { ctx, table: ResourceTable::new(), log, files: OpenFiles::default(), work, http: None })
         });
         wasi.work.add(work::CALL);
         // What is called may give the guest more handles.
-        let each = if wasi.http.is_some() { MESSAGE } else { HANDLE };
-        let handles = self.memory.hold(wasi.table.iter_mut().count() + AT_ONCE, each);
-        wasi.table.set_max_capacity(handles.min(RESOURCES));
+        let (handles, bytes, each) = wasi.handles();
+        let more = if self.memory.hold(bytes + AT_ONCE * each) { AT_ONCE } else { 0 };
+        wasi.table.set_max_capacity((handles + more).min(RESOURCES));
         wasi
     }
 
-    /// A call has ended: lines without an end are lines too.
-    pub(super) fn flush_log(&self) {
-        if let Some(wasi) = &self.wasi {
+    /// The guest was given a handle that takes more than others. Gives whether there is room for it.
+    pub(super) fn pay_for_handles(&mut self) -> bool {
+        let Some(wasi) = &mut self.wasi else { return true };
+        let (_, bytes, _) = wasi.handles();
+        self.memory.hold(bytes)
+    }
+
+    /// The descriptors that the guest may hold; none outside of a session's calls, where nothing is granted.
+    pub(super) fn descriptors(&self) -> Option<&Descriptors> {
+        let session = self.running.as_ref()?.session.as_ref()?;
+        Some(session.descriptors())
+    }
+
+    /// The files that the guest has opened.
+    pub(super) fn open_files(&mut self) -> &mut OpenFiles {
+        &mut self.called().files
+    }
+
+    /// Gives back the descriptors of files that were closed.
+    pub(super) fn forget_closed_files(&mut self) {
+        if let Some(wasi) = &mut self.wasi {
+            wasi.files.forget_closed();
+        }
+    }
+
+    /// A call has ended: lines without an end are lines too, and files that it has closed are nobody's.
+    pub(super) fn end_call(&mut self) {
+        if let Some(wasi) = &mut self.wasi {
             wasi.log.flush();
+            wasi.files.forget_closed();
         }
     }
 
@@ -199,6 +240,7 @@ impl WasiView for Context {
 impl WasiHttpView for Context {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         let deadline = self.running.as_ref().map(|running| running.allowance.deadline);
+        let descriptors = self.descriptors().cloned();
         let differs = self.watch.as_ref().map(|watch| watch.differs.clone());
         let grants = self.grants.clone();
         let wasi = self.called();
@@ -207,7 +249,7 @@ impl WasiHttpView for Context {
             ctx.set_field_size_limit(FIELDS);
             Box::new(Http { ctx, outgoing: Outgoing::new(grants, differs) })
         });
-        http.outgoing.deadline = deadline;
+        (http.outgoing.deadline, http.outgoing.descriptors) = (deadline, descriptors);
         WasiHttpCtxView { hooks: &mut http.outgoing, table: &mut wasi.table, ctx: &mut http.ctx }
     }
 }
@@ -284,10 +326,8 @@ impl MemoryLimit {
         true
     }
 
-    /// The guest asks for what may give it more handles, so that it has so many, of which each takes so much of the
-    /// host. Gives for how many there is room.
-    fn hold(&mut self, handles: usize, each: usize) -> usize {
-        let needed = handles * each;
+    /// The guest's handles are to take so much of the host. Gives whether there is room for that.
+    fn hold(&mut self, needed: usize) -> bool {
         self.no_handle = None;
         if needed > self.held {
             let total = self.used.saturating_add(needed);
@@ -299,7 +339,12 @@ impl MemoryLimit {
                 self.held = needed;
             }
         }
-        self.held / each
+        needed <= self.held
+    }
+
+    /// An output is about to be kept until its caller has taken it. What is small is a part of what a connection takes.
+    pub(super) fn room_for(&self, output: usize) -> Result<(), Full> {
+        if output <= SMALL_OUTPUT { Ok(()) } else { self.charge.of().try_charge(output).map(drop) }
     }
 
     /// A call has ended: of its linear memories, so many bytes were written to.
@@ -338,9 +383,11 @@ const RESOURCES: usize = 250;
 /// Handles that one call of an import makes, at the most: one for the guest, and those that it is made of.
 const AT_ONCE: usize = 4;
 /// Bytes that the host holds for a handle, at the most: what it is, and what it buffers.
-const HANDLE: usize = 1 << 10;
+pub(super) const HANDLE: usize = 1 << 10;
 /// The same for one of a guest that uses HTTP: a message's fields and texts.
 const MESSAGE: usize = FIELDS + 6 * TEXT;
+/// Bytes of an output for which no room is looked for.
+const SMALL_OUTPUT: usize = 8 << 10;
 /// Random bytes that a guest may ask for at once: the host makes them in one go.
 const RANDOM: u64 = 64 << 10;
 
@@ -380,21 +427,30 @@ impl ResourceLimiter for MemoryLimit {
 #[derive(Debug)]
 pub(crate) struct Emitter {
     /// `None` where nobody listens: what is emitted then only counts.
-    listener: Option<mpsc::Sender<String>>,
+    listener: Option<mpsc::Sender<Chunk>>,
     left: AtomicUsize,
     limit: usize,
+}
+
+/// A partial result on its way to a listener.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    /// The JSON text.
+    pub(crate) text: String,
+    /// What it takes of its user's memory.
+    pub(super) _held: Option<Charge>,
 }
 
 /// Bytes that an event takes besides its chunk.
 const CHUNK: usize = 32;
 
 impl Emitter {
-    pub(crate) fn new(listener: Option<mpsc::Sender<String>>, limit: usize) -> Arc<Self> {
+    pub(crate) fn new(listener: Option<mpsc::Sender<Chunk>>, limit: usize) -> Arc<Self> {
         Arc::new(Self { listener, left: AtomicUsize::new(limit), limit })
     }
 
     /// Takes a chunk off the budget, with what sending it takes. Gives where to send it.
-    pub(super) fn take(&self, size: usize) -> Result<Option<mpsc::Sender<String>>, StopKind> {
+    pub(super) fn take(&self, size: usize) -> Result<Option<mpsc::Sender<Chunk>>, StopKind> {
         let size = size + CHUNK;
         let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(size));
         match taken {

@@ -1,26 +1,15 @@
 //! What a guest may import: `carrel:function`, and WASI 0.2, all of it closed but for what is granted.
 
 use super::{
-    CallError, Context,
+    CallError, Chunk, Context, StopKind, files,
     work::{LISTED, Work, pay_for_call},
 };
-use crate::{function::sibling, grants::TEXT, session::Session};
+use crate::{function::sibling, grants::TEXT, limits::memory::Full, session::Session};
 use wasmtime::{
     StoreContextMut,
     component::{HasData, Linker, Resource, ResourceTable},
 };
-use wasmtime_wasi::{
-    filesystem::WasiFilesystemView,
-    p2::{
-        DynPollable,
-        bindings::{
-            filesystem::types::{
-                DirectoryEntry, DirectoryEntryStream, ErrorCode as FileError, HostDirectoryEntryStream as _,
-            },
-            io::poll,
-        },
-    },
-};
+use wasmtime_wasi::p2::{DynPollable, bindings::io::poll};
 use wasmtime_wasi_http::{
     WasiHttpView,
     p2::{
@@ -42,7 +31,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
     linker.allow_shadowing(true);
     bound_requests(&mut linker)?;
     free_options(&mut linker)?;
-    skip_names_that_are_no_text(&mut linker)?;
+    files::bound(&mut linker)?;
     poll::add_to_linker::<_, Polling>(&mut linker, Context::polls)?;
     linker.allow_shadowing(false);
 
@@ -80,8 +69,11 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
             };
             let listener = emitter.take(chunk.len()).map_err(|kind| cx.data().stop(kind))?;
             if let Some(listener) = listener {
+                let held = session_of(&cx).map(|session| session.memory().try_charge(chunk.len())).transpose();
+                let full = |Full { level, limit }: Full| cx.data().stop(StopKind::MemorySpent { level, limit });
+                let held = held.map_err(full)?;
                 // A listener that is gone hears nothing; the call goes on.
-                let _ = listener.send(chunk).await;
+                let _ = listener.send(Chunk { text: chunk, _held: held }).await;
             }
             Ok(())
         })
@@ -143,32 +135,6 @@ fn free_options(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
                 http.table.delete(kept)?;
             }
             Ok((sent,))
-        },
-    )
-}
-
-/// The version of `wasi:filesystem` that its crate gives.
-const FILES: &str = "wasi:filesystem/types@0.2.12";
-
-/// On Linux a file's name is any bytes, and in WASI a text: a name that is none cannot be told. By itself it would fail
-/// the listing of its folder, and keep the guest from the files after it. It is left out instead.
-fn skip_names_that_are_no_text(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
-    type Entry = Result<Option<DirectoryEntry>, FileError>;
-    linker.instance(FILES)?.func_wrap_async(
-        "[method]directory-entry-stream.read-directory-entry",
-        |mut cx: StoreContextMut<'_, Context>, (stream,): (Resource<DirectoryEntryStream>,)| {
-            Box::new(async move {
-                let mut files = cx.data_mut().filesystem();
-                loop {
-                    let entry: Entry = match files.read_directory_entry(Resource::new_borrow(stream.rep())).await {
-                        Ok(entry) => Ok(entry),
-                        Err(error) => Err(error.downcast()?),
-                    };
-                    if !matches!(entry, Err(FileError::IllegalByteSequence)) {
-                        return Ok((entry,));
-                    }
-                }
-            })
         },
     )
 }

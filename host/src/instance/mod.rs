@@ -25,6 +25,7 @@ mod call;
 mod context;
 mod contract;
 mod engine;
+mod files;
 mod image;
 mod imports;
 mod log;
@@ -35,7 +36,7 @@ mod stop;
 mod work;
 
 pub(crate) use call::{Done, Instance, Making, describe};
-pub(crate) use context::{Context, Emitter, Phase, Running};
+pub(crate) use context::{Chunk, Context, Emitter, Phase, Running};
 pub(crate) use contract::{
     Error as GuestError, GuestPre,
     carrel::function::functions::CallError,

@@ -17,8 +17,9 @@
 //! `/proc/self/mountinfo` tells which part of which hierarchy is mounted where: see cgroups(7) and proc(5). A group
 //! outside of what is mounted is looked for at the mount itself, which is as near as the process can see.
 
+use super::Limits;
 use rustix::{
-    process::{Resource, getrlimit},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
     system::sysinfo,
 };
 use std::{
@@ -75,6 +76,44 @@ pub(super) fn memory() -> usize {
     let of_the_process = getrlimit(Resource::As).current.map(saturating);
     let bounds = [told(Path::new("/")), of_the_process];
     least(bounds).unwrap_or(usize::MAX).min(saturating(installed))
+}
+
+/// Descriptors of the host besides those of its connections and of guests.
+const OWN: usize = 64;
+/// One in so many of those that the host does not need itself is kept for guests, however many connections there may be.
+const GUESTS: usize = 4;
+
+/// Files that this process may have open, once [`raise_descriptors`] was called.
+fn descriptors() -> usize {
+    getrlimit(Resource::Nofile).maximum.map_or(usize::MAX, saturating)
+}
+
+/// Of these, those that guests may have where so many connections are allowed: what both leave; but where connections
+/// are allowed more than there are, neither callers nor guests have all.
+pub(super) fn descriptors_for_guests(connections: usize) -> usize {
+    of_guests(descriptors(), connections)
+}
+
+fn of_guests(descriptors: usize, connections: usize) -> usize {
+    let left = descriptors.saturating_sub(OWN);
+    left.saturating_sub(connections).max(left / GUESTS).clamp(1, 10_000_000)
+}
+
+/// Raises the number of files that this process may have open to what the system allows it, and says so if that is not
+/// enough for what the limits allow to callers and guests.
+pub fn raise_descriptors(limits: &Limits) -> Option<String> {
+    let had = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: had.maximum, maximum: had.maximum });
+    let have = if raised.is_ok() { had.maximum } else { had.current };
+    let have = have.map_or(usize::MAX, saturating);
+    let Limits { connections, open_files, .. } = limits;
+    (have < connections.saturating_add(*open_files).saturating_add(OWN)).then(|| {
+        format!(
+            "`limits.connections` allows {connections} connections, `limits.open_files` {open_files} files to guests, \
+             and the system allows this process {have} open files (ulimit -Hn), of which it needs {OWN} itself: callers \
+             beyond that are turned away"
+        )
+    })
 }
 
 /// The least bytes that files below a root tell: `proc/` and `sys/` of a machine.
@@ -272,6 +311,14 @@ mod tests {
             assert_eq!(of(&[(&format!("sys/fs/cgroup/{path}"), "4096")]), Some(4096), "{path}");
         }
         assert_eq!(of(&[]), None);
+    }
+
+    #[test]
+    fn guests_get_the_descriptors_that_callers_leave_and_neither_all() {
+        assert_eq!(of_guests(1_048_576, 10_000), 1_038_512);
+        assert_eq!(of_guests(1024, 500), 460);
+        assert_eq!(of_guests(1024, 10_000), 240);
+        assert_eq!((of_guests(10, 10), of_guests(usize::MAX, 1)), (1, 10_000_000));
     }
 
     #[test]

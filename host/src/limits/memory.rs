@@ -1,4 +1,5 @@
-//! Memory: what all instances and snapshots may take together, of a user, of a tenant, and of the host.
+//! Memory: what all instances and snapshots, callers and the log may take together, of a user, of a tenant, and of the
+//! host.
 //!
 //! What is counted are linear memories, by the pages that were written to, and what an instance takes besides; a memory
 //! that grows counts in full until the call has ended, and so does a new instance. What a user takes counts for its
@@ -72,6 +73,12 @@ impl Memory {
         Charge { of: self.clone(), bytes }
     }
 
+    /// A part, if there is so much.
+    pub(crate) fn try_charge(self: &Arc<Self>, bytes: usize) -> Result<Charge, Full> {
+        self.take(bytes)?;
+        Ok(Charge { of: self.clone(), bytes })
+    }
+
     /// This level, and those that it is within.
     fn levels(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |memory| memory.within.as_deref())
@@ -115,6 +122,26 @@ impl Charge {
         self.of.take(more)?;
         self.bytes += more;
         Ok(())
+    }
+
+    /// The same as a part of a level within the one that it is a part of, if there is so much.
+    pub(crate) fn narrow(mut self, to: &Arc<Memory>) -> Result<Charge, Full> {
+        let bytes = self.bytes;
+        if bytes == 0 {
+            return Ok(to.charge(0));
+        }
+        if to.within.as_ref().is_none_or(|within| !Arc::ptr_eq(within, &self.of)) {
+            // Somebody else's: given back first, so that it is not counted twice where both are parts of one.
+            self.shrink(bytes);
+            return to.try_charge(bytes);
+        }
+        let grown = |used: usize| used.checked_add(bytes).filter(|used| *used <= to.limit);
+        if to.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_err() {
+            return Err(Full { level: to.level, limit: to.limit });
+        }
+        // What is above has it already.
+        self.bytes = 0;
+        Ok(Charge { of: to.clone(), bytes })
     }
 
     /// Gives back what was taken and is not needed.
@@ -178,6 +205,14 @@ mod tests {
         charges[1].set(150);
         assert_eq!(used(), [300, 150, 450, 1050], "what it really is counts, though it is too much");
         drop((other, charges));
+        assert_eq!(used(), [0; 4]);
+        let of_tenant = tenant.charge(250);
+        let of_user = of_tenant.narrow(&users[0]);
+        assert_eq!(used(), [250, 0, 250, 250]);
+        assert!(tenant.charge(51).narrow(&users[0]).is_err(), "it is more than the user may have");
+        let of_nobody = host.charge(100).narrow(&users[1]);
+        assert_eq!(used(), [250, 100, 350, 350]);
+        drop((of_user, of_nobody));
         assert_eq!(used(), [0; 4]);
     }
 }

@@ -8,12 +8,13 @@
 //! * [`Limits`], here; [`Quota`]: what a user, or a tenant, may use over time and at once.
 //! * `allowance`: what is left to a call. `lane`: keeps calls that run long from holding the others up; `fair`: whose
 //!   turn it is there. `within`: a deadline.
-//! * `budget`, of `bucket`s: what is left over time. `memory`: what is taken, by whom;
-//!   `machine`: how much of it there is for this process.
+//! * `budget`, of `bucket`s: what is left over time. `memory`: what is taken, by whom; `descriptors`: likewise;
+//!   `machine`: how much of both there is for this process.
 
 mod allowance;
 mod bucket;
 mod budget;
+mod descriptors;
 mod fair;
 mod lane;
 mod machine;
@@ -24,7 +25,9 @@ mod within;
 pub use allowance::Allowance;
 pub(crate) use budget::Budget;
 pub use budget::Spent;
+pub(crate) use descriptors::{Descriptor, Descriptors};
 pub(crate) use lane::{Lane, Permit};
+pub use machine::raise_descriptors;
 pub use quota::{Level, Quota, Rate};
 pub(crate) use within::within;
 
@@ -75,6 +78,8 @@ pub struct Limits {
     pub calls: usize,
     /// Connections that may be open at once.
     pub connections: usize,
+    /// Files and connections that all guests may have open at once.
+    pub open_files: usize,
     /// Bytes of a guest's file.
     pub guest_size: usize,
     /// Bytes of a function's code, in a guest.
@@ -82,6 +87,11 @@ pub struct Limits {
     /// How long a guest may take to be compiled.
     pub guest_compile_time: Duration,
 }
+
+/// Connections that there may be where nothing else is said.
+const CONNECTIONS: usize = 10_000;
+/// Files and connections that a user's guests may have open where nothing else is said.
+const OPEN_FILES: usize = 64;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -94,12 +104,13 @@ impl Default for Limits {
             log_size: 64 << 10,
             queue_per_session: 128,
             call_depth: 8,
-            user: Quota::default(),
+            user: Quota { open_files: Some(OPEN_FILES), ..Quota::default() },
             tenant: Quota::default(),
             memory: machine::memory() / 4 * 3,
             max_sessions: 100_000,
             calls: 20_000,
-            connections: 10_000,
+            connections: CONNECTIONS,
+            open_files: machine::descriptors_for_guests(CONNECTIONS),
             guest_size: 32 << 20,
             guest_function_size: 256 << 10,
             guest_compile_time: Duration::from_secs(60),
@@ -116,6 +127,8 @@ impl Limits {
         limits.max_sessions = counted(&mut section, "max_sessions", limits.max_sessions, 1_000_000);
         limits.calls = counted(&mut section, "calls", limits.calls, 10_000_000);
         limits.connections = counted(&mut section, "connections", limits.connections, 10_000_000);
+        let left = machine::descriptors_for_guests(limits.connections);
+        limits.open_files = counted(&mut section, "open_files", left, 10_000_000);
         limits.guest_size = section.read("guest_size", limits.guest_size, size(1024, 1 << 30));
         let function_size = size(1024, 1 << 30);
         limits.guest_function_size = section.read("guest_function_size", limits.guest_function_size, function_size);

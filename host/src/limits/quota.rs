@@ -13,6 +13,8 @@ pub struct Quota {
     pub requests: Option<Rate>,
     /// Bytes that instances and snapshots may take together.
     pub memory: Option<usize>,
+    /// Files and connections that guests may have open at once.
+    pub open_files: Option<usize>,
     /// Calls that may wait or run at once; for tenants.
     pub calls: Option<usize>,
     /// Sessions that may exist; for tenants.
@@ -47,13 +49,14 @@ impl Quota {
         let counted = |section: &mut Section<'_>, key, default: Option<usize>| {
             section.read(key, default, |value| count(1, 10_000_000)(value).map(|number| Some(number as usize)))
         };
+        let open_files = counted(&mut section, "open_files", default.open_files);
         let (mut calls, mut sessions) = (None, None);
         if level == Level::Tenant {
             calls = counted(&mut section, "calls", default.calls);
             sessions = counted(&mut section, "sessions", default.sessions);
         }
         section.finish();
-        Self { fuel, requests, memory, calls, sessions }
+        Self { fuel, requests, memory, open_files, calls, sessions }
     }
 }
 

@@ -232,11 +232,14 @@ impl Collector for Figures {
         let (used, limit) = sessions.memory();
         gauge(
             "memory",
-            "Memory that instances and snapshots take, as limits.memory counts it",
+            "Memory of instances, snapshots, callers and the log, as limits.memory counts it",
             Some(Unit::Bytes),
             used,
         )?;
         gauge("memory_limit", "What limits.memory allows", Some(Unit::Bytes), limit)?;
+        let (open, limit) = sessions.open_files();
+        gauge("open_files", "Files and connections that guests have open", None, open)?;
+        gauge("open_files_limit", "What limits.open_files allows", None, limit)?;
         let mut counter = |name: &str, help: &str, value: u64| {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
@@ -250,8 +253,11 @@ impl Collector for Figures {
         self.of_tenants(&mut encoder, ("tenant_sessions", help, None), |tenant| whole(tenant.sessions()))?;
         let help = "Calls of a tenant that wait or run";
         self.of_tenants(&mut encoder, ("tenant_calls_in_progress", help, None), |tenant| whole(tenant.calls()))?;
-        let memory = ("tenant_memory", "Memory that a tenant's instances and snapshots take", Some(Unit::Bytes));
+        let memory =
+            ("tenant_memory", "Memory that a tenant's instances, snapshots and callers take", Some(Unit::Bytes));
         self.of_tenants(&mut encoder, memory, |tenant| whole(tenant.memory_used()))?;
+        let help = "Files and connections that a tenant's guests have open";
+        self.of_tenants(&mut encoder, ("tenant_open_files", help, None), |tenant| whole(tenant.open_files()))?;
         let help = "Units of fuel that are left to a tenant that has a rate; less than nothing is a debt";
         self.of_tenants(&mut encoder, ("tenant_fuel_left", help, None), Tenant::fuel_left)
     }

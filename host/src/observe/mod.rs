@@ -1,14 +1,16 @@
-//! What the host says of itself: its log, to stderr, and its figures (`metrics`).
+//! What the host says of itself: its log, to stderr (`queue`), and its figures (`metrics`).
 //!
 //! `RUST_LOG` chooses what is logged, by target: `carrel` is the host, `guest` what guests write.
 
 mod metrics;
+mod queue;
 
 pub(crate) use metrics::{CallMetrics, Metrics};
 
+use crate::limits::memory::Memory;
 use clap::ValueEnum;
-use std::io::IsTerminal;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use queue::Queue;
+use std::{io::IsTerminal, sync::Arc};
 use tracing_subscriber::{EnvFilter, fmt, fmt::writer::BoxMakeWriter};
 
 /// How a log line looks.
@@ -26,23 +28,40 @@ pub enum LogFormat {
 pub enum Pace {
     /// Who logs: lines and the output come in the order in which they were written.
     Wait,
-    /// A thread of its own. If lines come faster than stderr takes them, some are dropped: nothing that logs ever waits,
-    /// whatever stderr is.
+    /// A thread of its own. If lines come faster than stderr takes them, some are dropped, which is told: nothing that
+    /// logs ever waits, whatever stderr is.
     Drop,
 }
 
 /// What writes the log. When it is dropped, what is left is written.
 #[must_use]
-pub struct Log(#[allow(dead_code)] Option<WorkerGuard>);
+pub struct Log(Option<Queue>);
+
+impl Log {
+    /// Counts lines that wait to be written as part of a host's memory.
+    pub(crate) fn count(&self, memory: &Arc<Memory>) {
+        if let Some(queue) = &self.0 {
+            queue.count(memory);
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let Some(queue) = &self.0 {
+            queue.end();
+        }
+    }
+}
 
 /// Sets the log up; `usual` is what is logged where `RUST_LOG` does not say. A second call changes nothing.
 pub fn log(format: LogFormat, pace: Pace, usual: &str) -> Log {
-    let (writer, guard) = match pace {
-        Pace::Wait => (BoxMakeWriter::new(std::io::stderr), None),
-        Pace::Drop => {
-            let (writer, guard) = NonBlockingBuilder::default().thread_name("carrel-log").finish(std::io::stderr());
-            (BoxMakeWriter::new(writer), Some(guard))
-        }
+    let queue = (pace == Pace::Drop).then(|| Queue::new(format));
+    // Without a thread whoever logs has to wait.
+    let queue = queue.filter(|queue| queue.write_to(std::io::stderr()).is_ok());
+    let writer = match &queue {
+        Some(queue) => BoxMakeWriter::new(queue.clone()),
+        None => BoxMakeWriter::new(std::io::stderr),
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     let log = fmt().with_env_filter(filter).with_writer(writer).with_ansi(std::io::stderr().is_terminal());
@@ -51,5 +70,5 @@ pub fn log(format: LogFormat, pace: Pace, usual: &str) -> Log {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().try_init(),
     };
-    Log(guard)
+    Log(queue)
 }

@@ -27,7 +27,7 @@ use crate::{
 use attack::{Ask, Attack, Many};
 use bytesize::ByteSize;
 use serde_json::{Value, json};
-use stage::Stage;
+use stage::{FILE, Stage};
 use std::time::Duration;
 
 /// The most that is tried of limits that count something, and of those that are sizes.
@@ -132,6 +132,7 @@ fn lowered(config: &Config) -> Config {
         limits.max_sessions = limits.max_sessions.min(MOST);
         limits.calls = limits.calls.min(3 * MOST);
         limits.connections = limits.connections.min(3 * MOST);
+        limits.open_files = limits.open_files.min(MOST);
         limits.memory = limits.memory.min(4 * MOST_BYTES);
         limits.memory_per_instance = limits.memory_per_instance.min(MOST_BYTES);
         for size in [&mut limits.output_size, &mut limits.body_size] {
@@ -139,6 +140,7 @@ fn lowered(config: &Config) -> Config {
         }
         for quota in [&mut limits.user, &mut limits.tenant] {
             quota.calls = quota.calls.map(|calls| calls.min(MOST / 4));
+            quota.open_files = quota.open_files.map(|files| files.min(MOST));
             quota.sessions = quota.sessions.map(|sessions| sessions.min(MOST / 2));
             quota.memory = quota.memory.map(|memory| memory.min(MOST_BYTES));
             quota.fuel = quota.fuel.map(|rate| Rate { burst: rate.burst.min(MOST_FUEL), ..rate });
@@ -149,6 +151,15 @@ fn lowered(config: &Config) -> Config {
         }
     }
     config
+}
+
+/// Files that each of many users opens.
+const FILES: usize = 20;
+/// The guest's own words when it is given no more of them.
+const NO_MORE_FILES: &str = "no more files are given";
+
+fn files_of(times: usize) -> Value {
+    json!({"do": "open", "path": FILE, "times": times})
 }
 
 /// A limit, and what it is tried at.
@@ -231,6 +242,14 @@ async fn guests(stage: &Stage, config: &Config, tenant: usize, report: &mut Repo
         let limit = limit("limits.tenant.sessions", sessions, at, count);
         report.add(attack::crowd(stage, tenant, limit, at + 1, json!({"do": "count"}), "too_many_sessions").await);
     }
+    if let (Some(files), Some(at)) = (given.user.open_files, tried.user.open_files) {
+        let limit = limit("limits.user.open_files", files, at, count);
+        report.add(one(limit, "a guest opens files, and keeps them", files_of(at + 1), NO_MORE_FILES).run(stage).await);
+    }
+    if let (Some(files), Some(at)) = (given.tenant.open_files, tried.tenant.open_files) {
+        let limit = limit("limits.tenant.open_files", files, at, count);
+        report.add(attack::crowd(stage, tenant, limit, at / FILES + 2, files_of(FILES), NO_MORE_FILES).await);
+    }
     let in_pieces = json!({"do": "take", "bytes": 8 << 20});
     if let (Some(memory), Some(at)) = (given.user.memory, tried.user.memory) {
         let limit = limit("limits.user.memory", memory, at, size);
@@ -256,6 +275,8 @@ async fn of_the_host(stage: &Stage, config: &Config, report: &mut Report) {
     let memory = limit("limits.memory", given.memory, tried.memory, size);
     let (users, take) = (tried.memory / (8 << 20) + 2, json!({"do": "take", "bytes": 8 << 20}));
     report.add(attack::crowd(stage, 0, memory, users, take, "host_full").await);
+    let files = limit("limits.open_files", given.open_files, tried.open_files, count);
+    report.add(attack::crowd(stage, 0, files, tried.open_files / FILES + 2, files_of(FILES), NO_MORE_FILES).await);
     let connections = limit("limits.connections", given.connections, tried.connections, count);
     report.add(attack::connections(stage, connections, tried.connections).await);
     for shape in attack::SHAPES {

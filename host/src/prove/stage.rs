@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use std::{
     fs, io,
     net::SocketAddr,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,6 +29,9 @@ use tokio::{
 
 /// The guest that does what it is told, whatever it is.
 const HOSTILE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hostile.wasm"));
+/// The file that it may open, and the folder which that is in, as it knows them.
+pub(super) const FILE: &str = "/carrel-prove/hostile.wasm";
+const FOLDER: &str = "/carrel-prove";
 /// Where it is called.
 const PATH: &str = "/carrel-prove";
 /// Users of a tenant who may take part.
@@ -50,6 +54,16 @@ pub(super) struct Stage {
     secret: String,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<usize>,
+    _folder: Folder,
+}
+
+/// A folder that goes with this.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Somebody who calls.
@@ -72,15 +86,16 @@ pub(super) struct Answer {
 
 impl Stage {
     pub(super) async fn start(mut config: Config, threads: usize, broken: Option<&str>) -> Result<Self, config::Error> {
-        let folder = std::env::temp_dir().join(format!("carrel-prove-{}", std::process::id()));
+        let folder = Folder(std::env::temp_dir().join(format!("carrel-prove-{}", std::process::id())));
         let told = |config: &Config, error: io::Error| {
-            let why = format!("{} cannot be written: {error}", folder.display());
+            let why = format!("{} cannot be written: {error}", folder.0.display());
             config.source.error(vec![config::Problem::new(KeyPath::root(), why)])
         };
-        let file = folder.join("hostile.wasm");
-        fs::create_dir_all(&folder).and_then(|()| fs::write(&file, HOSTILE)).map_err(|error| told(&config, error))?;
+        let file = folder.0.join("hostile.wasm");
+        fs::create_dir_all(&folder.0).and_then(|()| fs::write(&file, HOSTILE)).map_err(|error| told(&config, error))?;
+        let grants = Grants::of_folder(&folder.0, FOLDER).map_err(|error| told(&config, error))?;
         let secret = crate::identity::generate().0;
-        prepare(&mut config, &file, &secret);
+        prepare(&mut config, &file, grants, &secret);
         let of_tenants = config.tenants.iter().map(|tenant| tenant.limits.clone()).collect();
         let limits = (config.limits.clone(), of_tenants);
         if let Some(broken) = broken {
@@ -88,7 +103,6 @@ impl Stage {
         }
         let source = config.source.clone();
         let started = Host::start(config, threads).await;
-        let _ = fs::remove_dir_all(&folder);
         let host = started?;
         let bound = async {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -102,7 +116,7 @@ impl Stage {
             let _ = stopped.await;
         };
         let serving = tokio::spawn(http::serve(listener, host.clone(), http::app(host.clone()), shutdown));
-        Ok(Self { host, limits, address, secret, stop, serving })
+        Ok(Self { host, limits, address, secret, stop, serving, _folder: folder })
     }
 
     /// Stops the host, and waits until it has.
@@ -162,7 +176,8 @@ fn key(secret: &str, tenant: usize, number: usize) -> String {
 }
 
 /// Adds the hostile function, its route, and users who may call it.
-fn prepare(config: &mut Config, guest: &std::path::Path, secret: &str) {
+fn prepare(config: &mut Config, guest: &Path, grants: Grants, secret: &str) {
+    let mut grants = Some(grants);
     config.admin = None;
     config.guests.push(GuestPath { key: KeyPath::root(), path: guest.to_owned() });
     let depth = config.tenants.iter().map(|tenant| tenant.limits.call_depth).max().unwrap_or(1);
@@ -176,7 +191,8 @@ fn prepare(config: &mut Config, guest: &std::path::Path, secret: &str) {
             key,
             name,
             guest: "hostile".into(),
-            grants: Arc::new(Grants::default()),
+            // The one that is called from outside.
+            grants: Arc::new(grants.take().unwrap_or_default()),
             config: Map::new(),
         };
         config.functions.insert(workflow, added);
@@ -206,6 +222,8 @@ fn take_off(config: &mut Config, key: &str) {
             "limits.memory_per_instance" => limits.memory_per_instance *= 100,
             "limits.queue_per_session" => limits.queue_per_session *= 100,
             "limits.call_depth" => limits.call_depth *= 100,
+            "limits.open_files" => limits.open_files *= 100,
+            "limits.user.open_files" => limits.user.open_files = None,
             "limits.connections" => limits.connections *= 100,
             "limits.user.requests_per_second" => limits.user.requests = None,
             "limits.tenant.calls" => limits.tenant.calls = None,

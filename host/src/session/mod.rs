@@ -52,7 +52,7 @@ use crate::{
     identity::User,
     instance::{Instance, Snapshot, Stop},
     limits::{
-        Budget, Lane, Level, Limits, Permit, Spent,
+        Budget, Descriptors, Lane, Level, Limits, Permit, Spent,
         memory::{self, Charge, Memory},
     },
 };
@@ -80,6 +80,7 @@ pub struct Shared {
     pub policy: Policy,
     pub(crate) lane: Lane,
     pub(crate) memory: Arc<Memory>,
+    pub(crate) descriptors: Descriptors,
     pub(crate) pressure: Pressure,
 }
 
@@ -97,6 +98,8 @@ pub struct Session {
     tenant: Arc<Tenant>,
     /// What the user may take of memory.
     memory: Arc<Memory>,
+    /// The descriptors that the user's guests may hold.
+    descriptors: Descriptors,
     /// What the user has left over time; none, if there is no limit.
     budget: Option<Box<Budget>>,
     /// Fuel that the call that runs was charged for already.
@@ -203,6 +206,7 @@ impl Session {
             uses: Uses::default(),
             _charge: memory.charge(memory::SESSION),
             memory,
+            descriptors: tenant.descriptors_of_user(),
             tenant,
             shared,
         })
@@ -239,6 +243,11 @@ impl Session {
     /// What the user may take of memory.
     pub(crate) fn memory(&self) -> &Arc<Memory> {
         &self.memory
+    }
+
+    /// The descriptors that the user's guests may hold.
+    pub(crate) fn descriptors(&self) -> &Descriptors {
+        &self.descriptors
     }
 
     /// A request is let in, if the user's rates allow that.

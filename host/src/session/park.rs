@@ -5,6 +5,10 @@
 //! meanwhile waits for some microseconds; other sessions get theirs in between.
 
 use super::{Registry, Session, Slot, pace::Pace};
+use crate::limits::{
+    Level,
+    memory::{Charge, Full},
+};
 use std::{
     collections::BTreeSet,
     sync::{
@@ -73,6 +77,21 @@ impl Pressure {
             }
         };
         timeout(PATIENCE, found).await.unwrap_or(false)
+    }
+
+    /// Takes more of somebody's memory: a tenant's, or the host's. If there is none, idle sessions are parked first.
+    pub(crate) async fn grow(&self, charge: &mut Charge, more: usize, tenant: Option<u16>) -> Result<(), Full> {
+        loop {
+            let Err(full) = charge.grow(more) else { return Ok(()) };
+            let of = match full.level {
+                Level::User => return Err(full),
+                Level::Tenant => tenant,
+                Level::Host => None,
+            };
+            if !self.make_room(of).await {
+                return Err(full);
+            }
+        }
     }
 
     /// Room is needed; nobody waits for it.

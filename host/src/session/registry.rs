@@ -195,7 +195,12 @@ impl Registry {
     }
 
     /// What all sessions share.
-    pub(super) fn shared(&self) -> &Shared {
+    /// Files and connections that guests have open, and how many they may.
+    pub fn open_files(&self) -> (usize, usize) {
+        self.shared.descriptors.used()
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
         &self.shared
     }
 

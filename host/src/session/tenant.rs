@@ -4,7 +4,7 @@ use super::{Refusal, TooManySessions};
 use crate::{
     function::Function,
     identity::TenantConfig,
-    limits::{Budget, Level, Limits, Spent, memory::Memory},
+    limits::{Budget, Descriptors, Level, Limits, Spent, memory::Memory},
     observe::CallMetrics,
 };
 use std::sync::{
@@ -20,6 +20,7 @@ pub struct Tenant {
     /// Which functions its users may call, by their positions; all, if there is no list.
     functions: Option<Box<[bool]>>,
     memory: Arc<Memory>,
+    descriptors: Descriptors,
     budget: Option<Budget>,
     /// Calls that wait or run.
     calls: AtomicUsize,
@@ -28,11 +29,12 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// A tenant of a host that has these functions and this memory.
+    /// A tenant of a host that has these functions, this memory, and these descriptors for guests.
     pub(crate) fn new(
         config: &TenantConfig,
         functions: &[Function],
         memory: &Arc<Memory>,
+        descriptors: &Descriptors,
         metrics: CallMetrics,
     ) -> Self {
         let allowed = config
@@ -45,6 +47,7 @@ impl Tenant {
             limits: config.limits.clone(),
             functions: allowed,
             memory: memory.within(Level::Tenant, quota.memory),
+            descriptors: descriptors.within(Level::Tenant, quota.open_files),
             budget: Budget::new(quota),
             calls: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
@@ -99,10 +102,22 @@ impl Tenant {
 
     /// What a user of it may take of memory.
     pub(super) fn memory_of_user(&self) -> Arc<Memory> {
-        match self.limits.user.memory {
-            Some(limit) => self.memory.within(Level::User, Some(limit)),
-            None => self.memory.clone(),
-        }
+        self.memory.within(Level::User, self.limits.user.memory)
+    }
+
+    /// The descriptors that a user of it may hold.
+    pub(super) fn descriptors_of_user(&self) -> Descriptors {
+        self.descriptors.within(Level::User, self.limits.user.open_files)
+    }
+
+    /// Files and connections that its guests have open.
+    pub fn open_files(&self) -> usize {
+        self.descriptors.used().0
+    }
+
+    /// What its users may take of memory together.
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        &self.memory
     }
 
     /// A request of it is let in, if its rates allow that.

@@ -12,7 +12,9 @@ use carrel_guest::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
+    fs::File,
     hint::black_box,
+    io::ErrorKind,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -152,6 +154,13 @@ pub enum Input {
         /// Which.
         byte: u8,
     },
+    /// Opens a file again and again, and keeps what it has opened. Says so where there are no more to be had.
+    Open {
+        /// Which.
+        path: String,
+        /// How often.
+        times: usize,
+    },
     /// Tells the user's id.
     Who,
     /// Tries files, environment, arguments and sockets, and tells which gave anything.
@@ -171,6 +180,7 @@ pub struct Output {
 pub struct Hostile {
     calls: u64,
     kept: Vec<Vec<u8>>,
+    files: Vec<File>,
 }
 
 /// As long as no other part of the guest's memory has so many equal bytes, other than zeroes.
@@ -191,7 +201,7 @@ impl Function for Hostile {
         if config.spin {
             spin();
         }
-        Ok(Self { calls: 0, kept: Vec::new() })
+        Ok(Self { calls: 0, kept: Vec::new(), files: Vec::new() })
     }
 
     fn call(&mut self, input: Input, cx: &Context) -> Result<Output, Error> {
@@ -270,6 +280,15 @@ impl Hostile {
                 Value::Null
             }
             Input::Look { byte } => runs_of(byte).into(),
+            Input::Open { path, times } => {
+                for _ in 0..times {
+                    self.files.push(File::open(&path).map_err(|error| match error.kind() {
+                        ErrorKind::OutOfMemory => Error::failed("no more files are given"),
+                        _ => Error::failed(error.to_string()),
+                    })?);
+                }
+                times.into()
+            }
             Input::Who => cx.user_id().into(),
             Input::Escape => escape(),
         })

@@ -8,11 +8,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fs, io};
 use wasip2::{
+    filesystem::{
+        preopens::get_directories,
+        types::{Descriptor, DescriptorFlags, DirectoryEntryStream, ErrorCode as FileError, OpenFlags, PathFlags},
+    },
     http::{
         outgoing_handler,
         types::{ErrorCode, Fields, IncomingResponse, Method, OutgoingBody, OutgoingRequest, RequestOptions, Scheme},
     },
-    io::streams::StreamError,
+    io::streams::{InputStream, StreamError},
 };
 
 /// What it does when it is set up.
@@ -47,6 +51,25 @@ pub enum Input {
     List {
         /// Which.
         path: String,
+    },
+    /// Opens a file, and keeps it, as a stream too. Tells how often that succeeded, and what kept it from more.
+    Open {
+        /// Which, by its path in the first folder that is granted.
+        path: String,
+        /// How often.
+        times: usize,
+    },
+    /// Lists the first folder that is granted as far as its first name, and keeps the listing. Tells the same.
+    Peek {
+        /// How often.
+        times: usize,
+    },
+    /// Tells how many names the first folder that is granted has.
+    Count,
+    /// Closes what it keeps of files; of a file its handle, and then its stream.
+    Close {
+        /// Leaves the streams.
+        streams_stay: bool,
     },
     /// Changes a file or a folder in every way that there is. Tells which succeeded.
     Change {
@@ -104,6 +127,9 @@ pub struct Output {
 pub struct Traveller {
     kept: Value,
     left: Vec<outgoing_handler::FutureIncomingResponse>,
+    files: Vec<Descriptor>,
+    streams: Vec<InputStream>,
+    listings: Vec<DirectoryEntryStream>,
 }
 
 impl Function for Traveller {
@@ -120,7 +146,13 @@ impl Function for Traveller {
             Ok(answer) => answer["body"].clone(),
             Err(error) => error.into(),
         });
-        Ok(Self { kept: json!({"file": file, "variable": variable, "answer": answer}), left: Vec::new() })
+        Ok(Self {
+            kept: json!({"file": file, "variable": variable, "answer": answer}),
+            left: Vec::new(),
+            files: Vec::new(),
+            streams: Vec::new(),
+            listings: Vec::new(),
+        })
     }
 
     fn call(&mut self, input: Input, _: &Context) -> Result<Output, Error> {
@@ -132,6 +164,17 @@ impl Function for Traveller {
             })),
             Input::Read { path } => fs::read_to_string(path).map(Value::from).map_err(|error| error.to_string()),
             Input::List { path } => list(&path).map_err(|error| error.to_string()),
+            Input::Open { path, times } => Ok(self.open(&path, times)),
+            Input::Peek { times } => Ok(self.peek(times)),
+            Input::Count => count().map(Value::from).map_err(|error| error.name().to_owned()),
+            Input::Close { streams_stay } => {
+                self.files.clear();
+                self.listings.clear();
+                if !streams_stay {
+                    self.streams.clear();
+                }
+                Ok("closed".into())
+            }
             Input::Change { file, folder } => Ok(change(&file, &folder)),
             Input::Send { scheme, authority, path, method, body } => send(&scheme, &authority, &path, method, body),
             Input::Flood { times, authority } => {
@@ -151,6 +194,51 @@ impl Function for Traveller {
             Err(why) => Output { found: Value::Null, refused: why.into() },
         })
     }
+}
+
+impl Traveller {
+    fn open(&mut self, path: &str, times: usize) -> Value {
+        let Some(folder) = granted() else { return Value::Null };
+        for opened in 0..times {
+            let file = folder.open_at(PathFlags::empty(), path, OpenFlags::empty(), DescriptorFlags::READ);
+            let both = file.and_then(|file| Ok((file.read_via_stream(0)?, file)));
+            match both {
+                Ok((stream, file)) => {
+                    self.streams.push(stream);
+                    self.files.push(file);
+                }
+                Err(error) => return json!([opened, error.name()]),
+            }
+        }
+        json!([times, null])
+    }
+
+    fn peek(&mut self, times: usize) -> Value {
+        let Some(folder) = granted() else { return Value::Null };
+        for peeked in 0..times {
+            let listing = folder.read_directory();
+            match listing.and_then(|listing| listing.read_directory_entry().map(|_| listing)) {
+                Ok(listing) => self.listings.push(listing),
+                Err(error) => return json!([peeked, error.name()]),
+            }
+        }
+        json!([times, null])
+    }
+}
+
+/// The first folder that is granted.
+fn granted() -> Option<Descriptor> {
+    get_directories().into_iter().next().map(|(folder, _)| folder)
+}
+
+fn count() -> Result<usize, FileError> {
+    let Some(folder) = granted() else { return Ok(0) };
+    let listing = folder.read_directory()?;
+    let mut names = 0;
+    while listing.read_directory_entry()?.is_some() {
+        names += 1;
+    }
+    Ok(names)
 }
 
 fn list(path: &str) -> io::Result<Value> {

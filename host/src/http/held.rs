@@ -1,0 +1,119 @@
+//! What the host holds for callers, counted as memory: their connections, the bodies that they send, and answers until
+//! they are taken.
+//!
+//! A connection is the host's; what is sent on it is the tenant's as soon as that is known, and the user's once the user
+//! has a session.
+
+use super::error::Error;
+use crate::{
+    limits::memory::{Charge, Full, Memory},
+    session::Pressure,
+};
+use axum::body;
+use bytes::Bytes;
+use http::Response;
+use hyper::body::{Body, Frame, SizeHint};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+/// Bytes that a connection takes besides what is read from it: its task, its state, and the library's first buffers.
+pub(super) const CONNECTION: usize = 16 << 10;
+/// The least bytes that are set aside for a body.
+const BODY: usize = 1 << 10;
+
+/// A request's body, as far as it has come.
+pub(super) struct Question<'a> {
+    bytes: Vec<u8>,
+    charge: Charge,
+    /// The bytes that it will be, if that is known, or may be at the most.
+    most: usize,
+    tenant: Option<u16>,
+    pressure: &'a Pressure,
+}
+
+impl<'a> Question<'a> {
+    /// One of which nothing has come.
+    pub(super) fn new(memory: &Arc<Memory>, tenant: Option<u16>, most: usize, pressure: &'a Pressure) -> Self {
+        Self { bytes: Vec::new(), charge: memory.charge(0), most, tenant, pressure }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// More of it has come. Idle sessions are parked for it, if there is no memory else.
+    pub(super) async fn add(&mut self, more: &[u8]) -> Result<(), Error> {
+        let (len, had) = (self.bytes.len() + more.len(), self.bytes.capacity());
+        if len > had {
+            // While it is moved, it is there twice.
+            let room = (2 * had).max(BODY).min(self.most).max(len);
+            let grown = self.pressure.grow(&mut self.charge, room, self.tenant).await;
+            grown.map_err(|full| Error::no_memory(full))?;
+            let mut larger = Vec::with_capacity(room);
+            larger.extend_from_slice(&self.bytes);
+            self.bytes = larger;
+            self.charge.shrink(had);
+        }
+        self.bytes.extend_from_slice(more);
+        Ok(())
+    }
+
+    /// The bytes, and what they take of memory.
+    pub(super) fn into_parts(self) -> (Vec<u8>, Charge) {
+        (self.bytes, self.charge)
+    }
+}
+
+/// Moves what is counted for a tenant to one of its users.
+pub(super) fn hand_over(charge: Charge, user: &Arc<Memory>) -> Result<Charge, Error> {
+    charge.narrow(user).map_err(|full: Full| Error::no_memory(full))
+}
+
+/// The same answer, of which each byte counts as this memory until it is sent.
+pub(super) fn counted(answer: Response<body::Body>, memory: Arc<Memory>) -> Response<body::Body> {
+    answer.map(|body| body::Body::new(Counted { body, memory }))
+}
+
+struct Counted {
+    body: body::Body,
+    memory: Arc<Memory>,
+}
+
+/// Bytes with what they take.
+struct Held {
+    bytes: Bytes,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Body for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        // The library keeps the bytes when it has done with the body, until the system takes them.
+        polled.map_ok(|frame| {
+            frame.map_data(|bytes| {
+                let _charge = self.memory.charge(bytes.len());
+                Bytes::from_owner(Held { bytes, _charge })
+            })
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
