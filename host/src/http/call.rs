@@ -11,10 +11,9 @@ use super::{
 use crate::{
     Host,
     function::Function,
-    identity,
     instance::Emitter,
     limits::{Limits, within},
-    session::{Answer, Failure, Handle},
+    session::{Answer, Bill, Failure, Handle},
 };
 use axum::{
     body::{Body, HttpBody},
@@ -46,7 +45,7 @@ pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Bod
     let Admitted { handle, input, tenant } = route.admit(request).await?;
     let emitter = Emitter::new(None, handle.session().limits().output_size);
     let answer = handle.call(route.position, input.clone(), emitter).await;
-    route.respond(answer, &input).map_err(|error| route.count(Some(tenant), error))
+    route.respond(answer, &input, tenant).await.map_err(|error| route.count(Some(tenant), error))
 }
 
 impl Route {
@@ -72,20 +71,15 @@ impl Route {
             return Err(Error::draining());
         }
         let (parts, body) = request.into_parts();
-        let identity = &self.host.config().identity;
-        let user = identity.user(&parts.headers);
-        // Of whoever is verified and fails at it, nothing more is read.
-        if let (Err(error), true) = (&user, identity.is_verified()) {
-            return Err(Error::no_user(error));
-        }
-        *whose = user.as_ref().ok().map(|user| user.tenant());
-        let tenant = user.as_ref().ok().map(|user| self.host.tenant(*user));
-        if tenant.is_some_and(|tenant| !tenant.may_call(self.position)) {
+        // Of who is nobody nothing more is read: what it takes to read it would be nobody's.
+        let user = self.host.config().identity.user(&parts.headers).map_err(|error| Error::no_user(&error))?;
+        *whose = Some(user.tenant());
+        let tenant = self.host.tenant(user);
+        if !tenant.may_call(self.position) {
             return Err(Error::forbidden(&self.function().name));
         }
-        let limits = tenant.map_or(self.host.limits(), |tenant| tenant.limits());
+        let limits = tenant.limits();
         let input = if self.has_body { Self::input(limits, &parts.headers, body).await? } else { "null".to_owned() };
-        let user = user.map_err(|error| self.no_user(&error, &input))?;
         let handle = self.host.registry().session(user).map_err(|refusal| Error::refused(&refusal))?;
         Ok(Admitted { handle, input: input.into(), tenant: user.tenant() })
     }
@@ -113,18 +107,17 @@ impl Route {
         String::from_utf8(body.into()).map_err(|_| Error::not_utf8())
     }
 
-    /// As with NAT, what is wrong with the body is told first.
-    fn no_user(&self, error: &identity::Error, input: &str) -> Error {
-        let schema = &self.function().guest.input_schema;
-        if self.has_body && !invalid_input::fits(schema, input) {
-            return Error::invalid_input(schema, input, "the input does not fit");
-        }
-        Error::no_user(error)
-    }
-
-    pub(super) fn respond(&self, answer: Answer, input: &str) -> Result<Response<Body>, Error> {
+    pub(super) async fn respond(
+        &self,
+        answer: Answer,
+        input: &Arc<String>,
+        tenant: u16,
+    ) -> Result<Response<Body>, Error> {
         let Answer { result, dropped, bill } = answer;
-        let output = result.map_err(|failure| self.error(failure, &dropped, input).bill(bill))?;
+        let output = match result {
+            Ok(output) => output,
+            Err(failure) => return Err(self.error(failure, &dropped, bill, (input, tenant)).await.bill(bill)),
+        };
         let mut response = json(StatusCode::OK, output);
         bill::write(&bill, response.headers_mut());
         if let Some(dropped) = dropped_header(&dropped) {
@@ -133,8 +126,24 @@ impl Route {
         Ok(response)
     }
 
-    pub(super) fn error(&self, failure: Failure, dropped: &[Arc<str>], input: &str) -> Error {
-        Error::of_call(failure, &self.function().guest.input_schema, input).dropped(dropped)
+    /// The error of a call that has cost so much, with what a tenant's user gave it.
+    pub(super) async fn error(
+        &self,
+        failure: Failure,
+        dropped: &[Arc<str>],
+        bill: Bill,
+        (input, tenant): (&Arc<String>, u16),
+    ) -> Error {
+        let error = match failure {
+            Failure::InvalidInput(why) => {
+                let deadline = self.host.tenants().get(usize::from(tenant)).map(|tenant| tenant.limits().deadline);
+                let left = deadline.unwrap_or_default().saturating_sub(bill.waited + bill.ran);
+                let whose = (tenant, self.position);
+                Error::invalid_input(&invalid_input::detail(&self.host, whose, input, &why, left).await)
+            }
+            failure => Error::of_call(failure),
+        };
+        error.dropped(dropped)
     }
 }
 

@@ -32,6 +32,7 @@ mod stream;
 mod wire;
 
 pub use admin::admin;
+pub(crate) use invalid_input::Readings;
 pub use listeners::{Listeners, raise_descriptors};
 pub(crate) use openapi::describe as openapi_of;
 pub use server::{serve, serve_operator};
