@@ -6,7 +6,7 @@ use crate::{
         reader::{list, nearest},
     },
     function::Catalog,
-    http::openapi_of,
+    http::{Readings, openapi_of},
     identity::{TenantConfig, User},
     instance::{Engine, Making, StopKind},
     limits::{Allowance, Descriptors, Lane, Limits, Quota, memory::Memory},
@@ -33,6 +33,7 @@ pub struct Host {
     stop: Notify,
     openapi: String,
     metrics: Metrics,
+    readings: Readings,
 }
 
 impl Host {
@@ -77,7 +78,8 @@ impl Host {
         metrics.look_at(registry.clone(), tenants, engine.clone());
         let (leaving, draining) = (AtomicBool::new(false), AtomicBool::new(false));
         let (stop, openapi) = (Notify::new(), String::new());
-        let mut host = Self { config, engine, shared, registry, leaving, draining, stop, openapi, metrics };
+        let readings = Readings::new(shared.tenants.len());
+        let mut host = Self { config, engine, shared, registry, leaving, draining, stop, openapi, metrics, readings };
         host.openapi = openapi_of(&host);
         Ok(Arc::new(host))
     }
@@ -120,6 +122,11 @@ impl Host {
     /// The sessions.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// The reading of inputs that guests have refused.
+    pub(crate) fn readings(&self) -> &Readings {
+        &self.readings
     }
 
     /// From now on, `/health` says that the host is being stopped, so that whoever balances sends requests elsewhere.

@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use carrel_tests::{Reply, Server, Test};
+use futures_util::StreamExt;
 use http::Request;
 use serde_json::json;
 use tower::ServiceExt;
@@ -43,11 +44,19 @@ async fn sessions_are_listed_page_by_page_looked_at_and_dropped() {
     for user in ["bob", "carol"] {
         server.user(user).call(json!({"command": "stats"})).await.ok();
     }
-    let first = ask(&server, "GET", "/sessions?limit=2", &[]).await.ok();
-    assert_eq!((&first["total"], first["sessions"].as_array().map(Vec::len)), (&json!(3), Some(2)));
-    let after = first["after"].as_str().expect("there are more");
-    let second = ask(&server, "GET", &format!("/sessions?limit=2&after={after}"), &[]).await.ok();
-    assert_eq!((second["sessions"].as_array().map(Vec::len), &second["after"]), (Some(1), &json!(null)));
+    let mut users = Vec::new();
+    let mut after = String::new();
+    for left in (0..3).rev() {
+        let page = ask(&server, "GET", &format!("/sessions?limit=1{after}"), &[]).await.ok();
+        assert_eq!((&page["total"], page["sessions"].as_array().map(Vec::len)), (&json!(3), Some(1)));
+        users.push(page["sessions"][0]["user_id"].to_string());
+        assert_eq!(page["after"].is_null(), left == 0, "{page}");
+        after = format!("&after={}", page["after"].as_str().unwrap_or_default());
+    }
+    users.sort_unstable();
+    users.dedup();
+    assert_eq!(users.len(), 3, "each is on one page");
+    ask(&server, "GET", "/sessions?after=alice", &[]).await.error(400, "invalid_query");
     assert_eq!(ask(&server, "GET", "/sessions?tenant=default", &[]).await.ok()["total"], 3);
     ask(&server, "GET", "/sessions?tenant=nobody", &[]).await.error(404, "not_found");
     let path = format!("/sessions/default/{}", carrel::identity::User::from_credential("alice"));
@@ -56,6 +65,65 @@ async fn sessions_are_listed_page_by_page_looked_at_and_dropped() {
     ask(&server, "DELETE", &path, &[]).await.ok();
     ask(&server, "DELETE", &path, &[]).await.error(404, "not_found");
     assert_eq!(server.user("alice").call(json!({"command": "stats"})).await.ok()["data"]["commands_executed"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_are_listed_page_by_page() {
+    let test = Test::new().tenant("a", 1, 1).tenant("b", 1, 1).tenant("c", 1, 1).set("admin", json!({"port": 0}));
+    let server = test.start().await;
+    let page = ask(&server, "GET", "/tenants?limit=2", &[]).await.ok();
+    assert_eq!((&page["total"], &page["tenants"][1]["tenant"], &page["after"]), (&json!(3), &json!("b"), &json!("b")));
+    let page = ask(&server, "GET", "/tenants?limit=2&after=b", &[]).await.ok();
+    assert_eq!((page["tenants"].as_array().map(Vec::len), &page["after"]), (Some(1), &json!(null)));
+    assert_eq!(page["tenants"][0]["tenant"], "c");
+    ask(&server, "GET", "/tenants?after=d", &[]).await.error(404, "not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_count_as_calls() {
+    let test = Test::hostile().set("admin", json!({"port": 0})).set("limits.calls", 1);
+    let server = test.set("general.enable_per_user_monitoring", true).start().await;
+    let slow = server.user("alice").at("/hostile").spawn(json!({"do": "sleep", "milliseconds": 500}));
+    server.until_in_use(1).await;
+    for path in ["/sessions", "/tenants"] {
+        ask(&server, "GET", path, &[]).await.error(503, "too_many_calls");
+    }
+    server.get("/monitor/users").await.error(503, "too_many_calls");
+    slow.await.expect("no panic").ok();
+    for path in ["/sessions", "/tenants"] {
+        ask(&server, "GET", path, &[]).await.ok();
+    }
+    // Until it is read, or given up.
+    let request = Request::get("/monitor/users").body(Body::empty()).expect("a request");
+    let reply = carrel::http::app(server.host.clone()).oneshot(request).await.expect("an answer");
+    server.get("/monitor/users").await.error(503, "too_many_calls");
+    drop(reply);
+    assert_eq!(server.get("/monitor/users").await.ok()["total_active_users"], 1);
+}
+
+/// Neither is it made as a whole, nor is it sent as one.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_users_are_shown_part_by_part() {
+    let server = Test::new().set("general.enable_per_user_monitoring", true).start().await;
+    for user in 0..300 {
+        server.user(&format!("user {user}")).call(json!({"command": "stats"})).await.ok();
+    }
+    let request = Request::get("/monitor/users").body(Body::empty()).expect("a request");
+    let reply = carrel::http::app(server.host.clone()).oneshot(request).await.expect("an answer");
+    let mut parts = reply.into_body().into_data_stream();
+    let mut sizes = Vec::new();
+    let mut text = Vec::new();
+    while let Some(part) = parts.next().await {
+        let part = part.expect("a part");
+        sizes.push(part.len());
+        text.extend_from_slice(&part);
+    }
+    let all: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    let mut ids: Vec<_> = all["users"].as_array().expect("users").iter().map(|it| it["user_id"].to_string()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!((ids.len(), &all["total_active_users"], &all["live"]), (300, &json!(300), &json!(300)));
+    assert!(sizes.len() > 4 && sizes.iter().all(|size| *size < 64 << 10), "{sizes:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

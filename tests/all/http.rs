@@ -83,11 +83,11 @@ async fn numbers_that_do_not_fit_are_sent_back_as_they_came() {
             )
         };
         let body = format!(r#"{{ "command" : {number} }}"#);
-        for caller in [&alice, &nobody] {
-            let reply = caller.body(body.clone()).await;
-            assert_eq!((reply.status.as_u16(), reply.header("carrel-error")), (422, "invalid_input"));
-            assert_eq!(reply.text(), told("string_type", is, "command"));
-        }
+        let reply = alice.body(body.clone()).await;
+        assert_eq!((reply.status.as_u16(), reply.header("carrel-error")), (422, "invalid_input"));
+        assert_eq!(reply.text(), told("string_type", is, "command"));
+        // Nothing is read for who is nobody.
+        nobody.body(body.clone()).await.error(401, "identity_required");
         // Also as part of what lacks something.
         let reply = alice.body(format!(r#"{{"size": {number}}}"#)).await;
         assert_eq!(reply.text(), told("missing", &format!(r#"{{"size":{is}}}"#), "command"));
@@ -95,8 +95,6 @@ async fn numbers_that_do_not_fit_are_sent_back_as_they_came() {
         assert_eq!((stream.status.as_u16(), stream.header("carrel-error")), (422, "invalid_input"));
         assert_eq!(stream.text(), told("string_type", is, "command"));
     }
-    // What fits but for the size of its numbers still needs a user.
-    nobody.body(r#"{"command":"stats","more":1e400}"#).await.error(401, "identity_required");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -162,7 +162,10 @@ fn doubling(times: usize) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_description_that_is_an_attack_is_refused() {
     for (name, schema, why) in [
-        ("bomb", "[".repeat(1_000_000), "gives a input-schema that is no JSON Schema: recursion limit"),
+        ("bomb", "[".repeat(200_000), "gives a input-schema that is no JSON Schema: recursion limit"),
+        ("bomb", " ".repeat(1_000_000), "no JSON Schema: it has 1000000 bytes, and 262144 are allowed"),
+        ("bomb", r#"{"pattern": "^(?:(a|a)*\\1b|a+!)$"}"#.to_owned(), "cannot be matched in a time that grows with"),
+        ("bomb", r#"{"patternProperties": {"a(?!b)": true}}"#.to_owned(), "no JSON Schema"),
         ("bomb", doubling(60), "no JSON Schema: it refers to its own parts too often"),
         ("bomb", "{".to_owned(), "no JSON Schema: EOF"),
         ("bomb", "\"".to_owned() + &"x".repeat(4_000_000), "was stopped when it was asked to describe itself"),
@@ -185,4 +188,107 @@ async fn a_schema_that_takes_long_is_not_looked_at_for_a_caller() {
     let error = server.user("alice").at("/it").call(vec!["x"; 10_000].into()).await.error(422, "invalid_input");
     assert_eq!(error["detail"][0]["msg"], ".", "the guest's own word");
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+/// Thousands of years for an engine that goes back and forth, and here not to be noticed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pattern_with_many_ways_through_a_text_takes_no_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("guest.wasm");
+    let pattern = json!({"pattern": "^(?:(a|a)*b|(a*)*c)$"});
+    let schema = json!({"type": "array", "items": {"allOf": vec![pattern; 60]}}).to_string();
+    std::fs::write(&file, wat::parse_str(describing("ways", &schema)).expect("a component")).expect("a file");
+    let test = Test::new().set("guests", json!([file])).set("functions.it", json!({"_type": "ways"}));
+    let server = test.endpoint("/it", "it").start().await;
+    let began = Instant::now();
+    let error = server.user("alice").at("/it").call(json!(["a".repeat(120)])).await.error(422, "invalid_input");
+    assert_eq!((error["detail"].as_array().map(Vec::len), &error["detail"][0]["loc"]), (Some(20), &json!(["body", 0])));
+    server.nobody().at("/it").call(json!(["a".repeat(120)])).await.error(401, "identity_required");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+/// A guest of two components, the first of which gives the second one's `call` so many items again and again.
+fn composed(ty: &str, encoding: &str, items: usize, times: usize) -> String {
+    let inner = format!(
+        "(component $inner
+            (core module $m (memory (export \"memory\") 64)
+                (func (export \"realloc\") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
+                (func (export \"f\") (param i32 i32)))
+            (core instance $i (instantiate $m))
+            (func (export \"f\") (param \"s\" {ty}) (canon lift (core func $i \"f\")
+                (memory (core memory $i \"memory\")) (realloc (core func $i \"realloc\")) {encoding})))
+        (instance $in (instantiate $inner))"
+    );
+    let main = describing("composed", "{}")
+        .replacen(
+            "(component",
+            &format!(
+                "(component $main
+                (import \"in\" (instance $in (export \"f\" (func (param \"s\" {ty})))))
+                (core module $mem (memory (export \"memory\") 40))
+                (core instance $mem (instantiate $mem))
+                (alias core export $mem \"memory\" (core memory $memory))
+                (core func $f (canon lower (func $in \"f\") (memory $memory)))"
+            ),
+            1,
+        )
+        .replace(
+            "(memory (export \"memory\") 1)",
+            "(import \"host\" \"f\" (func $f (param i32 i32))) (import \"mem\" \"memory\" (memory 40))
+            (export \"memory\" (memory 0))",
+        )
+        .replace(
+            "(func (export \"call\") (param i32 i32) (result i32) (i32.const 0x50))",
+            &format!(
+                "(func (export \"call\") (param i32 i32) (result i32) (local $n i32)
+                (loop (call $f (i32.const 0) (i32.const {items})) (br_if 0 (i32.lt_u
+                    (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const {times}))))
+                (i32.const 0x50))"
+            ),
+        )
+        .replace(
+            "(core instance $i (instantiate $m))",
+            "(core instance $i (instantiate $m (with \"mem\" (instance $mem))
+                (with \"host\" (instance (export \"f\" (func $f))))))",
+        );
+    format!(
+        "(component {inner} {main}
+        (instance $g (instantiate $main (with \"in\" (instance $in))))
+        (alias export $g \"carrel:function/function@0.1.0\" (instance $its))
+        (export \"carrel:function/function@0.1.0\" (instance $its)))"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_whose_components_pass_texts_to_each_other_is_refused() {
+    for (ty, encoding) in [
+        ("string", "string-encoding=utf8"),
+        ("string", "string-encoding=utf16"),
+        ("(list string)", "string-encoding=latin1+utf16"),
+        ("(list (tuple u8 (option string)))", ""),
+    ] {
+        let told = refused_text(&composed(ty, encoding, 1, 1)).await;
+        assert!(told.contains("is made of components that pass texts (`string`) to each other"), "{ty}: {told}");
+    }
+}
+
+/// All else is copied by code that pays for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_components_inside_of_a_guest_pass_to_each_other_uses_fuel_for_each_item() {
+    for (ty, items, times) in [("(list u8)", 1_000_000, 3), ("(list u64)", 200_000, 30), ("(list u8)", 0, 100_000)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("guest.wasm");
+        let component = composed(ty, "", items, times);
+        std::fs::write(&file, wat::parse_str(component).expect("a component")).expect("a file");
+        let test = Test::new().set("guests", json!([file])).set("functions.it", json!({"_type": "composed"}));
+        let server = test.set("limits.fuel_per_call", "1000M").endpoint("/it", "it").start().await;
+        let alice = server.user("alice").at("/it");
+        alice.call(json!(null)).await.error(422, "invalid_input");
+        let began = Instant::now();
+        let reply = alice.call(json!(null)).await;
+        let (took, fuel) = (began.elapsed(), reply.fuel());
+        reply.error(422, "invalid_input");
+        println!("{ty} {items} x {times}: {fuel} units, {:.2} ns each", took.as_nanos() as f64 / fuel as f64);
+        assert!(fuel >= (items * times) as u64, "{ty}: {fuel}");
+    }
 }

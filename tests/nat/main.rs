@@ -57,7 +57,7 @@ fn group(name: &str, path: &str, status: u64) -> Group {
         ("content-types", _) if status == 422 => return Group::Better(415, "not_json"),
         ("empty-cookie", _) | (_, "cors/06") => return nobody,
         ("no-cookie", _) if path.ends_with("/atif") => {}
-        ("no-cookie", _) if status != 422 || path.starts_with("/v1") => return nobody,
+        ("no-cookie", _) => return nobody,
         ("jwt-bad", _) | (_, "bad-bearer-with-apikey/02") => return unreadable,
         ("basic-auth-bad", _) => {
             let scheme_names_nobody = ["04", "07", "08", "09", "10", "11"].iter().any(|step| name.ends_with(step));

@@ -78,11 +78,18 @@ impl Catalog {
                 problems.extend(unknown_guest(function, &by_name, some_refused, problems.len()));
                 continue;
             };
-            let mut value = Value::Object(function.config.clone());
-            let word = |path: &[Step]| config.source.word(&below(&function.key, path)).map(str::to_owned);
-            forms::adapt(guest.config_schema.value(), &mut value, &word);
-            check_config(function, guest, &value, &mut problems);
-            checked.push(references::references(guest.config_schema.value(), &value, &function.key));
+            let (value, found) = match check_config(config, function, guest) {
+                Ok(Checked { value, problems: wrong, references }) => {
+                    problems.extend(wrong);
+                    (value, references)
+                }
+                Err(Refused { why, hint }) => {
+                    let problem = Problem::new(function.key.clone(), format!("the guest `{}` {why}", guest.name));
+                    problems.push(hint.into_iter().fold(problem, Problem::hint));
+                    continue;
+                }
+            };
+            checked.push(found);
             functions.push(Function {
                 name: function.name.as_str().into(),
                 guest: Arc::clone(guest),
@@ -252,10 +259,32 @@ fn below(key: &KeyPath, path: &[Step]) -> KeyPath {
     path.iter().fold(key.clone(), |key, step| key.with(step.to_string()))
 }
 
-/// A function's own keys against its guest's schema.
-fn check_config(function: &FunctionConfig, guest: &Guest, value: &Value, problems: &mut Vec<Problem>) {
+/// A function's own keys, in the forms that its guest's schema has them in.
+struct Checked {
+    value: Value,
+    problems: Vec<Problem>,
+    /// The functions that they name.
+    references: Vec<Reference>,
+}
+
+/// Checks a function's own keys against its guest's schema, which may be made to take years: within a time.
+fn check_config(config: &Config, function: &FunctionConfig, guest: &Arc<Guest>) -> Result<Checked, Refused> {
+    let time = (guest.source != GuestSource::BuiltIn).then_some(config.limits.guest_compile_time);
+    let (key, guest, source) = (function.key.clone(), guest.clone(), config.source.clone());
+    let mut value = Value::Object(function.config.clone());
+    let check = ("check this configuration", "a config-schema that refers to its own parts less often is faster");
+    bounds::within(time, check, move || {
+        let word = |path: &[Step]| source.word(&below(&key, path)).map(str::to_owned);
+        forms::adapt(guest.config_schema.value(), &mut value, &word);
+        let references = references::references(guest.config_schema.value(), &value, &key);
+        Checked { problems: misfits(&key, &guest, &value), value, references }
+    })
+}
+
+fn misfits(at: &KeyPath, guest: &Guest, value: &Value) -> Vec<Problem> {
+    let mut problems = Vec::new();
     for misfit in guest.config_schema.misfits(value, 20) {
-        let key = below(&function.key, &misfit.path);
+        let key = below(at, &misfit.path);
         let problem = match misfit.kind {
             MisfitKind::Missing => Problem::new(key, format!("missing: the guest `{}` needs it", guest.name)),
             MisfitKind::Type(types) => {
@@ -279,6 +308,7 @@ fn check_config(function: &FunctionConfig, guest: &Guest, value: &Value, problem
         };
         problems.push(problem);
     }
+    problems
 }
 
 /// No references lead in a circle. One to a function that has a problem of its own is told there.

@@ -114,7 +114,17 @@ impl<'a> Adapting<'a> {
         let parts = parts.filter_map(Value::as_object).chain(self.referred(schema).and_then(Value::as_object));
         let parts: Vec<_> = parts.map(|part| self.types(part, references + 1)).collect();
         // A part that says nothing takes all.
-        if parts.iter().any(Vec::is_empty) { Vec::new() } else { parts.concat() }
+        if parts.iter().any(Vec::is_empty) {
+            return Vec::new();
+        }
+        // Each once: parts that refer to themselves would make it as long as there are ways to them.
+        let mut types = Vec::new();
+        for ty in parts.concat() {
+            if !types.contains(&ty) {
+                types.push(ty);
+            }
+        }
+        types
     }
 
     /// The value in the first type that it can be a form of; `None`, if it stays what it is.

@@ -95,8 +95,10 @@ impl Loader<'_> {
             GuestSource::File(_) => (Some(self.limits.guest_function_size), Some(self.limits.guest_compile_time)),
         };
         bounds::check(&wasm, function_size)?;
+        bounds::check_texts(&wasm)?;
         let (engine, cache) = (self.engine.wasmtime().clone(), self.cache.clone());
-        let compiled = bounds::within(time, move || {
+        let compile = ("compile", "smaller functions compile faster; a guest that was compiled once is in the cache");
+        let compiled = bounds::within(time, compile, move || {
             let state::Examined { wasm, state } = state::examine(&wasm);
             (cache.compile(&engine, &wasm), state)
         });
@@ -125,18 +127,23 @@ impl Loader<'_> {
                 "a guest's name has lower-case letters, digits and underscores, a letter first, 64 at the most",
             ));
         }
-        let named = |what: &str, json: &str| {
-            Schema::parse(json).map_err(|error| {
-                Refused::new(
-                    format!("gives a {what} that is no JSON Schema: {}", bounds::shown(&error)),
-                    "see `describe` in wit/",
-                )
+        let texts = [
+            ("config-schema", described.config_schema),
+            ("input-schema", described.input_schema),
+            ("output-schema", described.output_schema),
+        ];
+        let reading = ("read its schemas", "smaller schemas, with fewer patterns, are read faster");
+        let schemas = bounds::within(time, reading, || texts.map(|(what, json)| (what, Schema::parse(&json))))?;
+        let [config_schema, input_schema, output_schema] = schemas.map(|(what, schema)| {
+            schema.map_err(|error| {
+                let why = format!("gives a {what} that is no JSON Schema: {}", bounds::shown(&error));
+                Refused::new(why, "see `describe` in wit/")
             })
-        };
+        });
         let guest = Guest {
-            config_schema: named("config-schema", &described.config_schema)?,
-            input_schema: named("input-schema", &described.input_schema)?,
-            output_schema: named("output-schema", &described.output_schema)?,
+            config_schema: config_schema?,
+            input_schema: input_schema?,
+            output_schema: output_schema?,
             name: described.name,
             summary: described.summary,
             source,

@@ -30,7 +30,11 @@ fn walk(root: &Value, schema: &Value, value: Option<&Value>, key: &KeyPath, dept
     let Some(value) = value.or_else(|| schema.get("default")) else { return };
     if schema.get("format").is_some_and(|format| format == "carrel-function") {
         if let Value::String(name) = value {
-            found.push(Reference { key: key.clone(), name: name.clone() });
+            let reference = Reference { key: key.clone(), name: name.clone() };
+            // Many ways through a schema may lead to it.
+            if !found.contains(&reference) {
+                found.push(reference);
+            }
         }
         return;
     }

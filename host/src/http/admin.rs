@@ -3,7 +3,12 @@
 //! Whoever may connect may do all of it. So the listener is on the machine itself, or asks for a token. Without a token
 //! it answers only requests that no web page can have caused: those have an `Origin`, or name another host.
 
-use super::{decoding, error::Error, json, metrics, monitor};
+use super::{
+    decoding,
+    error::Error,
+    json, metrics,
+    monitor::{self, BATCH, SHARDS},
+};
 use crate::{
     Host,
     identity::{KeyHash, User},
@@ -25,8 +30,9 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{net::IpAddr, sync::Arc};
+use tokio::task::yield_now;
 
-/// Sessions of one answer, if it is not said how many, and at most.
+/// Items of one answer, if it is not said how many, and at most.
 const PAGE: (usize, usize) = (100, 1000);
 
 /// All of the operator's routes.
@@ -67,9 +73,38 @@ fn is_local(headers: &HeaderMap) -> bool {
     local && !headers.contains_key(header::ORIGIN)
 }
 
-async fn tenants(State(host): State<Arc<Host>>) -> Response<Body> {
-    let all: Vec<Value> = host.tenants().iter().map(|it| tenant(it)).collect();
-    json(StatusCode::OK, json!({"tenants": all}).to_string())
+/// The tenants in the configuration's order, page by page.
+async fn tenants(
+    State(host): State<Arc<Host>>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<Response<Body>, Error> {
+    let Query(asked) = asked.map_err(|error| Error::invalid_query(error.body_text()))?;
+    let _visit = host.registry().visit(None).map_err(|refusal| Error::refused(&refusal))?;
+    let begin = match &asked.after {
+        Some(name) => usize::from(number(&host, name)?) + 1,
+        None => 0,
+    };
+    let all = host.tenants();
+    let rest = all.get(begin..).unwrap_or_default();
+    let page = &rest[..asked.limit().min(rest.len())];
+    let mut body = format!(r#"{{"total":{},"tenants":["#, all.len());
+    for (index, it) in page.iter().enumerate() {
+        add(&mut body, index, &tenant(it)).await;
+    }
+    let last = page.last().filter(|_| page.len() < rest.len()).map(|last| &**last.name());
+    body.push_str(&format!(r#"],"after":{}}}"#, json!(last)));
+    Ok(json(StatusCode::OK, body))
+}
+
+/// Adds an item to a list. Now and then others get a turn.
+async fn add(body: &mut String, index: usize, item: &Value) {
+    if index > 0 {
+        body.push(',');
+    }
+    body.push_str(&item.to_string());
+    if index % BATCH == BATCH - 1 {
+        yield_now().await;
+    }
 }
 
 /// What a tenant uses, beside what it may.
@@ -87,32 +122,67 @@ fn tenant(tenant: &Tenant) -> Value {
     })
 }
 
-/// What `/sessions` is asked.
+/// What a list is asked.
 #[derive(Deserialize)]
 struct Asked {
+    /// Only its sessions.
     tenant: Option<String>,
-    /// The id of the last user of the page before.
+    /// The page before ended there: its own `after`.
     after: Option<String>,
     limit: Option<usize>,
 }
 
+impl Asked {
+    fn limit(&self) -> usize {
+        self.limit.unwrap_or(PAGE.0).clamp(1, PAGE.1)
+    }
+}
+
+/// The sessions in an order of the host's own, page by page. A page is found where the one before ended, without looking
+/// at what lies before.
 async fn sessions(
     State(host): State<Arc<Host>>,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response<Body>, Error> {
     let Query(asked) = asked.map_err(|error| Error::invalid_query(error.body_text()))?;
+    let _visit = host.registry().visit(None).map_err(|refusal| Error::refused(&refusal))?;
     let tenant = asked.tenant.as_deref().map(|name| number(&host, name)).transpose()?;
-    let limit = asked.limit.unwrap_or(PAGE.0).min(PAGE.1);
-    let mut users = host.registry().users();
-    users.retain(|user| tenant.is_none_or(|tenant| user.tenant() == tenant));
-    let total = users.len();
-    users.sort_unstable_by_key(|user| (user.to_string(), user.tenant()));
-    let after = asked.after.unwrap_or_default();
-    let mut page = users.into_iter().filter(|user| user.to_string() > after);
-    let seen: Vec<Value> =
-        page.by_ref().filter_map(|user| host.registry().look(user)).take(limit).map(|seen| one(&host, &seen)).collect();
-    let next = if page.next().is_some() { seen.last().map(|last| last["user_id"].clone()) } else { None };
-    Ok(json(StatusCode::OK, json!({"total": total, "sessions": seen, "after": next}).to_string()))
+    let after = match &asked.after {
+        Some(place) => Some(user_at(place).ok_or_else(|| Error::invalid_query(NO_PLACE.into()))?),
+        None => None,
+    };
+    let total = match tenant.and_then(|tenant| host.tenants().get(usize::from(tenant))) {
+        Some(tenant) => tenant.sessions(),
+        None => host.registry().sessions(),
+    };
+    let mut body = format!(r#"{{"total":{total},"sessions":["#);
+    let (mut count, mut last, mut more, mut looked_at) = (0, None, false, 0);
+    let mut walk = host.registry().walk(after);
+    'walk: while let Some(shard) = walk.next_shard(tenant) {
+        for seen in shard {
+            if count == asked.limit() {
+                more = true;
+                break 'walk;
+            }
+            add(&mut body, count, &one(&host, &seen)).await;
+            last = Some(seen.session.user());
+            count += 1;
+        }
+        looked_at += 1;
+        if looked_at % SHARDS == 0 {
+            yield_now().await;
+        }
+    }
+    let next = last.filter(|_| more).map(|user| format!("{}.{user}", user.tenant()));
+    body.push_str(&format!(r#"],"after":{}}}"#, json!(next)));
+    Ok(json(StatusCode::OK, body))
+}
+
+const NO_PLACE: &str = "`after` is what the page before gave as `after`";
+
+fn user_at(place: &str) -> Option<User> {
+    let (tenant, user) = place.split_once('.')?;
+    User::from_id(tenant.parse().ok()?, user)
 }
 
 /// A session, as monitoring has it, with its tenant.

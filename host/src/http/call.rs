@@ -12,10 +12,9 @@ use super::{
 use crate::{
     Host,
     function::Function,
-    identity,
     instance::Emitter,
     limits::{memory::Charge, within},
-    session::{Answer, Failure, Handle, Tenant},
+    session::{Answer, Bill, Failure, Handle, Tenant},
 };
 use axum::{
     body::{Body, HttpBody},
@@ -50,7 +49,7 @@ pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Bod
     let (emitter, memory) =
         (Emitter::new(None, handle.session().limits().output_size), handle.session().memory().clone());
     let answer = handle.call(route.position, input.clone(), emitter).await;
-    let answer = route.respond(answer, &input).map_err(|error| route.count(Some(tenant), error));
+    let answer = route.respond(answer, &input, tenant).await.map_err(|error| route.count(Some(tenant), error));
     drop((input, held));
     Ok(counted(answer.into_response(), memory))
 }
@@ -78,48 +77,41 @@ impl Route {
             return Err(Error::draining());
         }
         let (parts, body) = request.into_parts();
-        let identity = &self.host.config().identity;
-        let user = identity.user(&parts.headers);
-        // Of whoever is verified and fails at it, nothing more is read.
-        if let (Err(error), true) = (&user, identity.is_verified()) {
-            return Err(Error::no_user(error));
-        }
-        *whose = user.as_ref().ok().map(|user| user.tenant());
-        let tenant = user.as_ref().ok().map(|user| self.host.tenant(*user));
-        if tenant.is_some_and(|tenant| !tenant.may_call(self.position)) {
+        // Of who is nobody nothing more is read: what it takes to read it would be nobody's.
+        let user = self.host.config().identity.user(&parts.headers).map_err(|error| Error::no_user(&error))?;
+        *whose = Some(user.tenant());
+        let tenant = self.host.tenant(user);
+        if !tenant.may_call(self.position) {
             return Err(Error::forbidden(&self.function().name));
         }
-        let tenant = whose.zip(tenant.map(|tenant| &**tenant));
         let (input, held) = match self.has_body {
-            true => self.input(tenant, &parts.headers, body).await?,
+            true => self.input((user.tenant(), tenant), &parts.headers, body).await?,
             false => ("null".to_owned(), self.host.memory().charge(0)),
         };
-        let user = user.map_err(|error| self.no_user(&error, &input))?;
         let handle = self.host.registry().session(user).map_err(|refusal| Error::refused(&refusal))?;
         let held = hand_over(held, handle.session().memory())?;
         Ok(Admitted { handle, input: input.into(), held, tenant: user.tenant() })
     }
 
-    /// The input, as a part of the tenant's memory, or of the host's while that is not known.
+    /// The input, as a part of the tenant's memory.
     async fn input(
         &self,
-        tenant: Option<(u16, &Tenant)>,
+        (number, tenant): (u16, &Tenant),
         headers: &HeaderMap,
         mut body: Body,
     ) -> Result<(String, Charge), Error> {
         if !is_as_it_is(headers) {
             return Err(Error::encoding_not_supported());
         }
-        let limits = tenant.map_or(self.host.limits(), |(_, tenant)| tenant.limits());
+        let limits = tenant.limits();
         let limit = limits.body_size;
         // Who says before that it is too large need not send it, and is not told to go on.
         if body.size_hint().lower() > limit as u64 {
             return Err(Error::body_too_large(limit));
         }
         let most = body.size_hint().exact().map_or(limit, |exact| exact as usize);
-        let memory = tenant.map_or(self.host.memory(), |(_, tenant)| tenant.memory());
         let pressure = &self.host.registry().shared().pressure;
-        let mut question = Question::new(memory, tenant.map(|(number, _)| number), most, pressure);
+        let mut question = Question::new(tenant.memory(), Some(number), most, pressure);
         let until = || Instant::now() + limits.deadline;
         let reading = async {
             while let Some(frame) = body.frame().await {
@@ -140,18 +132,17 @@ impl Route {
         Ok((String::from_utf8(body).map_err(|_| Error::not_utf8())?, charge))
     }
 
-    /// As with NAT, what is wrong with the body is told first.
-    fn no_user(&self, error: &identity::Error, input: &str) -> Error {
-        let schema = &self.function().guest.input_schema;
-        if self.has_body && !invalid_input::fits(schema, input) {
-            return Error::invalid_input(schema, input, "the input does not fit");
-        }
-        Error::no_user(error)
-    }
-
-    pub(super) fn respond(&self, answer: Answer, input: &str) -> Result<Response<Body>, Error> {
+    pub(super) async fn respond(
+        &self,
+        answer: Answer,
+        input: &Arc<String>,
+        tenant: u16,
+    ) -> Result<Response<Body>, Error> {
         let Answer { result, dropped, bill } = answer;
-        let output = result.map_err(|failure| self.error(failure, &dropped, input).bill(bill))?;
+        let output = match result {
+            Ok(output) => output,
+            Err(failure) => return Err(self.error(failure, &dropped, bill, (input, tenant)).await.bill(bill)),
+        };
         let mut response = json(StatusCode::OK, output);
         bill::write(&bill, response.headers_mut());
         if let Some(dropped) = dropped_header(&dropped) {
@@ -160,8 +151,24 @@ impl Route {
         Ok(response)
     }
 
-    pub(super) fn error(&self, failure: Failure, dropped: &[Arc<str>], input: &str) -> Error {
-        Error::of_call(failure, &self.function().guest.input_schema, input).dropped(dropped)
+    /// The error of a call that has cost so much, with what a tenant's user gave it.
+    pub(super) async fn error(
+        &self,
+        failure: Failure,
+        dropped: &[Arc<str>],
+        bill: Bill,
+        (input, tenant): (&Arc<String>, u16),
+    ) -> Error {
+        let error = match failure {
+            Failure::InvalidInput(why) => {
+                let deadline = self.host.tenants().get(usize::from(tenant)).map(|tenant| tenant.limits().deadline);
+                let left = deadline.unwrap_or_default().saturating_sub(bill.waited + bill.ran);
+                let whose = (tenant, self.position);
+                Error::invalid_input(&invalid_input::detail(&self.host, whose, input, &why, left).await)
+            }
+            failure => Error::of_call(failure),
+        };
+        error.dropped(dropped)
     }
 }
 

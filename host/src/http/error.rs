@@ -8,7 +8,6 @@
 
 use super::{bill, invalid_input, json};
 use crate::{
-    function::schema::Schema,
     identity,
     limits::{Level, memory::Full},
     session::{Bill, Failure, Refusal, TooManySessions, calls_of},
@@ -233,18 +232,18 @@ impl Error {
         Self::new(StatusCode::FORBIDDEN, "function_forbidden", detail).setting(Some("tenants.*.functions"))
     }
 
-    /// What does not fit, in NAT's words.
-    pub(super) fn invalid_input(schema: &Schema, input: &str, why: &str) -> Self {
+    /// What does not fit, as NAT's list.
+    pub(super) fn invalid_input(list: &str) -> Self {
         let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_input", Value::Null);
         error.body = Box::default();
-        error.text = Some(format!(r#"{{"detail":{}}}"#, invalid_input::detail(schema, input, why)).into());
+        error.text = Some(format!(r#"{{"detail":{list}}}"#).into());
         error
     }
 
-    pub(super) fn of_call(failure: Failure, schema: &Schema, input: &str) -> Self {
+    pub(super) fn of_call(failure: Failure) -> Self {
         match failure {
             Failure::Refused(refusal) => Self::refused(&refusal),
-            Failure::InvalidInput(why) => Self::invalid_input(schema, input, &why),
+            Failure::InvalidInput(why) => Self::invalid_input(&invalid_input::words(&why)),
             Failure::Failed(why) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "function_failed", why),
             Failure::Stopped { stop, undone } => {
                 let status = match stop.kind.code() {

@@ -2,19 +2,87 @@
 //!
 //! On the good path nobody but the guest reads the input. Only what a guest has refused is read here: whether it is
 //! JSON, and whether it fits the guest's own schema. Where it does both, the guest's own words are told.
+//!
+//! The guest's own words are told as well where finding more would take too long: reading an input is work of the host's
+//! that no fuel pays for, by a schema that nobody trusts. So it is done only for callers who are known, and counts as a
+//! call of theirs; never on a thread that serves others; and only so much of it at once. What has begun cannot be
+//! stopped: that it ends soon is what [`Schema::is_quick_for`] is for.
 
 use super::{echo::Echo, json};
-use crate::function::schema::{Misfit, MisfitKind, Schema, Step};
+use crate::{
+    Host,
+    function::schema::{Misfit, MisfitKind, Schema, Step},
+};
 use serde_json::{Value, json};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
+    time::timeout,
+};
 
 /// Wrong fields that are told.
 const MOST: usize = 20;
 /// Bytes of an input from which on only the guest's own words are told: to look for each wrong field takes a thread's
 /// time, and to send it back a caller's.
 const LARGE: usize = 64 << 10;
+/// Inputs that are read at once.
+const AT_ONCE: usize = 2;
+/// Inputs of one tenant that are read at once: others' need not wait for all of its own.
+const OF_TENANT: usize = 1;
+/// The longest time that a caller waits to be told more than the guest's own words.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The list, as JSON text.
-pub(super) fn detail(schema: &Schema, input: &str, why: &str) -> String {
+/// The reading of inputs that guests have refused: so many at once, on threads that serve nobody.
+pub(crate) struct Readings {
+    all: Arc<Semaphore>,
+    tenants: Vec<Arc<Semaphore>>,
+}
+
+impl Readings {
+    /// For so many tenants.
+    pub(crate) fn new(tenants: usize) -> Self {
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        Self { all: semaphore(AT_ONCE), tenants: (0..tenants).map(|_| semaphore(OF_TENANT)).collect() }
+    }
+
+    /// A place for one of a tenant's. Its other ones are waited for first, so that they do not stand in the others' way.
+    async fn place(&self, tenant: u16) -> Option<[OwnedSemaphorePermit; 2]> {
+        let take = async |semaphore: Arc<Semaphore>| -> Result<_, AcquireError> { semaphore.acquire_owned().await };
+        let own = take(self.tenants.get(usize::from(tenant))?.clone()).await.ok()?;
+        Some([own, take(self.all.clone()).await.ok()?])
+    }
+}
+
+/// The list for an input that a function refused with these words, as JSON text. A call that has so much time left waits
+/// no longer for it.
+pub(super) async fn detail(
+    host: &Arc<Host>,
+    (tenant, position): (u16, usize),
+    input: &Arc<String>,
+    why: &str,
+    left: Duration,
+) -> String {
+    let reading = async {
+        let _visit = host.registry().visit(Some(tenant)).ok()?;
+        let place = host.readings().place(tenant).await?;
+        let (host, input, why) = (host.clone(), input.clone(), why.to_owned());
+        // The place is free again when it ends, also where nobody waits for it any more.
+        let read = move || {
+            let _place = place;
+            read(&host.catalog().functions()[position].guest.input_schema, &input, &why)
+        };
+        spawn_blocking(read).await.ok()
+    };
+    timeout(left.min(PATIENCE), reading).await.ok().flatten().unwrap_or_else(|| words(why))
+}
+
+/// The list that says no more than the guest's own words.
+pub(super) fn words(why: &str) -> String {
+    list([item("value_error", &[], why, None)])
+}
+
+fn read(schema: &Schema, input: &str, why: &str) -> String {
     if input.is_empty() {
         return list([item("missing", &[], "Field required", None)]);
     }
@@ -24,25 +92,17 @@ pub(super) fn detail(schema: &Schema, input: &str, why: &str) -> String {
         item["ctx"] = json!({"error": broken.how});
         return list([item.to_string()]);
     }
-    let echo = if is_told(schema, input) { Echo::read(input) } else { None };
-    let Some(echo) = echo else {
-        return list([item("value_error", &[], why, None)]);
-    };
-    let misfits = schema.misfits(&echo.value(), MOST);
+    let echo = if input.len() <= LARGE { Echo::read(input) } else { None };
+    let Some(echo) = echo else { return words(why) };
+    let value = echo.value();
+    if !schema.is_quick_for(&value) {
+        return words(why);
+    }
+    let misfits = schema.misfits(&value, MOST);
     if misfits.is_empty() {
         return list([item("value_error", &[], why, Some(&echo))]);
     }
     list(misfits.into_iter().map(|misfit| told(misfit, &echo)))
-}
-
-/// True if an input is JSON that fits, or if that is not looked at.
-pub(super) fn fits(schema: &Schema, input: &str) -> bool {
-    let fits = |echo: Echo<'_>| schema.misfits(&echo.value(), 1).is_empty();
-    !is_told(schema, input) || Echo::read(input).is_some_and(fits)
-}
-
-fn is_told(schema: &Schema, input: &str) -> bool {
-    input.len() <= LARGE && schema.is_quick_for(input.len())
 }
 
 fn list(items: impl IntoIterator<Item = String>) -> String {
@@ -93,4 +153,22 @@ fn item(ty: &str, path: &[Step], msg: &str, input: Option<&Echo<'_>>) -> String 
     }
     item.push('}');
     item
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    #[tokio::test]
+    async fn a_tenant_has_a_place_though_another_one_wants_all_of_them() {
+        let readings = Readings::new(3);
+        let first = readings.place(0).await;
+        let mut waiting: Vec<_> = (0..100).map(|_| Box::pin(readings.place(0))).collect();
+        assert!(first.is_some() && waiting.iter_mut().all(|place| place.now_or_never().is_none()));
+        let other = readings.place(1).now_or_never().flatten();
+        assert!(other.is_some() && readings.place(2).now_or_never().is_none(), "two at once, and no more");
+        drop(first);
+        assert!(readings.place(2).now_or_never().flatten().is_some());
+    }
 }

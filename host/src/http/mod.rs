@@ -33,6 +33,7 @@ mod stream;
 mod wire;
 
 pub use admin::admin;
+pub(crate) use invalid_input::Readings;
 pub use listeners::Listeners;
 pub(crate) use openapi::describe as openapi_of;
 pub use server::{serve, serve_operator};

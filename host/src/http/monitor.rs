@@ -1,18 +1,29 @@
 //! `GET /monitor/users`: NAT's figures for each user, and Carrel's own beside them.
+//!
+//! The answer is written while it is sent: there may be a million users, and neither their list nor what is said of them
+//! has to fit into memory, and whoever reads it slowly only makes it slow. It counts as a call until it is sent.
 
 use super::{error::Error, json};
-use crate::{Host, identity::User, session::Seen};
+use crate::{
+    Host,
+    identity::User,
+    session::{Seen, Visit, Walk},
+};
 use axum::{
     body::Body,
     extract::{RawQuery, State},
 };
+use futures_util::stream;
 use http::{HeaderMap, Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{convert::Infallible, fmt::Write, sync::Arc, vec};
+use tokio::task::yield_now;
 
 /// Users that are written before others get a turn.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
+/// Shards of users that are looked at before others get a turn, where they have few.
+pub(super) const SHARDS: usize = 4;
 
 pub(super) async fn users(
     State(host): State<Arc<Host>>,
@@ -23,36 +34,110 @@ pub(super) async fn users(
     let query = query.unwrap_or_default();
     let asked = query.split('&').filter_map(|pair| pair.strip_prefix("user_id=")).next_back();
     let identity = &host.config().identity;
-    let mut seen: Vec<Seen> = match asked {
+    let (tenant, only) = match asked {
         // Whoever is verified sees nobody else.
         _ if identity.is_verified() => {
             let user = identity.user(&headers).map_err(|error| Error::no_user(&error))?;
             let own = asked.is_none_or(|id| user.to_string().eq_ignore_ascii_case(id));
-            host.registry().look(user).filter(|_| own).into_iter().collect()
+            (user.tenant(), Some(host.registry().look(user).filter(|_| own)))
         }
-        Some(id) => User::from_id(0, id).and_then(|user| host.registry().look(user)).into_iter().collect(),
-        None => host.registry().look_at_all(),
+        Some(id) => (0, Some(User::from_id(0, id).and_then(|user| host.registry().look(user)))),
+        None => (0, None),
     };
-    seen.sort_by_key(|seen| seen.session.account().created());
-    let now = Timestamp::now();
-    let functions = host.catalog().functions().len();
-    let mut body = format!(r#"{{"timestamp":"{}","total_active_users":{},"users":["#, text(now), seen.len());
-    for (index, seen) in seen.iter().enumerate() {
-        if index > 0 {
-            body.push(',');
-        }
-        body.push_str(&user(seen, now, functions).to_string());
-        // A hundred thousand users are a second's work: others get their turns in between.
-        if index % BATCH == BATCH - 1 {
-            tokio::task::yield_now().await;
-        }
+    let visit = host.registry().visit(Some(tenant)).map_err(|refusal| Error::refused(&refusal))?;
+    let Some(only) = only else {
+        let list = List::new(host.clone(), None);
+        let walk = host.registry().walk(None);
+        let all = All { list, walk, shard: Vec::new().into_iter(), _visit: visit };
+        let parts = stream::unfold(Some(all), |all| async { Some(all?.next().await) });
+        return Ok(json(StatusCode::OK, Body::from_stream(parts)));
+    };
+    let mut list = List::new(host.clone(), Some(only.iter().count()));
+    only.iter().for_each(|seen| list.add(seen));
+    let figures = match (identity.is_verified(), &only) {
+        (false, _) => (host.registry().live(), host.registry().parked()),
+        (true, Some(seen)) => (usize::from(!seen.parked), usize::from(seen.parked)),
+        (true, None) => (0, 0),
+    };
+    list.end(figures);
+    Ok(json(StatusCode::OK, list.text))
+}
+
+/// The answer, as far as it is written and not sent.
+struct List {
+    host: Arc<Host>,
+    now: Timestamp,
+    text: String,
+    users: usize,
+    /// How many there are is already written; else it is known, and written, at the end.
+    is_counted: bool,
+}
+
+impl List {
+    fn new(host: Arc<Host>, total: Option<usize>) -> Self {
+        let now = Timestamp::now();
+        let total = total.map(|total| format!(r#""total_active_users":{total},"#));
+        let is_counted = total.is_some();
+        let text = format!(r#"{{"timestamp":"{}",{}"users":["#, text(now), total.unwrap_or_default());
+        Self { host, now, text, users: 0, is_counted }
     }
-    let (live, parked) = match identity.is_verified() {
-        true => (seen.iter().filter(|seen| !seen.parked).count(), seen.iter().filter(|seen| seen.parked).count()),
-        false => (host.registry().live(), host.registry().parked()),
-    };
-    body.push_str(&format!(r#"],"live":{live},"parked":{parked}}}"#));
-    Ok(json(StatusCode::OK, body))
+
+    fn add(&mut self, seen: &Seen) {
+        if self.users > 0 {
+            self.text.push(',');
+        }
+        self.users += 1;
+        let functions = self.host.catalog().functions().len();
+        // To write to a text cannot fail.
+        let _ = write!(self.text, "{}", user(seen, self.now, functions));
+    }
+
+    fn end(&mut self, (live, parked): (usize, usize)) {
+        self.text.push(']');
+        if !self.is_counted {
+            let _ = write!(self.text, r#","total_active_users":{}"#, self.users);
+        }
+        let _ = write!(self.text, r#","live":{live},"parked":{parked}}}"#);
+    }
+}
+
+/// The answer with all users, part by part.
+struct All {
+    list: List,
+    walk: Walk,
+    /// Those of a shard that are left.
+    shard: vec::IntoIter<Seen>,
+    _visit: Visit,
+}
+
+impl All {
+    /// The next part, and the rest, if there is more.
+    async fn next(mut self) -> (Result<String, Infallible>, Option<Self>) {
+        // Whoever sends it asks for the next part at once.
+        yield_now().await;
+        let mut looked_at = 0;
+        for _ in 0..BATCH {
+            let seen = loop {
+                if let Some(seen) = self.shard.next() {
+                    break seen;
+                }
+                if looked_at == SHARDS {
+                    looked_at = 0;
+                    yield_now().await;
+                }
+                looked_at += 1;
+                let Some(shard) = self.walk.next_shard(None) else {
+                    let registry = self.list.host.registry();
+                    let figures = (registry.live(), registry.parked());
+                    self.list.end(figures);
+                    return (Ok(self.list.text), None);
+                };
+                self.shard = shard.into_iter();
+            };
+            self.list.add(&seen);
+        }
+        (Ok(std::mem::take(&mut self.list.text)), Some(self))
+    }
 }
 
 pub(super) fn user(seen: &Seen, now: Timestamp, functions: usize) -> Value {

@@ -67,7 +67,7 @@ pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Bod
     let mut beginning: Beginning = Box::pin(begin(handle, route.position, input.clone(), emitter, chunks));
     let stage = match timeout(PATIENCE, &mut beginning).await {
         Ok(Stage::Over(Some(answer))) if answer.result.is_err() => {
-            let answer = route.respond(answer, &input).map_err(|error| route.count(Some(tenant), error));
+            let answer = route.respond(answer, &input, tenant).await.map_err(|error| route.count(Some(tenant), error));
             return Ok(counted(answer.into_response(), memory));
         }
         Ok(Stage::Over(None)) => return Err(route.count(Some(tenant), Error::internal())),
@@ -161,7 +161,11 @@ impl Streaming {
                 Stage::Over(Some(Answer { result, dropped, bill })) => {
                     let last = match result {
                         Ok(output) => value(&output),
-                        Err(failure) => self.failed(self.route.error(failure, &dropped, &self.input)),
+                        Err(failure) => {
+                            let (route, input, tenant) = (self.route.clone(), self.input.clone(), self.tenant);
+                            let error = route.error(failure, &dropped, bill, (&input, tenant)).await;
+                            self.failed(error)
+                        }
                     };
                     self.last = Some(self.marked(last));
                     return Some(cost(&bill));

@@ -38,7 +38,7 @@ use call::run;
 pub use call::{Answer, Failure};
 pub(crate) use park::{Pressure, park};
 pub use policy::Policy;
-pub use registry::{Handle, Registry, Seen, TooManySessions};
+pub use registry::{Handle, Registry, Seen, TooManySessions, Visit, Walk};
 pub(crate) use sweep::sweep;
 pub use tenant::Tenant;
 pub(crate) use to_the_end::to_the_end;

@@ -125,7 +125,7 @@ impl Registry {
     /// As many calls wait or run as may, the user's or the tenant's budget is spent, or there are too many sessions.
     pub fn session(self: &Arc<Self>, user: User) -> Result<Handle, Refusal> {
         let tenant = self.shared.tenant(user);
-        let in_flight = InFlight::begin(&self.in_use, self.shared.limits.calls, tenant)?;
+        let in_flight = InFlight::begin(&self.in_use, self.shared.limits.calls, Some(tenant))?;
         tenant.admit()?;
         let handle = self.enter(user, tenant, in_flight);
         if handle.is_err() {
@@ -157,6 +157,18 @@ impl Registry {
                 Ok(Handle::new(free.insert(session).clone(), self.clone(), in_flight))
             }
         }
+    }
+
+    /// Lets work of the host's begin that is no function's, of a tenant, or of the operator.
+    ///
+    /// # Errors
+    ///
+    /// As many calls wait or run as may.
+    pub fn visit(self: &Arc<Self>, tenant: Option<u16>) -> Result<Visit, Refusal> {
+        let whose = tenant.and_then(|tenant| self.shared.tenants.get(usize::from(tenant)));
+        let tenant = tenant.filter(|_| whose.is_some());
+        InFlight::begin(&self.in_use, self.shared.limits.calls, whose.map(|tenant| &**tenant))?.keep();
+        Ok(Visit { registry: self.clone(), tenant })
     }
 
     /// Sessions that are live.
@@ -209,7 +221,19 @@ impl Registry {
         self.shard(user).sessions.get(&user).map(|session| self.seen(session, Instant::now()))
     }
 
-    /// The users who have a session, in no order.
+    /// Sessions that exist.
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// All sessions, to look at, a few at a time, from the one behind a user's on.
+    pub fn walk(self: &Arc<Self>, after: Option<User>) -> Walk {
+        let shard = after.map_or(0, |user| self.place(user));
+        Walk { registry: self.clone(), shard, after }
+    }
+
+    /// The users who have a session, in no order. It takes as long as there are sessions, as
+    /// [`look_at_all`](Self::look_at_all) does: [`walk`](Self::walk) is for whoever serves others as well.
     pub fn users(&self) -> Vec<User> {
         self.shards.iter().flat_map(|shard| lock(shard).sessions.keys().copied().collect::<Vec<_>>()).collect()
     }
@@ -341,8 +365,11 @@ impl Registry {
     }
 
     fn shard(&self, user: User) -> MutexGuard<'_, Shard> {
-        let hash = self.hasher.hash_one(user);
-        lock(&self.shards[hash as usize % SHARDS])
+        lock(&self.shards[self.place(user)])
+    }
+
+    fn place(&self, user: User) -> usize {
+        self.hasher.hash_one(user) as usize % SHARDS
     }
 }
 
@@ -389,6 +416,46 @@ impl Handle {
     }
 }
 
+/// All sessions, shard by shard, and in a shard by their users. The order stays as long as the registry does: who knows
+/// where a walk was can go on from there.
+pub struct Walk {
+    registry: Arc<Registry>,
+    shard: usize,
+    after: Option<User>,
+}
+
+impl Walk {
+    /// The sessions of the next shard, of one tenant if one is named. `None`: that was all.
+    pub fn next_shard(&mut self, of: Option<u16>) -> Option<Vec<Seen>> {
+        let shard = self.registry.shards.get(self.shard)?;
+        self.shard += 1;
+        let after = self.after.take();
+        let now = Instant::now();
+        let wanted = |user: &User| of.is_none_or(|tenant| user.tenant() == tenant) && after.is_none_or(|it| *user > it);
+        let mut seen: Vec<_> = {
+            let shard = lock(shard);
+            let sessions = shard.sessions.iter().filter(|(user, _)| wanted(user));
+            sessions.map(|(_, session)| self.registry.seen(session, now)).collect()
+        };
+        seen.sort_unstable_by_key(|seen| seen.session.user());
+        Some(seen)
+    }
+}
+
+/// Work of the host's for a caller that is no function's: it counts among the calls until this is dropped.
+pub struct Visit {
+    registry: Arc<Registry>,
+    /// None, where it is the operator's.
+    tenant: Option<u16>,
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let tenant = self.tenant.and_then(|tenant| self.registry.shared.tenants.get(usize::from(tenant)));
+        InFlight::end(&self.registry.in_use, tenant.map(|tenant| &**tenant));
+    }
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
         let uses = &self.session.uses;
@@ -400,6 +467,6 @@ impl Drop for Handle {
         if new && last {
             self.registry.forget_new(self.session.user());
         }
-        InFlight::end(&self.registry.in_use, self.session.tenant());
+        InFlight::end(&self.registry.in_use, Some(self.session.tenant()));
     }
 }

@@ -150,12 +150,13 @@ impl Tenant {
 /// A call that has arrived, and counts. It ends when this is dropped, or, where this is kept, with [`InFlight::end`].
 pub(super) struct InFlight<'a> {
     all: &'a AtomicUsize,
-    tenant: &'a Tenant,
+    /// None, where it is the operator's.
+    tenant: Option<&'a Tenant>,
 }
 
 impl<'a> InFlight<'a> {
     /// Counts it among all calls, of which there may be so many, and among the tenant's.
-    pub(super) fn begin(all: &'a AtomicUsize, most: usize, tenant: &'a Tenant) -> Result<Self, Refusal> {
+    pub(super) fn begin(all: &'a AtomicUsize, most: usize, tenant: Option<&'a Tenant>) -> Result<Self, Refusal> {
         // In one step each, so that no two take the last place.
         let take = |calls: &AtomicUsize, level, limit| {
             let one_more = |calls| (calls < limit).then_some(calls + 1);
@@ -163,7 +164,9 @@ impl<'a> InFlight<'a> {
             taken.map_err(|_| Refusal::TooManyCalls { level, limit })
         };
         take(all, Level::Host, most)?;
-        if let Err(refusal) = take(&tenant.calls, Level::Tenant, tenant.limits.tenant.calls.unwrap_or(usize::MAX)) {
+        if let Some(tenant) = tenant
+            && let Err(refusal) = take(&tenant.calls, Level::Tenant, tenant.limits.tenant.calls.unwrap_or(usize::MAX))
+        {
             all.fetch_sub(1, Ordering::Release);
             return Err(refusal);
         }
@@ -174,8 +177,10 @@ impl<'a> InFlight<'a> {
         std::mem::forget(self);
     }
 
-    pub(super) fn end(all: &AtomicUsize, tenant: &Tenant) {
-        tenant.calls.fetch_sub(1, Ordering::Relaxed);
+    pub(super) fn end(all: &AtomicUsize, tenant: Option<&Tenant>) {
+        if let Some(tenant) = tenant {
+            tenant.calls.fetch_sub(1, Ordering::Relaxed);
+        }
         // Whoever sees that none is left sees all that they have done.
         all.fetch_sub(1, Ordering::Release);
     }
