@@ -51,7 +51,7 @@ impl<'a> Question<'a> {
             // While it is moved, it is there twice.
             let room = (2 * had).max(BODY).min(self.most).max(len);
             let grown = self.pressure.grow(&mut self.charge, room, self.tenant).await;
-            grown.map_err(|full| Error::no_memory(full))?;
+            grown.map_err(Error::no_memory)?;
             let mut larger = Vec::with_capacity(room);
             larger.extend_from_slice(&self.bytes);
             self.bytes = larger;
@@ -69,7 +69,7 @@ impl<'a> Question<'a> {
 
 /// Moves what is counted for a tenant to one of its users.
 pub(super) fn hand_over(charge: Charge, user: &Arc<Memory>) -> Result<Charge, Error> {
-    charge.narrow(user).map_err(|full: Full| Error::no_memory(full))
+    charge.narrow(user).map_err(Error::no_memory)
 }
 
 /// The same answer, of which each byte counts as this memory until it is sent.

@@ -391,7 +391,7 @@ fn escape() -> Value {
     if std::env::args().next().is_some() {
         got.push("arguments");
     }
-    if std::net::TcpStream::connect("127.0.0.1:1").is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
+    if std::net::TcpStream::connect("127.0.0.1:1").is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
         || std::net::TcpListener::bind("127.0.0.1:0").is_ok()
         || std::net::UdpSocket::bind("127.0.0.1:0").is_ok()
     {
