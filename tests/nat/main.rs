@@ -190,7 +190,8 @@ fn users(text: &str) -> Value {
     fn blank(value: &mut Value, times: &[&str]) {
         match value {
             Value::Object(map) => {
-                for ours in ["fuel", "traps", "instances", "bytes", "is_parked", "live", "parked", "parked_bytes"] {
+                let of_memory = ["instances", "bytes", "parked", "parked_bytes", "counted_bytes"];
+                for ours in of_memory.into_iter().chain(["fuel", "traps", "is_parked", "live"]) {
                     map.shift_remove(ours);
                 }
                 for (key, value) in map {

@@ -95,7 +95,6 @@ impl Loader<'_> {
             GuestSource::File(_) => (Some(self.limits.guest_function_size), Some(self.limits.guest_compile_time)),
         };
         bounds::check(&wasm, function_size)?;
-        bounds::check_texts(&wasm)?;
         let (engine, cache) = (self.engine.wasmtime().clone(), self.cache.clone());
         let compile = ("compile", "smaller functions compile faster; a guest that was compiled once is in the cache");
         let compiled = bounds::within(time, compile, move || {

@@ -6,7 +6,7 @@
 
 use super::error::Error;
 use crate::{
-    limits::memory::{Charge, Full, Memory},
+    limits::memory::{Charge, Memory},
     session::Pressure,
 };
 use axum::body;
