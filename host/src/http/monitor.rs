@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 use std::{convert::Infallible, fmt::Write, sync::Arc, vec};
 use tokio::task::yield_now;
 
+/// Users who are told in the order in which they came, as NAT tells them. More of them are in no order.
+const SORTED: usize = 1_000;
 /// Users that are written before others get a turn.
 pub(super) const BATCH: usize = 64;
 /// Shards of users that are looked at before others get a turn, where they have few.
@@ -46,9 +48,17 @@ pub(super) async fn users(
     };
     let visit = host.registry().visit(Some(tenant)).map_err(|refusal| Error::refused(&refusal))?;
     let Some(only) = only else {
-        let list = List::new(host.clone(), None);
-        let walk = host.registry().walk(None);
-        let all = All { list, walk, shard: Vec::new().into_iter(), _visit: visit };
+        let mut walk = host.registry().walk(None);
+        let (mut shard, mut total) = (Vec::new(), None);
+        if host.registry().sessions() <= SORTED {
+            while let Some(mut more) = walk.next_shard(None) {
+                shard.append(&mut more);
+            }
+            shard.sort_by_key(|seen| seen.session.account().created());
+            total = Some(shard.len());
+        }
+        let list = List::new(host.clone(), total);
+        let all = All { list, walk, shard: shard.into_iter(), _visit: visit };
         let parts = stream::unfold(Some(all), |all| async { Some(all?.next().await) });
         return Ok(json(StatusCode::OK, Body::from_stream(parts)));
     };
@@ -105,7 +115,7 @@ impl List {
 struct All {
     list: List,
     walk: Walk,
-    /// Those of a shard that are left.
+    /// Those of a shard that are left, or of all of them.
     shard: vec::IntoIter<Seen>,
     _visit: Visit,
 }

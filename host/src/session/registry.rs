@@ -206,12 +206,12 @@ impl Registry {
         self.shared.pressure.woken()
     }
 
-    /// What all sessions share.
     /// Files and connections that guests have open, and how many they may.
     pub fn open_files(&self) -> (usize, usize) {
         self.shared.descriptors.used()
     }
 
+    /// What all sessions share.
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
     }
