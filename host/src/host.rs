@@ -114,7 +114,7 @@ impl Host {
         &self.shared.limits
     }
 
-    /// What there is of memory, and is taken.
+    /// The host's memory: how much there is, and is taken.
     pub(crate) fn memory(&self) -> &Arc<Memory> {
         &self.shared.memory
     }

@@ -70,7 +70,7 @@ pub(crate) struct Outgoing {
     pub(crate) descriptors: Option<Descriptors>,
 }
 
-/// What a connection takes of what its function, and its user, may have at once.
+/// A connection's place among those that its function, and its user, may have at once.
 type Place = Arc<(OwnedSemaphorePermit, Descriptor)>;
 
 type Answer = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);

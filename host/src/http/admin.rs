@@ -12,7 +12,7 @@ use super::{
 use crate::{
     Host,
     identity::{KeyHash, User},
-    session::{Seen, Tenant},
+    session::{Seen, Tenant, Visit},
 };
 use axum::{
     Router,
@@ -78,14 +78,13 @@ async fn tenants(
     State(host): State<Arc<Host>>,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response<Body>, Error> {
-    let Query(asked) = asked.map_err(|error| Error::invalid_query(error.body_text()))?;
-    let _visit = host.registry().visit(None).map_err(|refusal| Error::refused(&refusal))?;
-    let begin = match &asked.after {
+    let (asked, _visit) = begin(&host, asked)?;
+    let first = match &asked.after {
         Some(name) => usize::from(number(&host, name)?) + 1,
         None => 0,
     };
     let all = host.tenants();
-    let rest = all.get(begin..).unwrap_or_default();
+    let rest = all.get(first..).unwrap_or_default();
     let page = &rest[..asked.limit().min(rest.len())];
     let mut body = format!(r#"{{"total":{},"tenants":["#, all.len());
     for (index, it) in page.iter().enumerate() {
@@ -94,6 +93,13 @@ async fn tenants(
     let last = page.last().filter(|_| page.len() < rest.len()).map(|last| &**last.name());
     body.push_str(&format!(r#"],"after":{}}}"#, json!(last)));
     Ok(json(StatusCode::OK, body))
+}
+
+/// Begins a list: it counts as a call until it is made.
+fn begin(host: &Host, asked: Result<Query<Asked>, QueryRejection>) -> Result<(Asked, Visit), Error> {
+    let Query(asked) = asked.map_err(|error| Error::invalid_query(error.body_text()))?;
+    let visit = host.registry().visit(None).map_err(|refusal| Error::refused(&refusal))?;
+    Ok((asked, visit))
 }
 
 /// Adds an item to a list. Now and then others get a turn.
@@ -122,7 +128,7 @@ fn tenant(tenant: &Tenant) -> Value {
     })
 }
 
-/// What a list is asked.
+/// The query of a list.
 #[derive(Deserialize)]
 struct Asked {
     /// Only its sessions.
@@ -144,8 +150,7 @@ async fn sessions(
     State(host): State<Arc<Host>>,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response<Body>, Error> {
-    let Query(asked) = asked.map_err(|error| Error::invalid_query(error.body_text()))?;
-    let _visit = host.registry().visit(None).map_err(|refusal| Error::refused(&refusal))?;
+    let (asked, _visit) = begin(&host, asked)?;
     let tenant = asked.tenant.as_deref().map(|name| number(&host, name)).transpose()?;
     let after = match &asked.after {
         Some(place) => Some(user_at(place).ok_or_else(|| Error::invalid_query(NO_PLACE.into()))?),

@@ -38,7 +38,7 @@ pub(super) struct Route {
 pub(super) struct Admitted {
     pub(super) handle: Handle,
     pub(super) input: Arc<String>,
-    /// What the input takes of the user's memory.
+    /// The input's part of the user's memory.
     pub(super) held: Charge,
     /// Its tenant's place in the configuration.
     pub(super) tenant: u16,

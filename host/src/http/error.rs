@@ -9,6 +9,7 @@
 use super::{bill, invalid_input, json};
 use crate::{
     identity,
+    instance::StopKind,
     limits::{Level, memory::Full},
     session::{Bill, Failure, Refusal, TooManySessions, calls_of},
 };
@@ -170,15 +171,13 @@ impl Error {
     }
 
     /// There is no memory for a request: nothing was run.
-    pub(super) fn no_memory(Full { level, limit }: Full) -> Self {
-        let (status, code, setting) = match level {
-            Level::User => (StatusCode::INTERNAL_SERVER_ERROR, "memory_exhausted", "limits.user.memory"),
-            Level::Tenant => (StatusCode::SERVICE_UNAVAILABLE, "tenant_full", "limits.tenant.memory"),
-            Level::Host => (StatusCode::SERVICE_UNAVAILABLE, "host_full", "limits.memory"),
-        };
-        let detail =
-            format!("there is no memory for the request: all {limit} bytes that `{setting}` allows are in use");
-        Self::new(status, code, detail).setting(Some(setting)).retry_after(Duration::from_secs(5))
+    pub(super) fn no_memory(full: Full) -> Self {
+        let kind = StopKind::from(full);
+        let (limit, setting) = (full.limit, kind.setting());
+        let key = setting.unwrap_or_default();
+        let detail = format!("there is no memory for the request: all {limit} bytes that `{key}` allows are in use");
+        let error = Self::new(status_of(&kind), kind.code(), detail);
+        error.setting(setting).retry_after(Duration::from_secs(5))
     }
 
     /// A call that was not run.
@@ -232,7 +231,7 @@ impl Error {
         Self::new(StatusCode::FORBIDDEN, "function_forbidden", detail).setting(Some("tenants.*.functions"))
     }
 
-    /// What does not fit, as NAT's list.
+    /// An input that does not fit, with NAT's list of what is wrong.
     pub(super) fn invalid_input(list: &str) -> Self {
         let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_input", Value::Null);
         error.body = Box::default();
@@ -246,11 +245,7 @@ impl Error {
             Failure::InvalidInput(why) => Self::invalid_input(&invalid_input::words(&why)),
             Failure::Failed(why) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "function_failed", why),
             Failure::Stopped { stop, undone } => {
-                let status = match stop.kind.code() {
-                    "deadline_exceeded" => StatusCode::GATEWAY_TIMEOUT,
-                    "host_full" | "tenant_full" => StatusCode::SERVICE_UNAVAILABLE,
-                    _ => StatusCode::INTERNAL_SERVER_ERROR,
-                };
+                let status = status_of(&stop.kind);
                 let detail = format!("the function `{}` {}", stop.function, stop.kind);
                 let mut error = Self::new(status, stop.kind.code(), detail)
                     .setting(stop.kind.setting())
@@ -322,6 +317,15 @@ impl Error {
     /// As the last event of a stream that has already begun.
     pub(super) fn into_event(self) -> String {
         self.text.map_or_else(|| Value::Object(*self.body).to_string(), String::from)
+    }
+}
+
+/// The status that tells of a stop.
+fn status_of(kind: &StopKind) -> StatusCode {
+    match kind.code() {
+        "deadline_exceeded" => StatusCode::GATEWAY_TIMEOUT,
+        "host_full" | "tenant_full" => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the host holds for callers, counted as memory: their connections, the bodies that they send, and answers until
+//! Memory that the host holds for callers, and counts: their connections, the bodies that they send, and answers until
 //! they are taken.
 //!
 //! A connection is the host's; what is sent on it is the tenant's as soon as that is known, and the user's once the user
@@ -72,7 +72,7 @@ pub(super) fn hand_over(charge: Charge, user: &Arc<Memory>) -> Result<Charge, Er
     charge.narrow(user).map_err(Error::no_memory)
 }
 
-/// The same answer, of which each byte counts as this memory until it is sent.
+/// An answer, of which each byte counts as this memory until it is sent.
 pub(super) fn counted(answer: Response<body::Body>, memory: Arc<Memory>) -> Response<body::Body> {
     answer.map(|body| body::Body::new(Counted { body, memory }))
 }

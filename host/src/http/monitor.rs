@@ -79,7 +79,7 @@ struct List {
     now: Timestamp,
     text: String,
     users: usize,
-    /// How many there are is already written; else it is known, and written, at the end.
+    /// Their number is already written; else it is known, and written, at the end.
     is_counted: bool,
 }
 

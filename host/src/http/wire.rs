@@ -68,7 +68,7 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// That of a connection which has been charged for.
+    /// Of a connection that has been charged for.
     pub(super) fn new(stream: TcpStream, progress: Arc<Progress>, charge: Charge) -> (Self, Arc<OwnedWriteHalf>) {
         let (read, write) = stream.into_split();
         let socket = Arc::new(write);
@@ -163,7 +163,7 @@ impl Write for Wire {
     }
 }
 
-/// What comes of a caller, and what the library holds of it: a request's head until it is worked on, and of its body what
+/// The bytes that come of a caller, and those that the library holds of them: a request's head until it is worked on, and of its body what
 /// nobody has read yet. That is counted by the most that there was of any request of the connection, since the library
 /// keeps its buffer for the next one.
 struct Counting {

@@ -12,11 +12,7 @@ use super::{
 use crate::{
     function::Function,
     identity::User,
-    limits::{
-        Allowance, Limits, Permit, SHORT,
-        memory::{Full, Memory},
-        within,
-    },
+    limits::{Allowance, Limits, Permit, SHORT, memory::Memory, within},
     session::{Session, Unbilled},
 };
 use carrel_arena::{PAGE, Tracked};
@@ -278,8 +274,8 @@ impl Instance {
                 done.result = Err(self.store.data().stop(StopKind::OutputTooLarge { size, limit }));
             }
             Ok(Ok(output)) => {
-                if let Err(Full { level, limit }) = self.store.data().memory.room_for(output.len()) {
-                    done.result = Err(self.store.data().stop(StopKind::MemorySpent { level, limit }));
+                if let Err(full) = self.store.data().memory.room_for(output.len()) {
+                    done.result = Err(self.store.data().stop(full.into()));
                 }
             }
             // An error's text is output as well, and still says enough when it is cut.

@@ -437,7 +437,7 @@ pub(crate) struct Emitter {
 pub(crate) struct Chunk {
     /// The JSON text.
     pub(crate) text: String,
-    /// What it takes of its user's memory.
+    /// Its part of its user's memory.
     pub(super) _held: Option<Charge>,
 }
 

@@ -70,7 +70,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
             let listener = emitter.take(chunk.len()).map_err(|kind| cx.data().stop(kind))?;
             if let Some(listener) = listener {
                 let held = session_of(&cx).map(|session| session.memory().try_charge(chunk.len())).transpose();
-                let full = |Full { level, limit }: Full| cx.data().stop(StopKind::MemorySpent { level, limit });
+                let full = |full: Full| cx.data().stop(StopKind::from(full));
                 let held = held.map_err(full)?;
                 // A listener that is gone hears nothing; the call goes on.
                 let _ = listener.send(Chunk { text: chunk, _held: held }).await;

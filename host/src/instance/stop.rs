@@ -77,6 +77,12 @@ pub enum StopKind {
     HostFull,
 }
 
+impl From<Full> for StopKind {
+    fn from(Full { level, limit }: Full) -> Self {
+        Self::MemorySpent { level, limit }
+    }
+}
+
 impl StopKind {
     /// The stable code, which callers may rely on.
     pub fn code(&self) -> &'static str {
@@ -139,11 +145,11 @@ impl StopKind {
         if let (Some(ResourceTableError::Full), Some(no_handle)) = (error.downcast_ref(), memory.no_handle) {
             return match no_handle {
                 NoHandle::Exhausted(needed) => Self::MemoryExhausted { needed, limit: memory.limit },
-                NoHandle::Full(Full { level, limit }) => Self::MemorySpent { level, limit },
+                NoHandle::Full(full) => full.into(),
             };
         }
-        if let Some(Full { level, limit }) = memory.full {
-            return Self::MemorySpent { level, limit };
+        if let Some(full) = memory.full {
+            return full.into();
         }
         if Engine::is_full(error) || memory.no_place {
             return Self::HostFull;

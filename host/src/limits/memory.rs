@@ -99,15 +99,21 @@ impl Memory {
     /// Takes of all levels, or of none.
     fn take(&self, bytes: usize) -> Result<(), Full> {
         for (index, memory) in self.levels().enumerate() {
-            let grown = |used: usize| used.checked_add(bytes).filter(|used| *used <= memory.limit);
-            if memory.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_err() {
+            if let Err(full) = memory.take_of_this(bytes) {
                 for taken in self.levels().take(index) {
                     taken.used.fetch_sub(bytes, Ordering::Relaxed);
                 }
-                return Err(Full { level: memory.level, limit: memory.limit });
+                return Err(full);
             }
         }
         Ok(())
+    }
+
+    /// Takes of this level alone.
+    fn take_of_this(&self, bytes: usize) -> Result<(), Full> {
+        let grown = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.limit);
+        let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown);
+        taken.map(drop).map_err(|_| Full { level: self.level, limit: self.limit })
     }
 }
 
@@ -124,7 +130,7 @@ impl Charge {
         Ok(())
     }
 
-    /// The same as a part of a level within the one that it is a part of, if there is so much.
+    /// Moves it to a level within the one that it is a part of, if there is so much.
     pub(crate) fn narrow(mut self, to: &Arc<Memory>) -> Result<Charge, Full> {
         let bytes = self.bytes;
         if bytes == 0 {
@@ -135,10 +141,7 @@ impl Charge {
             self.shrink(bytes);
             return to.try_charge(bytes);
         }
-        let grown = |used: usize| used.checked_add(bytes).filter(|used| *used <= to.limit);
-        if to.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_err() {
-            return Err(Full { level: to.level, limit: to.limit });
-        }
+        to.take_of_this(bytes)?;
         // What is above has it already.
         self.bytes = 0;
         Ok(Charge { of: to.clone(), bytes })

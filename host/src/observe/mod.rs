@@ -1,4 +1,4 @@
-//! What the host says of itself: its log, to stderr (`queue`), and its figures (`metrics`).
+//! The host's own words of itself: its log, to stderr (`queue`), and its figures (`metrics`).
 //!
 //! `RUST_LOG` chooses what is logged, by target: `carrel` is the host, `guest` what guests write.
 

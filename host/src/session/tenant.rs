@@ -115,7 +115,7 @@ impl Tenant {
         self.descriptors.used().0
     }
 
-    /// What its users may take of memory together.
+    /// The memory that its users may take together.
     pub(crate) fn memory(&self) -> &Arc<Memory> {
         &self.memory
     }
