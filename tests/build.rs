@@ -25,5 +25,16 @@ fn assemble() -> Result<(), Box<dyn Error>> {
             fs::write(out.join(name).with_extension("wasm"), wat::parse_file(&file)?)?;
         }
     }
+    let frame = fs::read_to_string("guests/frame.wat")?;
+    for file in fs::read_dir("guests/starts")? {
+        let file = file?.path();
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        let (name, text) = (stem.replace('-', "_"), fs::read_to_string(&file)?);
+        let (core, component) = text.split_once(";;; component").unwrap_or((&text, ""));
+        let frame = frame.replace("%length%", &name.len().to_string()).replace("%name%", &name);
+        let guest = frame.replace("%core%", core).replace("%component%", component);
+        let wasm = wat::parse_str(guest).map_err(|error| format!("{}: {error}", file.display()))?;
+        fs::write(out.join(&*stem).with_extension("wasm"), wasm)?;
+    }
     Ok(())
 }

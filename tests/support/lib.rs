@@ -78,7 +78,7 @@ impl Test {
         Self::new().guest(TRAVELLER, "traveller")
     }
 
-    /// NAT's example with a guest of `guests/snapshots` or `guests/raw` beside it, at `POST /it`.
+    /// NAT's example with a guest of `guests/snapshots`, `guests/starts` or `guests/raw` beside it, at `POST /it`.
     pub fn fixture(name: &str) -> Self {
         Self::new().guest(&Self::fixture_file(name), &name.replace('-', "_"))
     }

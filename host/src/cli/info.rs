@@ -59,6 +59,10 @@ fn as_json(functions: &[FunctionConfig], guests: &[Arc<Guest>]) -> String {
     format!("{:#}", json!({"functions": functions, "guests": guests}))
 }
 
+/// What is true of each guest whose state is found to be in its memories: it may still hold something of the host's.
+const KEPT: &str = "all in its linear memories: an instance is parked and rolled back, unless it holds something of the \
+                    host's then, such as a stream or an open file";
+
 fn as_text(functions: &[FunctionConfig], guests: &[Arc<Guest>]) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
@@ -76,7 +80,7 @@ fn as_text(functions: &[FunctionConfig], guests: &[Arc<Guest>]) -> String {
     for guest in guests {
         let _ = write!(out, "\n  {}: {}\n    {}, {} bytes", guest.name, guest.summary, guest.source, guest.size);
         let _ = match &guest.state {
-            Ok(_) => write!(out, "\n    state: all in its linear memories, so that it can be parked and rolled back"),
+            Ok(_) => write!(out, "\n    state: {}", KEPT),
             Err(why) => write!(out, "\n    state: cannot be parked nor rolled back: {}", why.join("; ")),
         };
         for (side, schema) in

@@ -11,7 +11,7 @@ use crate::{
     limits::{Lane, Limits, Permit},
 };
 use serde_json::Value;
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, panic::resume_unwind, path::PathBuf, sync::Arc, thread};
 use wasmtime::component::{Component, Linker};
 
 /// A compiled component that exports `carrel:function/function`.
@@ -33,6 +33,8 @@ pub struct Guest {
     /// Where its state is, or why its instances cannot be made again from their memories.
     pub(crate) state: Result<State, Vec<String>>,
     pre: GuestPre<Context>,
+    /// What instances are made of whose memories' bytes are known: no start code runs in it, and no data is written.
+    shell: GuestPre<Context>,
 }
 
 impl fmt::Debug for Guest {
@@ -98,15 +100,28 @@ impl Loader<'_> {
         let (engine, cache) = (self.engine.wasmtime().clone(), self.cache.clone());
         let compile = ("compile", "smaller functions compile faster; a guest that was compiled once is in the cache");
         let compiled = bounds::within(time, compile, move || {
-            let state::Examined { wasm, state } = state::examine(&wasm);
-            (cache.compile(&engine, &wasm), state)
+            let state::Examined { wasm, shell, state } = state::examine(&wasm);
+            let (engine, cache) = (&engine, &cache);
+            thread::scope(|scope| {
+                let shell = shell.map(|shell| scope.spawn(move || cache.compile(engine, &shell)));
+                let component = cache.compile(engine, &wasm);
+                (component, shell.map(|shell| shell.join().unwrap_or_else(|panic| resume_unwind(panic))), state)
+            })
         });
-        let (component, state) = compiled?;
+        let (component, shell, state) = compiled?;
         let component = component.map_err(|error| Refused {
             why: format!("is not a valid component: {:#}", error.root_cause()),
             hint: None,
         })?;
         let pre = self.link(&component)?;
+        let (shell, state) = match shell {
+            None => (pre.clone(), state),
+            Some(Ok(shell)) => (self.link(&shell)?, state),
+            Some(Err(error)) => {
+                let why = format!("it cannot be compiled without its start code: {:#}", error.root_cause());
+                (pre.clone(), Err(vec![why]))
+            }
+        };
         let label: Arc<str> = source.to_string().into();
         // No tenant has anything to do yet: the first one's turns will do.
         let permit = Arc::new(Permit::new(self.lane.clone(), 0));
@@ -149,6 +164,7 @@ impl Loader<'_> {
             size,
             state,
             pre,
+            shell,
         };
         if !schema::describes_an_object(guest.config_schema.value()) {
             return Err(Refused::new("gives a config-schema that is not of an object", "see `describe` in wit/"));
@@ -195,6 +211,11 @@ impl Loader<'_> {
 impl Guest {
     pub(crate) fn pre(&self) -> &GuestPre<Context> {
         &self.pre
+    }
+
+    /// What an instance is made of whose memories' bytes are known, if its state is all in them.
+    pub(crate) fn shell(&self) -> &GuestPre<Context> {
+        &self.shell
     }
 
     pub(crate) fn engine(&self) -> &wasmtime::Engine {

@@ -47,8 +47,11 @@ pub(crate) fn examine_one(wasm: &[u8]) {
     let valid =
         |wasm: &[u8]| wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all()).validate_all(wasm);
     if valid(wasm).is_ok() {
-        let after = valid(&state::examine(wasm).wasm);
-        assert!(after.is_ok(), "{:?}", after.err());
+        let state::Examined { wasm, shell, .. } = state::examine(wasm);
+        for after in [Some(wasm.as_ref()), shell.as_deref()].into_iter().flatten() {
+            let after = valid(after);
+            assert!(after.is_ok(), "{:?}", after.err());
+        }
     } else {
         state::examine(wasm);
     }

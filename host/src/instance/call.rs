@@ -77,25 +77,38 @@ impl Making<'_> {
         }
     }
 
-    /// A store, and a guest in it whose memories have these sizes at least.
-    async fn instantiate(&self, context: Context, sizes: &[usize]) -> Done<(Tracked<Context>, Contract)> {
+    /// A store, and a guest or its shell in it, whose memories have these sizes at least.
+    async fn instantiate(
+        &self,
+        guest: &GuestPre<Context>,
+        context: Context,
+        sizes: &[usize],
+    ) -> Done<(Tracked<Context>, Contract)> {
         let mut store = Tracked::new(new_store(self.function.guest.engine(), context, self.limits));
         let done = run(&mut store, self.running(Phase::Configure), self.limits, async |store| {
-            store.instantiate(sizes, async |cx| self.function.guest.pre().instantiate_async(cx).await).await
+            store.instantiate(sizes, async |cx| guest.instantiate_async(cx).await).await
         })
         .await;
         Done { result: done.result.map(|guest| (store, guest)), fuel: done.fuel }
     }
 
-    /// The same, with the image in its memories.
+    /// A store, and the whole guest in it: its start code runs.
+    async fn instantiate_whole(&self, context: Context) -> Done<(Tracked<Context>, Contract)> {
+        self.instantiate(self.function.guest.pre(), context, &[]).await
+    }
+
+    /// A store, and the guest's shell in it, with the image in its memories, which have these sizes.
     async fn instantiate_image(&self, image: &Image, sizes: &[usize]) -> Done<(Tracked<Context>, Contract)> {
         let context = self.context(self.session.log_budget().clone(), None);
-        let mut made = self.instantiate(context, sizes).await;
-        if let Ok((store, _)) = &mut made.result {
-            store.data_mut().memory.restored(sizes.iter().sum::<usize>().saturating_sub(image.size_at_start()));
+        let Done { result, fuel } = self.instantiate(self.function.guest.shell(), context, sizes).await;
+        let result = result.and_then(|(mut store, guest)| {
+            if let Err(kind) = store.data_mut().memory.restored(sizes.iter().sum()) {
+                return Err(store.data().stop(kind));
+            }
             image.apply(store.memories());
-        }
-        made
+            Ok((store, guest))
+        });
+        Done { result, fuel }
     }
 
     /// Configures a guest.
@@ -117,8 +130,10 @@ impl Making<'_> {
 
     /// What new instances of the function begin with; `None`, if an instance cannot be made again from its memories.
     ///
-    /// Twice an instance is made, with other randomness. If both are alike, and neither was told what differs from one
-    /// instance to the next, the image is of a configured instance, and no other instance needs to be configured.
+    /// Twice an instance is made of the whole guest, with other randomness. If both are alike, and neither was told what
+    /// differs from one instance to the next, the image is of a configured instance: all others are made of the guest's
+    /// shell and the image, and no start code runs again. Otherwise each new instance starts and is configured by
+    /// itself, and only those that are woken are made of the shell.
     pub(crate) async fn image(&self) -> Result<Option<Image>, Stop> {
         const SEEDS: [u128; 2] = [u128::MAX / 3, u128::MAX / 3 * 2];
         let one = self.watched(SEEDS[0]).await?;
@@ -126,20 +141,10 @@ impl Making<'_> {
         let other = self.watched(SEEDS[1]).await?;
         let start_alike = !one.start_differs && !other.start_differs && one.started == other.started;
         let alike = start_alike && !one.differs && !other.differs && one.configured == other.configured;
-        if state.sets_globals_at_start && !start_alike {
-            return Ok(None);
-        }
         let mut identity = blake3::Hasher::new();
         identity.update(&state.hash).update(self.function.config.as_bytes());
         self.function.grants.identify(&mut identity);
-        Ok(Image::new(
-            start_alike.then_some(one.started.as_slice()),
-            if alike { &one.configured } else { &one.started },
-            one.started.iter().map(Vec::len).sum(),
-            alike,
-            state.dead,
-            &identity,
-        ))
+        Ok(Image::new(if alike { &one.configured } else { &one.started }, alike, state.dead, &identity))
     }
 
     /// An instance that is only made to be looked at.
@@ -147,7 +152,7 @@ impl Making<'_> {
         let budget = Arc::new(AtomicUsize::new(self.limits.log_size));
         let differs = Arc::new(AtomicBool::new(false));
         let watch = Watch { differs: differs.clone(), seed };
-        let made = self.instantiate(self.context(budget.clone(), Some(watch)), &[]).await;
+        let made = self.instantiate_whole(self.context(budget.clone(), Some(watch))).await;
         let (mut store, guest) = made.result?;
         let look = |store: &mut Tracked<Context>| {
             let logged = budget.load(Ordering::Relaxed) != self.limits.log_size;
@@ -179,7 +184,7 @@ impl Instance {
             let result = made.result.map(|(store, guest)| Self { store, guest, dirty: Dirty::default() });
             return Done { result, fuel: made.fuel };
         }
-        let made = making.instantiate(making.context(making.session.log_budget().clone(), None), &[]).await;
+        let made = making.instantiate_whole(making.context(making.session.log_budget().clone(), None)).await;
         let (mut store, guest) = match made.result {
             Ok(made) => made,
             Err(stop) => return Done { result: Err(stop), fuel: made.fuel },

@@ -260,6 +260,8 @@ pub(super) struct MemoryLimit {
     pub(super) limit: usize,
     /// Of linear memories and tables.
     pub(super) used: usize,
+    /// Of linear memories, as far as the engine has asked for them.
+    asked: usize,
     /// Of handles, the most that there were at once.
     held: usize,
     /// What it would have used, had its last growth not been refused in this call.
@@ -290,6 +292,7 @@ impl MemoryLimit {
         Self {
             limit,
             used: 0,
+            asked: 0,
             held: 0,
             refused: None,
             full: None,
@@ -357,18 +360,29 @@ impl MemoryLimit {
         self.charge.of()
     }
 
-    /// A memory was made with more bytes than it starts with: that of a parked instance.
-    pub(super) fn restored(&mut self, more: usize) {
-        self.used += more;
+    /// Linear memories were made with so many bytes in all, of which the engine has asked only for those that a new
+    /// instance has before it starts.
+    ///
+    /// # Errors
+    ///
+    /// They are more than the instance may have: the image, of which it is made, may be of one that has grown further.
+    pub(super) fn restored(&mut self, memories: usize) -> Result<(), StopKind> {
+        let total = self.used.saturating_add(memories.saturating_sub(self.asked));
+        if total.saturating_add(self.held) > self.limit {
+            return Err(StopKind::MemoryExhausted { needed: total.saturating_add(self.held), limit: self.limit });
+        }
+        self.used = total;
+        Ok(())
     }
 
     /// A growth failed after it was granted: beyond the memory's own maximum, or for want of a slot. wasmtime tells of
-    /// refused ones too, for which nothing was granted.
-    fn failed(&mut self, error: &wasmtime::Error) {
+    /// refused ones too, for which nothing was granted. Gives what was.
+    fn failed(&mut self, error: &wasmtime::Error) -> usize {
         let granted = std::mem::take(&mut self.granted);
         self.used -= granted;
         self.charge.shrink(granted);
         self.no_place |= Engine::is_full(error);
+        granted
     }
 }
 
@@ -393,11 +407,14 @@ const RANDOM: u64 = 64 << 10;
 
 impl ResourceLimiter for MemoryLimit {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(self.grow(desired.saturating_sub(current)))
+        let granted = self.grow(desired.saturating_sub(current));
+        self.asked += if granted { self.granted } else { 0 };
+        Ok(granted)
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        self.failed(&error);
+        let granted = self.failed(&error);
+        self.asked = self.asked.saturating_sub(granted);
         Ok(())
     }
 

@@ -16,10 +16,6 @@ pub(crate) struct Image {
     memories: Box<[Start]>,
     /// Whether the instance is configured in it, so that a new one need not be.
     configured: bool,
-    /// Bytes of all memories when the guest is instantiated, before it is configured.
-    size_at_start: usize,
-    /// Pages that are not all zero.
-    written: usize,
     /// Pages at the start of the only memory that hold nothing between calls: stack below its top.
     dead: usize,
     /// What snapshots are compressed with: texts of the guest, which its heap has many of.
@@ -36,8 +32,8 @@ struct Start {
     size: usize,
     /// Its bytes, up to the last page that is not all zero.
     bytes: Box<[u8]>,
-    /// Pages that may differ from what instantiating alone leaves.
-    patch: Box<[usize]>,
+    /// Pages that are not all zero.
+    written: Box<[usize]>,
 }
 
 /// The pages that differ from the image, or may.
@@ -117,15 +113,12 @@ impl Dirty {
 }
 
 impl Image {
-    /// The image of an instance with these memories, which were `started` after it was instantiated, if that is always
-    /// the same, and had `size_at_start` bytes then. `dead` is how many bytes at the start of the memory, if there is
+    /// The image of an instance with these memories. `dead` is how many bytes at the start of the memory, if there is
     /// one only, hold nothing between calls. `identity` is of the guest and its configuration.
     ///
     /// None, if the memories are of a kind that has no image.
     pub(super) fn new(
-        started: Option<&[Vec<u8>]>,
         memories: &[Vec<u8>],
-        size_at_start: usize,
         configured: bool,
         dead: usize,
         identity: &blake3::Hasher,
@@ -137,29 +130,20 @@ impl Image {
             if index >= Page::MEMORIES || !whole {
                 return None;
             }
-            let used = memory.chunks(PAGE).rposition(|page| !is_zero(page)).map_or(0, |last| (last + 1) * PAGE);
-            let same = |page: &usize| {
-                let bytes = page * PAGE..(page + 1) * PAGE;
-                let Some(started) = started.and_then(|started| started.get(index)) else { return false };
-                match started.get(bytes.clone()) {
-                    Some(before) => *before == memory[bytes],
-                    None => is_zero(&memory[bytes]),
-                }
-            };
-            let patch: Vec<_> = (0..memory.len() / PAGE).filter(|page| !same(page)).collect();
+            let pages = memory.chunks(PAGE).enumerate().filter(|(_, page)| !is_zero(page));
+            let written: Box<[usize]> = pages.map(|(page, _)| page).collect();
+            let used = written.last().map_or(0, |last| (last + 1) * PAGE);
             identity.update(&(memory.len() as u64).to_le_bytes()).update(&(used as u64).to_le_bytes());
             identity.update(&memory[..used]);
-            starts.push(Start { size: memory.len(), bytes: memory[..used].into(), patch: patch.into() });
+            starts.push(Start { size: memory.len(), bytes: memory[..used].into(), written });
         }
         let dead = if starts.len() == 1 { dead / PAGE } else { 0 };
         let mut key = Key::default();
         key.copy_from_slice(&identity.finalize().as_bytes()[..size_of::<Key>()]);
-        let written = |start: &Start| start.bytes.chunks(PAGE).filter(|page| !is_zero(page)).count();
-        let written = starts.iter().map(written).sum();
         let texts = starts.iter().flat_map(|start| start.bytes.chunks(PAGE)).filter(|page| !is_zero(page));
         let dictionary: Vec<u8> = texts.flatten().copied().take(DICTIONARY).collect();
         let dictionary = dictionary.into();
-        Some(Self { dictionary, memories: starts.into(), configured, written, size_at_start, dead, key })
+        Some(Self { dictionary, memories: starts.into(), configured, dead, key })
     }
 
     pub(super) fn is_configured(&self) -> bool {
@@ -179,14 +163,9 @@ impl Image {
         self.memories.iter().map(|start| start.size)
     }
 
-    /// Bytes of all memories when the guest is instantiated.
-    pub(super) fn size_at_start(&self) -> usize {
-        self.size_at_start
-    }
-
     /// Pages that a new instance writes to.
     pub(crate) fn pages(&self) -> usize {
-        self.written
+        self.memories.iter().map(|start| start.written.len()).sum()
     }
 
     /// What a page begins with; none, if with zeroes.
@@ -199,14 +178,14 @@ impl Image {
         self.dead * PAGE
     }
 
-    /// Makes the image of what instantiating has left.
+    /// Writes the image to the memories of a guest's shell, which are all zero. One may be smaller than in the image, if
+    /// it is not of a configured instance: start code may grow memories by chance.
     pub(super) fn apply<'a>(&self, memories: impl Iterator<Item = &'a mut [u8]>) {
         for (memory, start) in memories.zip(&self.memories) {
-            for page in &start.patch {
+            for page in &start.written {
                 let bytes = page * PAGE..(page + 1) * PAGE;
-                match start.bytes.get(bytes.clone()) {
-                    Some(first) => memory[bytes].copy_from_slice(first),
-                    None => memory[bytes].fill(0),
+                if let (Some(to), Some(from)) = (memory.get_mut(bytes.clone()), start.bytes.get(bytes)) {
+                    to.copy_from_slice(from);
                 }
             }
         }

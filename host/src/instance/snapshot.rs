@@ -122,7 +122,8 @@ impl Snapshot {
         let mut sizes = Vec::new();
         for first in image.sizes() {
             let size = read(&mut left).and_then(|pages| pages.checked_mul(PAGE)).ok_or(Broken::Damaged)?;
-            if size < first {
+            // Start code may grow memories by chance: then instances begin with other sizes.
+            if size < first && image.is_configured() {
                 return Err(Broken::Damaged);
             }
             sizes.push(size);
@@ -261,7 +262,7 @@ mod tests {
 
     fn image(memories: Memories, identity: &str) -> Image {
         let identity = blake3::Hasher::new_keyed(blake3::hash(identity.as_bytes()).as_bytes());
-        Image::new(None, &memories, 0, true, 0, &identity).unwrap()
+        Image::new(&memories, true, 0, &identity).unwrap()
     }
 
     /// As an instance's is taken.

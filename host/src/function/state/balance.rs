@@ -386,7 +386,7 @@ impl<'a> Walk<'a> {
 }
 
 /// Instructions that go elsewhere in ways that the walk does not follow.
-fn jumps_otherwise(operator: &Operator<'_>) -> bool {
+pub(super) fn jumps_otherwise(operator: &Operator<'_>) -> bool {
     macro_rules! name {
         ($( @$proposal:ident $name:ident $({ $($argument:ident: $ty:ty),* })? => $visit:ident ($($annotation:tt)*))*) => {
             match operator {
@@ -403,23 +403,23 @@ fn jumps_otherwise(operator: &Operator<'_>) -> bool {
 
 impl ModuleArity for Walk<'_> {
     fn sub_type_at(&self, index: u32) -> Option<&SubType> {
-        self.module.types.get(index as usize)
+        self.module.sub_type_at(index)
     }
 
-    fn tag_type_arity(&self, _: u32) -> Option<(u32, u32)> {
-        None
+    fn tag_type_arity(&self, tag: u32) -> Option<(u32, u32)> {
+        self.module.tag_type_arity(tag)
     }
 
     fn type_index_of_function(&self, function: u32) -> Option<u32> {
-        self.module.functions.get(function as usize).copied()
+        self.module.type_index_of_function(function)
     }
 
-    fn func_type_of_cont_type(&self, _: &ContType) -> Option<&FuncType> {
-        None
+    fn func_type_of_cont_type(&self, ty: &ContType) -> Option<&FuncType> {
+        self.module.func_type_of_cont_type(ty)
     }
 
-    fn sub_type_of_ref_type(&self, _: &RefType) -> Option<&SubType> {
-        None
+    fn sub_type_of_ref_type(&self, ty: &RefType) -> Option<&SubType> {
+        self.module.sub_type_of_ref_type(ty)
     }
 
     fn control_stack_height(&self) -> u32 {

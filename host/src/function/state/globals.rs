@@ -190,7 +190,7 @@ impl Moving<'_> {
 }
 
 /// A section's content with the items of another one behind its own.
-fn longer(content: &[u8], more: &impl Encode, items: u32) -> wasmparser::Result<Vec<u8>> {
+pub(super) fn longer(content: &[u8], more: &impl Encode, items: u32) -> wasmparser::Result<Vec<u8>> {
     let mut reader = BinaryReader::new(content, 0);
     let count = reader.read_var_u32()?;
     let mut out = Vec::new();
@@ -207,7 +207,7 @@ fn longer(content: &[u8], more: &impl Encode, items: u32) -> wasmparser::Result<
 }
 
 /// The sections of a module: their numbers and contents.
-fn sections(wasm: &[u8]) -> wasmparser::Result<Vec<(u8, Vec<u8>)>> {
+pub(super) fn sections(wasm: &[u8]) -> wasmparser::Result<Vec<(u8, Vec<u8>)>> {
     let mut reader = BinaryReader::new(wasm, 0);
     reader.read_bytes(8)?;
     let mut sections = Vec::new();

@@ -7,6 +7,8 @@
 //!   pointers are (`balance` proves it, with what `lifts` says of who calls what), is no state.
 //! * Any other global of a module, and one that is set at the start, is moved to a linear memory that is added for it
 //!   (`globals`), and is then kept with the rest.
+//! * What instantiating does to memories, its start code and its data, is part of their bytes. An instance is made of
+//!   the guest's shell (`shell`), in which nothing of that happens, and the bytes.
 //! * For what cannot be had that way there is a reason, which `carrel info` shows. Such a guest works, but its
 //!   instances cannot be parked, and a call that fails drops what it held.
 
@@ -14,6 +16,7 @@ mod balance;
 mod globals;
 mod lifts;
 mod module;
+mod shell;
 
 use lifts::Lifts;
 use module::Module;
@@ -27,8 +30,6 @@ pub(crate) struct State {
     pub(crate) hash: [u8; 32],
     /// Bytes at the start of the only memory that hold nothing between calls: the stack, which compilers put first.
     pub(crate) dead: usize,
-    /// Globals that modules share are set when a guest is instantiated: that must be alike for all of its instances.
-    pub(crate) sets_globals_at_start: bool,
 }
 
 /// Reasons that are told: who mends them may ask again.
@@ -37,19 +38,21 @@ const TOLD: usize = 8;
 /// A component, ready to be compiled, and where it keeps its state: or the reasons why that cannot be kept.
 pub(super) struct Examined<'a> {
     pub(super) wasm: Cow<'a, [u8]>,
+    /// The component that instances are made of whose memories' bytes are known; `None`, if it is the same one.
+    pub(super) shell: Option<Vec<u8>>,
     pub(super) state: Result<State, Vec<String>>,
 }
 
 /// Examines a component. What is no valid component is given back as it is, for wasmtime to say what is wrong.
 pub(super) fn examine(wasm: &[u8]) -> Examined<'_> {
-    let unchanged = |state| Examined { wasm: Cow::Borrowed(wasm), state };
+    let unchanged = |state| Examined { wasm: Cow::Borrowed(wasm), shell: None, state };
     let parts = match Parts::of(wasm) {
         Ok(parts) => parts,
         Err(error) => return unchanged(Err(vec![format!("it cannot be read: {error}")])),
     };
     let mut obstacles = parts.obstacles;
     let mut moved = Vec::new();
-    let mut sets_globals_at_start = false;
+    let mut kept = Vec::new();
     for (index, (_, module)) in parts.modules.iter().enumerate() {
         obstacles.extend(module.obstacles.iter().map(|why| format!("{why} (core module {index})")));
         let mut globals = globals::changing(module);
@@ -59,14 +62,15 @@ pub(super) fn examine(wasm: &[u8]) -> Examined<'_> {
             }
         }
         // What the start sets may differ from one instance to the next.
-        for global in module.set_at_start() {
-            match globals::can_be_moved(module, global) {
-                Ok(()) if !globals.contains(&global) => globals.push(global),
-                Ok(()) => {}
-                Err(_) => sets_globals_at_start = true,
-            }
-        }
+        let at_start = module.set_at_start().into_iter();
+        let at_start = at_start.filter(|global| globals::can_be_moved(module, *global).is_ok());
+        let at_start: Vec<_> = at_start.filter(|global| !globals.contains(global)).collect();
+        globals.extend(at_start);
         moved.push(globals);
+        match shell::Kept::of(module) {
+            Ok(of_module) => kept.push(of_module),
+            Err(why) => obstacles.push(format!("{why} (core module {index})")),
+        }
     }
     if !obstacles.is_empty() {
         return unchanged(Err(told(obstacles)));
@@ -76,22 +80,36 @@ pub(super) fn examine(wasm: &[u8]) -> Examined<'_> {
     let state = State {
         hash: *blake3::hash(wasm).as_bytes(),
         dead: if none_moved { dead_stack(&modules) } else { 0 },
-        sets_globals_at_start,
     };
-    if none_moved {
-        return unchanged(Ok(state));
-    }
-    let changed: Vec<_> = parts.modules.iter().zip(&moved).filter(|(_, globals)| !globals.is_empty()).collect();
     let mut replaced = Vec::new();
-    for ((range, module), globals) in changed {
-        match globals::move_to_memory(&wasm[range.clone()], module, globals) {
-            Ok(bytes) => replaced.push((range.clone(), bytes)),
-            Err(error) => return unchanged(Err(vec![format!("its globals cannot be moved: {error}")])),
+    let mut of_shell = Vec::new();
+    let mut has_shell = false;
+    for (((range, module), globals), kept) in parts.modules.iter().zip(&moved).zip(&kept) {
+        let mut bytes = Cow::Borrowed(&wasm[range.clone()]);
+        if !globals.is_empty() {
+            match globals::move_to_memory(&bytes, module, globals) {
+                Ok(moved) => bytes = Cow::Owned(moved),
+                Err(error) => return unchanged(Err(vec![format!("its globals cannot be moved: {error}")])),
+            }
+        }
+        match shell::of(&bytes, module, kept) {
+            Ok(Some(shell)) => {
+                has_shell = true;
+                of_shell.push((range.clone(), shell));
+            }
+            Ok(None) if globals.is_empty() => {}
+            Ok(None) => of_shell.push((range.clone(), bytes.to_vec())),
+            Err(error) => return unchanged(Err(vec![format!("it has no shell: {error}")])),
+        }
+        if let Cow::Owned(moved) = bytes {
+            replaced.push((range.clone(), moved));
         }
     }
-    match replace(wasm, &replaced) {
-        Some(wasm) => Examined { wasm: Cow::Owned(wasm), state: Ok(state) },
-        None => unchanged(Err(vec!["its globals cannot be moved: its sections cannot be read".into()])),
+    let shell = if has_shell { replace(wasm, &of_shell).map(Some) } else { Some(None) };
+    let whole = if none_moved { Some(Cow::Borrowed(wasm)) } else { replace(wasm, &replaced).map(Cow::Owned) };
+    match (whole, shell) {
+        (Some(wasm), Some(shell)) => Examined { wasm, shell, state: Ok(state) },
+        _ => unchanged(Err(vec!["its sections cannot be read one by one".into()])),
     }
 }
 
@@ -168,22 +186,31 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Bytes of the stack at the start of the only memory, if that is where it is: one stack pointer, below all data, as
-/// compilers lay memory out today. What is below the stack pointer's value between calls is nobody's. A frame of a size
+/// Bytes of the stack at the start of the only memory, if the module says that they hold nothing between calls, and if
+/// that is where the stack is: one stack pointer, below all data, as compilers lay memory out today. A frame of a size
 /// that the program computes makes it unknown whether the pointer goes down: then nothing is taken for the stack.
+///
+/// The code alone does not tell: that a pointer goes down and comes back does not mean that nobody keeps anything below
+/// it, at an address that is a constant.
 fn dead_stack(modules: &[&Module<'_>]) -> usize {
     let with_memory: Vec<_> = modules.iter().filter(|module| module.memories > 0).collect();
     let [module] = with_memory.as_slice() else { return 0 };
+    if !module.says_dead_stack {
+        return 0;
+    }
     let others_write = modules.iter().any(|module| module.memories == 0 && !module.data.is_empty());
     let pointers: Vec<_> = module.set_globals().into_iter().filter(|it| module.global_start(*it).is_some()).collect();
     let [pointer] = pointers.as_slice() else { return 0 };
+    if module.set_at_start().contains(pointer) {
+        return 0;
+    }
     let Some(top) = module.global_start(*pointer) else { return 0 };
     let above = !module.data.is_empty() && module.data.iter().all(|data| data.is_some_and(|at| at >= top));
     let below = balance::goes_down(module, *pointer);
     if module.memories == 1 && !others_write && above && below { usize::try_from(top).unwrap_or(0) } else { 0 }
 }
 
-/// A component with some of its core modules replaced. `None` if it cannot be read.
+/// A component with some of its core modules replaced, which are given in order. `None` if it cannot be read.
 fn replace(component: &[u8], modules: &[(Range<usize>, Vec<u8>)]) -> Option<Vec<u8>> {
     replace_within(component, 0, modules)
 }
@@ -200,8 +227,11 @@ fn replace_within(bytes: &[u8], at: usize, modules: &[(Range<usize>, Vec<u8>)]) 
         let content = rest.get(head..head.checked_add(size)?)?;
         let place = at + (bytes.len() - left.len()) + 1 + head;
         let replaced = match id {
-            CORE_MODULE => modules.iter().find(|(range, _)| range.start == place).map(|(_, bytes)| bytes.clone()),
-            COMPONENT => Some(replace_within(content, place, modules)?),
+            CORE_MODULE => {
+                let found = modules.binary_search_by_key(&place, |(range, _)| range.start);
+                found.ok().map(|found| Cow::Borrowed(modules[found].1.as_slice()))
+            }
+            COMPONENT => Some(Cow::Owned(replace_within(content, place, modules)?)),
             _ => None,
         };
         out.push(id);
@@ -305,6 +335,27 @@ mod tests {
         assert!(state(&start("")).1.is_err());
         let start = start("").replace("(ref.func $init)", "(ref.null func)").replace("(elem declare func $init)", "");
         assert!(state(&start).1.is_ok());
+        // That has to be known for each instance alike.
+        let by_size = start.replace("(i32.const 0)", "(memory.size)").replace("(core module", "(core module (memory 1)");
+        let told = "its start function has `table.set`, in a way that is not known from its code alone (core module 0)";
+        assert_eq!(state(&by_size).1.unwrap_err(), [told]);
+    }
+
+    #[test]
+    fn a_shell_is_made_of_modules_wherever_they_are_with_their_globals_moved() {
+        let counts = COUNTS.replace("(core module", "(core module (memory 1) (data (i32.const 0) \"x\")");
+        let text = format!("(component {counts} (component {COUNTS} (component {counts} (core module (func)))))");
+        let wasm = wat::parse_str(&text).unwrap();
+        let Examined { wasm: whole, shell, state } = examine(&wasm);
+        assert!(state.is_ok());
+        let shape = |wasm: &[u8]| {
+            let modules = Parts::of(wasm).unwrap().modules;
+            modules.iter().map(|(_, module)| (module.memories, module.data.len())).collect::<Vec<_>>()
+        };
+        // Where a global was moved, a segment has what it starts with.
+        assert_eq!(shape(&whole), [(2, 2), (1, 1), (2, 2), (0, 0)]);
+        assert_eq!(shape(&shell.unwrap()), [(2, 0), (1, 0), (2, 0), (0, 0)]);
+        assert_eq!(examine(&wat::parse_str("(component (core module (func)))").unwrap()).shell, None);
     }
 
     /// How much of the start of the memory is taken for the stack, of a module with this pointer and more.
@@ -312,7 +363,11 @@ mod tests {
         let used = r#"(func (export "f") (param i32) (local i32)
             (global.set $sp (local.tee 1 (i32.sub (global.get $sp) (i32.const 16))))
             (global.set $sp (i32.add (local.get 1) (i32.const 16))))"#;
-        state(&format!("(component (core module (global $sp (mut i32) ({pointer})) {used} {more}))")).1.unwrap().dead
+        let module = |says: &str| {
+            format!("(component (core module {says} (global $sp (mut i32) ({pointer})) {used} {more}))")
+        };
+        assert_eq!(state(&module("")).1.unwrap().dead, 0, "nobody says that it is dead");
+        state(&module("(@custom \"carrel:dead-stack\" \"\")")).1.unwrap().dead
     }
 
     #[test]
@@ -327,6 +382,8 @@ mod tests {
         assert_eq!(dead("i32.const 8192", &format!("{above} {another}")), 0, "which of both?");
         let counts = "(global $h (mut i32) (i32.const 1)) (func (global.set $h (i32.const 2)))";
         assert_eq!(dead("i32.const 8192", &format!("{above} {counts}")), 0, "a memory is added");
+        let starts = "(start $init) (func $init (global.set $sp (i32.const 4096)))";
+        assert_eq!(dead("i32.const 8192", &format!("{above} {starts}")), 0, "it is elsewhere after the start");
     }
 
     #[test]

@@ -5,14 +5,16 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 use wasmparser::{
-    CompositeInnerType, ConstExpr, DataKind, ElementItems, ExternalKind, FunctionBody, Operator, Parser, Payload,
-    SubType, TypeRef, ValType,
+    BlockType, CompositeInnerType, ConstExpr, ContType, DataKind, ElementItems, ExternalKind, FrameKind, FuncType,
+    FunctionBody, ModuleArity, Operator, Parser, Payload, RefType, SubType, TypeRef, ValType,
 };
 
 /// What the name of an export begins with that the host calls after each call of another one.
 const AFTER: &str = "cabi_post_";
 /// Steps that proofs about a module may take together: a second's worth. Compilers' modules need a hundredth of it.
 const EFFORT: u64 = 20_000_000;
+/// The custom section by which a module says that what lies below its stack pointer holds nothing between calls.
+const DEAD_STACK: &str = "carrel:dead-stack";
 
 /// A core module.
 #[derive(Debug, Default)]
@@ -29,6 +31,10 @@ pub(super) struct Module<'a> {
     pub(super) memories: u32,
     /// Where its active data segments begin, as far as that is a constant.
     pub(super) data: Vec<Option<u64>>,
+    /// Its start function.
+    pub(super) start: Option<u32>,
+    /// It has a section that says that its stack is dead between calls.
+    pub(super) says_dead_stack: bool,
     /// What cannot be kept, in words.
     pub(super) obstacles: Vec<String>,
     /// Names of the functions that it imports.
@@ -50,6 +56,7 @@ pub(super) struct Module<'a> {
 #[derive(Debug, Clone)]
 pub(super) struct Global {
     pub(super) ty: ValType,
+    pub(super) mutable: bool,
     pub(super) exported: bool,
     /// The bits of what it starts with, if that is a constant.
     pub(super) start: Option<u128>,
@@ -57,19 +64,18 @@ pub(super) struct Global {
 
 /// What a function's code does.
 #[derive(Debug)]
-struct Does<'a> {
-    body: FunctionBody<'a>,
-    sets: BTreeSet<u32>,
-    calls: BTreeSet<u32>,
+pub(super) struct Does<'a> {
+    pub(super) body: FunctionBody<'a>,
+    pub(super) sets: BTreeSet<u32>,
+    pub(super) calls: BTreeSet<u32>,
     /// Changes what is no memory and no global, by an instruction of this name.
-    changes: Option<&'static str>,
+    pub(super) changes: Option<&'static str>,
 }
 
 impl<'a> Module<'a> {
     pub(super) fn read(wasm: &'a [u8]) -> wasmparser::Result<Self> {
         let mut module = Self::default();
         let mut referred = BTreeSet::new();
-        let mut start = None;
         for payload in Parser::new(0).parse_all(wasm) {
             match payload? {
                 Payload::TypeSection(section) => {
@@ -103,8 +109,8 @@ impl<'a> Module<'a> {
                     for global in section {
                         let global = global?;
                         let start = constant(&global.init_expr);
-                        let ty = global.ty.content_type;
-                        module.globals.push(Global { ty, exported: false, start });
+                        let (ty, mutable) = (global.ty.content_type, global.ty.mutable);
+                        module.globals.push(Global { ty, mutable, exported: false, start });
                     }
                 }
                 Payload::ExportSection(section) => {
@@ -123,7 +129,8 @@ impl<'a> Module<'a> {
                         }
                     }
                 }
-                Payload::StartSection { func, .. } => start = Some(func),
+                Payload::StartSection { func, .. } => module.start = Some(func),
+                Payload::CustomSection(section) => module.says_dead_stack |= section.name() == DEAD_STACK,
                 Payload::ElementSection(section) => {
                     for element in section {
                         let element = element?;
@@ -159,7 +166,7 @@ impl<'a> Module<'a> {
         }
         // Functions that may be called by others than this module's own code.
         let reachable = module.exports.values().chain(&referred).copied().collect();
-        module.find_start_only(start, &reachable);
+        module.find_start_only(&reachable);
         module.referred = referred;
         let changes = module.after_start().find_map(|(_, does)| does.changes);
         module.obstacles.extend(changes.map(|name| format!("its code has `{name}`, which changes what is no memory")));
@@ -173,7 +180,8 @@ impl<'a> Module<'a> {
                 self.imported_functions += 1;
             }
             TypeRef::Global(ty) => {
-                self.globals.push(Global { ty: ty.content_type, exported: false, start: None });
+                let (ty, mutable) = (ty.content_type, ty.mutable);
+                self.globals.push(Global { ty, mutable, exported: false, start: None });
                 self.imported_globals += 1;
             }
             TypeRef::Memory(memory) => {
@@ -187,8 +195,8 @@ impl<'a> Module<'a> {
     }
 
     /// The start function, and what only it calls, unless that can be called otherwise.
-    fn find_start_only(&mut self, start: Option<u32>, reachable: &BTreeSet<u32>) {
-        let Some(start) = start.filter(|start| !reachable.contains(start)) else { return };
+    fn find_start_only(&mut self, reachable: &BTreeSet<u32>) {
+        let Some(start) = self.start.filter(|start| !reachable.contains(start)) else { return };
         let mut callers: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
         for (index, does) in self.does.iter().enumerate() {
             for called in &does.calls {
@@ -267,11 +275,17 @@ impl<'a> Module<'a> {
 
     /// The globals that functions set which run only before the first call.
     pub(super) fn set_at_start(&self) -> BTreeSet<u32> {
-        let start = self.start_only.iter().filter_map(|number| {
-            let index = (*number as usize).checked_sub(self.imported_functions)?;
-            self.does.get(index)
-        });
-        start.flat_map(|does| does.sets.iter().copied()).collect()
+        self.during_start().flat_map(|(_, does)| does.sets.iter().copied()).collect()
+    }
+
+    /// What functions of its own do that run only before the first call, with their numbers.
+    pub(super) fn during_start(&self) -> impl Iterator<Item = (u32, &Does<'a>)> {
+        self.start_only.iter().filter_map(|number| Some((*number, self.does(*number)?)))
+    }
+
+    /// What a function of its own does.
+    pub(super) fn does(&self, function: u32) -> Option<&Does<'a>> {
+        self.does.get((function as usize).checked_sub(self.imported_functions)?)
     }
 
     /// What a global of this module starts with, if that is a number.
@@ -286,6 +300,37 @@ impl<'a> Module<'a> {
             Some(CompositeInnerType::Func(ty)) => ty.params().len(),
             _ => 0,
         }
+    }
+}
+
+/// What instructions take and give outside of any block; those that depend on blocks or tags have no arity here.
+impl ModuleArity for Module<'_> {
+    fn sub_type_at(&self, index: u32) -> Option<&SubType> {
+        self.types.get(index as usize)
+    }
+
+    fn tag_type_arity(&self, _: u32) -> Option<(u32, u32)> {
+        None
+    }
+
+    fn type_index_of_function(&self, function: u32) -> Option<u32> {
+        self.functions.get(function as usize).copied()
+    }
+
+    fn func_type_of_cont_type(&self, _: &ContType) -> Option<&FuncType> {
+        None
+    }
+
+    fn sub_type_of_ref_type(&self, _: &RefType) -> Option<&SubType> {
+        None
+    }
+
+    fn control_stack_height(&self) -> u32 {
+        0
+    }
+
+    fn label_block(&self, _: u32) -> Option<(BlockType, FrameKind)> {
+        None
     }
 }
 
