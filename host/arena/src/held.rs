@@ -27,6 +27,18 @@ impl Held {
         Lent::new(&self.0)
     }
 
+    /// The bytes, to be read.
+    pub fn bytes(&self) -> &[u8] {
+        let (base, size) = self.0.place();
+        // SAFETY: as in `Lent::into_bytes`; while this is borrowed, nobody can lend the memory for writing.
+        unsafe { std::slice::from_raw_parts(base.as_ptr(), size) }
+    }
+
+    /// Bytes that it has.
+    pub fn size(&self) -> usize {
+        self.0.place().1
+    }
+
     /// Makes it as small as it was once, `size` bytes; what is cut off is zeroed.
     ///
     /// # Errors

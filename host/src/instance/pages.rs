@@ -24,7 +24,9 @@ use super::{
     context::Context,
     image::Image,
     saved::{Saved, copied},
+    snapshot::Snapshot,
 };
+use crate::limits::memory::{Full, Memory};
 use carrel_arena::{Held, Lent, PAGE, Room, Tracked};
 use std::{io, ops::Range, sync::Arc};
 
@@ -32,6 +34,8 @@ use std::{io, ops::Range, sync::Arc};
 pub(super) const SMALL: usize = 64;
 /// The most hot pages of a memory. A call that changes more finds some of them closed the next time.
 const HOT: usize = 64;
+/// Hot pages of which none is closed again: to copy them costs less than to find out which could be.
+const FEW: usize = 16;
 /// Calls that have to leave a hot page as it is, one after the other, before it is closed.
 const QUIET: u8 = 8;
 
@@ -66,14 +70,22 @@ impl Numbers {
 
     /// The pages, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
-        self.words.iter().enumerate().flat_map(|(index, word)| {
+        self.within(0..self.words.len() * 64)
+    }
+
+    /// Those of these pages that are in it, in order.
+    pub(super) fn within(&self, pages: Range<usize>) -> impl Iterator<Item = usize> {
+        let words = pages.start / 64..pages.end.div_ceil(64).min(self.words.len());
+        let words = self.words.get(words.clone()).unwrap_or_default().iter().zip(words.start..);
+        let all = words.flat_map(|(word, index)| {
             let mut left = *word;
             std::iter::from_fn(move || {
-                let bit = left.trailing_zeros();
+                let bit = left.trailing_zeros() as usize;
                 left &= left.checked_sub(1)?;
-                Some(index * 64 + bit as usize)
+                Some(index * 64 + bit)
             })
-        })
+        });
+        all.filter(move |page| pages.contains(page))
     }
 
     /// Forgets the pages from `end` on.
@@ -119,16 +131,6 @@ impl Pages {
         Self(changed.into_iter().map(|changed| Known { changed, ..Known::default() }).collect())
     }
 
-    /// How many pages differ from the image.
-    pub(super) fn changed(&self) -> usize {
-        self.0.iter().map(|known| known.changed.len()).sum()
-    }
-
-    /// The pages of a memory that differ from the image.
-    pub(super) fn changed_of(&self, memory: usize) -> Option<&Numbers> {
-        self.0.get(memory).map(|known| &known.changed)
-    }
-
     fn of(&mut self, memory: usize) -> &mut Known {
         if memory >= self.0.len() {
             self.0.resize_with(memory + 1, Known::default);
@@ -161,9 +163,19 @@ impl Pages {
         Ok(())
     }
 
+    /// Bytes of memory that the instance takes: of pages that a new one writes to, and of those that differ.
+    pub(super) fn written(&self, image: &Image) -> usize {
+        (image.pages() + self.0.iter().map(|known| known.changed.len()).sum::<usize>()) * PAGE
+    }
+
     /// What the instance holds now, as far as a call that begins may change it unnoticed.
-    pub(super) fn begin(&mut self, store: &mut Tracked<Context>) -> Saved {
-        let mut saved = Saved::default();
+    ///
+    /// # Errors
+    ///
+    /// There is no room for the copies.
+    pub(super) fn begin(&mut self, store: &mut Tracked<Context>, host: &Arc<Memory>) -> Result<Saved, Full> {
+        let copies: usize = self.0.iter().map(|known| known.copies()).sum();
+        let mut saved = Saved::new(host.try_charge(copies * PAGE)?);
         for memory in 0..store.memories_len() {
             let Some(mut lent) = store.memory(memory) else { continue };
             let known = self.of(memory);
@@ -175,7 +187,17 @@ impl Pages {
                 saved.copy(memory, lent.bytes(), known.changed.iter());
             }
         }
-        saved
+        Ok(saved)
+    }
+
+    /// The state of memories with these bytes.
+    pub(super) fn snapshot(&self, memories: &[&[u8]], image: &Image, host: &Arc<Memory>) -> Snapshot {
+        let sizes: Vec<_> = memories.iter().map(|bytes| bytes.len()).collect();
+        let pages = self.0.iter().zip(memories).enumerate().flat_map(|(memory, (known, bytes))| {
+            let pages = known.changed.iter();
+            pages.filter_map(move |page| Some((memory, page, bytes.get(copied(page))?)))
+        });
+        Snapshot::new(image, &sizes, pages, host)
     }
 
     /// A call has ended well: finds out what it has changed. `saved` is what it began with, which is complete then.
@@ -189,10 +211,10 @@ impl Pages {
             }
             known.compare(memory, &mut lent, of.image);
             if lent.size() / PAGE > SMALL || lent.guarding_is_free() {
+                let differ = known.changed.iter().collect();
                 // If the kernel refuses it, the memory is compared again after the next call.
-                let guarded = known.guard(memory, &mut lent, of);
-                if guarded.is_ok() {
-                    known.keep_open(&mut lent, known.changed.iter().collect());
+                if known.guard(memory, &mut lent, of).is_ok() {
+                    known.keep_open(&mut lent, differ);
                 }
             }
         }
@@ -224,7 +246,10 @@ impl Pages {
                 known.changed.truncate(size / PAGE);
                 known.hot.retain(|hot| (hot.page as usize) < size / PAGE);
             }
-            saved.put_back(memory, held.lend().bytes(), &known.changed, image);
+            let mut lent = held.lend();
+            saved.put_back(memory, lent.bytes(), &known.changed, image);
+            // What was written just now is no part of the next call.
+            known.reopened(&mut lent);
         }
         Ok(saved.is_whole())
     }
@@ -244,6 +269,11 @@ impl Pages {
 }
 
 impl Known {
+    /// Pages that are copied before a call.
+    fn copies(&self) -> usize {
+        if self.guarded { self.hot.len() } else { self.changed.len() }
+    }
+
     /// Compares what is not known to differ with the image.
     fn compare(&mut self, memory: usize, lent: &mut Lent<'_>, image: &Image) {
         let pages = 0..lent.size() / PAGE;
@@ -274,10 +304,11 @@ impl Known {
     /// A call has ended in a guarded memory: what it wrote to is known, and which pages are hot now.
     fn settle(&mut self, memory: usize, lent: &mut Lent<'_>, saved: &mut Saved) {
         let mut open = Vec::new();
-        for hot in &mut self.hot {
-            let page = hot.page as usize;
-            let same = saved.copy_of(memory, page).is_some_and(|was| was == &lent.bytes()[copied(page)]);
-            hot.quiet = if same { hot.quiet + 1 } else { 0 };
+        if self.hot.len() > FEW {
+            for (hot, was) in self.hot.iter_mut().zip(saved.copies_of(memory)) {
+                let same = lent.bytes().get(copied(hot.page as usize)).is_some_and(|now| now == was);
+                hot.quiet = if same { hot.quiet + 1 } else { 0 };
+            }
         }
         let quiet = |hot: &Hot| hot.quiet >= QUIET;
         let mut close: Vec<usize> = self.hot.iter().filter(|hot| quiet(hot)).map(|hot| hot.page as usize).collect();
@@ -313,6 +344,15 @@ impl Known {
             self.hot.push(Hot { page: page as u32, quiet: 0 });
         }
         saved.log(memory, log);
+    }
+
+    /// The host has written to the memory: pages that were closed are open.
+    fn reopened(&mut self, lent: &mut Lent<'_>) {
+        let Some(log) = lent.take_log() else { return };
+        for (page, _) in log.pages() {
+            self.changed.insert(page);
+            self.hot.push(Hot { page: page as u32, quiet: 0 });
+        }
     }
 
     /// Keeps these pages open, or the first of them.

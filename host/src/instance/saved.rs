@@ -1,17 +1,20 @@
 //! What an instance was before a call: copies of the pages that the call may have changed.
 
 use super::{image::Image, pages::Numbers};
+use crate::limits::memory::Charge;
 use carrel_arena::{Log, PAGE};
 use std::{cell::RefCell, ops::Range};
 
 /// An instance's state before a call, as far as the call has changed it. Complete once the call has ended.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Saved {
     copies: Copies,
     /// What pages held that the call has written to, by memories.
     logs: Vec<(usize, Log)>,
     /// The pages of each memory that are in it, once another call's was added.
     has: Vec<Numbers>,
+    /// What the copies take of their user's memory.
+    _charge: Charge,
 }
 
 /// Copies that were made before the call.
@@ -31,6 +34,8 @@ struct Before {
     size: usize,
     /// Whether each page that was not copied was as the image has it.
     compared: bool,
+    /// The place of the memory's first copy among all.
+    first: usize,
 }
 
 /// The most buffers that a thread keeps.
@@ -49,12 +54,16 @@ pub(super) fn copied(page: usize) -> Range<usize> {
 }
 
 impl Saved {
+    /// Of nothing yet; the copies that are going to be made are charged for.
+    pub(super) fn new(charge: Charge) -> Self {
+        let copies = BUFFERS_KEPT.with_borrow_mut(Vec::pop).unwrap_or_default();
+        Self { copies, logs: Vec::new(), has: Vec::new(), _charge: charge }
+    }
+
     /// The next memory, before any of its pages.
     pub(super) fn memory(&mut self, size: usize, compared: bool) {
-        if self.copies.memories.is_empty() && self.copies.bytes.capacity() == 0 {
-            self.copies = BUFFERS_KEPT.with_borrow_mut(Vec::pop).unwrap_or_default();
-        }
-        self.copies.memories.push(Before { size, compared });
+        let first = self.copies.pages.len();
+        self.copies.memories.push(Before { size, compared, first });
     }
 
     /// Copies pages of the last memory.
@@ -77,11 +86,11 @@ impl Saved {
         self.copies.memories.get(memory).map_or(0, |before| before.size)
     }
 
-    /// The copy of a page, if one was made before the call.
-    pub(super) fn copy_of(&self, memory: usize, page: usize) -> Option<&[u8]> {
-        // Hot pages are in the order in which they became hot, and few.
-        let place = self.copies.pages.iter().position(|copy| *copy == (memory, page))?;
-        self.copies.bytes.get(copied(place))
+    /// The copies of a memory's pages, in the order in which they were made.
+    pub(super) fn copies_of(&self, memory: usize) -> impl Iterator<Item = &[u8]> {
+        let first = |memory: usize| self.copies.memories.get(memory).map_or(self.copies.pages.len(), |it| it.first);
+        let copies = self.copies.bytes.get(first(memory) * PAGE..first(memory + 1) * PAGE);
+        copies.unwrap_or_default().chunks_exact(PAGE)
     }
 
     /// Whether all is there that the call has changed.
