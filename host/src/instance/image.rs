@@ -184,6 +184,11 @@ impl Image {
         self.size_at_start
     }
 
+    /// Bytes of memory that a new instance takes at first.
+    pub(crate) fn charged_at_first(&self) -> usize {
+        memory::INSTANCE + self.sizes().sum::<usize>()
+    }
+
     /// Pages that a new instance writes to.
     pub(crate) fn pages(&self) -> usize {
         self.written

@@ -121,11 +121,11 @@ impl StopKind {
         }
     }
 
-    /// Whose idle sessions have to be parked, so that there is room; nobody's, if room is not what is missing.
-    pub(crate) fn wants_room(&self) -> Option<Level> {
+    /// The level that has no room left, if that is why.
+    pub(crate) fn full_level(&self) -> Option<Level> {
         match self {
             Self::HostFull => Some(Level::Host),
-            Self::MemorySpent { level: level @ (Level::Host | Level::Tenant), .. } => Some(*level),
+            Self::MemorySpent { level, .. } => Some(*level),
             _ => None,
         }
     }

@@ -123,6 +123,11 @@ impl Charge {
         &self.of
     }
 
+    /// Bytes that are taken.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Takes more, if there is so much.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), Full> {
         self.of.take(more)?;
