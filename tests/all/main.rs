@@ -35,4 +35,5 @@ mod siblings;
 mod streams;
 mod tenants;
 mod tools;
+mod waits;
 mod wire;

@@ -5,6 +5,7 @@
 //! kernel notes which are written to, or they are compared after each call where it cannot (see
 //! host/docs/performance.md).
 
+use crate::limits::memory;
 use carrel_arena::PAGE;
 use std::ops::Range;
 

@@ -266,7 +266,7 @@ pub(super) async fn run(
             drop(instance);
             frame.stopped(stop);
             // A guest that was refused memory in its call has ended with it; the next one shall find some.
-            if let Some(scope) = full_scope(&session, &stop.kind) {
+            if let Some(scope) = full_scope(&session, &stop.kind, Room::default()) {
                 session.shared.pressure.ask_for_room(scope, Room::default());
             }
         }
@@ -274,15 +274,16 @@ pub(super) async fn run(
     done
 }
 
-/// The scope that has no room for what was stopped for want of it, if others can make some there.
-fn full_scope(session: &Session, kind: &StopKind) -> Option<Scope> {
-    Scope::of(kind.full_level()?, Some(session.user().tenant()))
+/// The scope in which others can make the room for want of which something was stopped.
+fn full_scope(session: &Session, kind: &StopKind, need: Room) -> Option<Scope> {
+    Scope::of(kind.full()?, Some(session.user().tenant()), need)
 }
 
 /// Makes a function's instance: a new one, or the one that was parked, whose making the caller does not pay for. If there
 /// is no room for it, idle sessions are parked, and it is tried again: the caller pays for what failed for want of room.
 async fn make(frame: &Frame, session: &Arc<Session>, allowance: Allowance, depth: usize) -> Done<Instance> {
     let function = &session.catalog().functions()[frame.position()];
+    let need = Room::bytes(function.image().map_or(memory::INSTANCE, Image::charged_at_first));
     let mut failed = Unbilled::new(session, 0);
     loop {
         let left = Allowance { fuel: allowance.fuel.saturating_sub(failed.fuel()), ..allowance };
@@ -297,17 +298,80 @@ async fn make(frame: &Frame, session: &Arc<Session>, allowance: Allowance, depth
         if made.result.is_err() || frame.parked().is_none() {
             failed.add(made.fuel);
         }
-        let scope = made.result.as_ref().err().and_then(|stop| full_scope(session, &stop.kind));
+        let scope = made.result.as_ref().err().and_then(|stop| full_scope(session, &stop.kind, need));
         let freed = match scope {
-            Some(scope) => {
-                let need = Room::bytes(function.image().map_or(memory::INSTANCE, Image::charged_at_first));
-                session.shared.pressure.make_room(scope, need, allowance.deadline).await
-            }
+            Some(scope) => session.shared.pressure.make_room(scope, need, allowance.deadline).await,
             None => Room::default(),
         };
         if freed.is_none() {
             made.fuel = failed.bill();
             return made;
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{Host, config::Config, identity::User, session::TooManySessions};
+    use std::path::Path;
+    use tokio::time::sleep;
+
+    async fn host() -> Arc<Host> {
+        let text = "{workflow: {_type: per_user_notepad}, limits: {max_sessions: 1, deadline: 10s}}";
+        Host::start(Config::parse(Path::new("test.yml"), text).unwrap(), 2).await.unwrap()
+    }
+
+    fn session(host: &Host, user: &str) -> Handle {
+        host.registry().session(User::from_credential(user)).unwrap()
+    }
+
+    async fn call(handle: Handle) -> Answer {
+        handle.call(0, Arc::new(r#"{"action":"count"}"#.to_owned()), Emitter::new(None, 1 << 20)).await
+    }
+
+    #[track_caller]
+    fn refused(answer: &Answer, refusal: Refusal) {
+        assert_eq!(answer.result, Err(Failure::Refused(refusal)));
+        assert_eq!((answer.bill.fuel, answer.bill.waited.as_secs()), (0, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_for_the_turn_and_that_for_a_place_end_at_one_deadline() {
+        let host = host().await;
+        assert!(call(session(&host, "alice")).await.result.is_ok());
+        // One who makes room, and has much to do.
+        let _evicting = host.registry().shared().pressure.evicting();
+        let other = session(&host, "bob");
+        let turn = other.session().turn_if_free().unwrap();
+        let waiting = tokio::spawn(call(session(&host, "bob")));
+        sleep(Duration::from_secs(6)).await;
+        drop(turn);
+        refused(&waiting.await.unwrap(), TooManySessions::Live(1).into());
+        // Of a call that came to its turn too late nothing is asked any more.
+        let turn = other.session().turn_if_free().unwrap();
+        let waiting = tokio::spawn(call(session(&host, "bob")));
+        sleep(Duration::from_secs(11)).await;
+        refused(&waiting.await.unwrap(), Refusal::WaitedTooLong);
+        drop(turn);
+        assert!(call(session(&host, "alice")).await.result.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_in_the_slow_lane_ends_at_the_calls_deadline() {
+        let host = host().await;
+        let permit = || Arc::new(Permit::new(host.registry().shared().lane.clone(), 0));
+        let (long, begins) = (permit(), permit());
+        long.clone().next_turn().await;
+        begins.begin().await;
+        let other = session(&host, "alice");
+        let turn = other.session().turn_if_free().unwrap();
+        let waiting = tokio::spawn(call(session(&host, "alice")));
+        sleep(Duration::from_secs(6)).await;
+        drop(turn);
+        refused(&waiting.await.unwrap(), Refusal::WaitedTooLong);
+        drop((long, begins));
+        assert!(call(session(&host, "alice")).await.result.is_ok(), "it left no place behind");
     }
 }

@@ -10,6 +10,7 @@
 //! | `limits.max_sessions` | the host | the longest idle of all; places go to whoever has waited longest | `too_many_sessions` |
 //! | `limits.tenant.memory` | the tenant | the longest idle of the tenant | `tenant_full` |
 //! | `limits.user.memory` | none | nobody: the user's one session is the one that needs it | `memory_exhausted` at once |
+//! | any memory, and more is needed than it has | none | nobody | as above, at once |
 //! | any, and nothing can be parked | as above | the longest idle are dropped, where `sessions.drop_longest_idle` says so | as above |
 //! | any, while the host does not serve | as above | nobody | as above, at once |
 //!
@@ -52,9 +53,11 @@ pub(crate) enum Scope {
 }
 
 impl Scope {
-    /// The scope of what is full at a level; none, if nobody can make room there.
-    pub(crate) fn of(level: Level, tenant: Option<u16>) -> Option<Self> {
-        match level {
+    /// The scope in which so much room can be made when a tenant's, or the host's, is full; none, if nobody can make it.
+    pub(crate) fn of(full: Full, tenant: Option<u16>, need: Room) -> Option<Self> {
+        match full.level {
+            // More than there may be is never there.
+            _ if need.bytes > full.limit => None,
             Level::Host => Some(Self::Host),
             Level::Tenant => tenant.map(Self::Tenant),
             Level::User => None,
@@ -236,9 +239,9 @@ impl Pressure {
     ) -> Result<(), Full> {
         loop {
             let Err(full) = charge.grow(more) else { return Ok(()) };
-            // More than there may be is never there.
-            let scope = Scope::of(full.level, tenant).filter(|_| more <= full.limit).ok_or(full)?;
-            if self.make_room(scope, Room::bytes(more), deadline).await.is_none() {
+            let need = Room::bytes(more);
+            let scope = Scope::of(full, tenant, need).ok_or(full)?;
+            if self.make_room(scope, need, deadline).await.is_none() {
                 return Err(full);
             }
         }
@@ -318,5 +321,130 @@ pub(super) struct Evicting<'a>(&'a Pressure);
 impl Drop for Evicting<'_> {
     fn drop(&mut self) {
         self.0.evicting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::limits::memory::Memory;
+    use std::{sync::Arc, time::Duration};
+    use tokio::{
+        task::{JoinHandle, yield_now},
+        time::sleep,
+    };
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn asks(pressure: &Arc<Pressure>, scope: Scope, bytes: usize) -> JoinHandle<Room> {
+        let pressure = pressure.clone();
+        tokio::spawn(async move { pressure.make_room(scope, Room::bytes(bytes), Instant::now() + MINUTE).await })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wish_ends_at_its_deadline_and_at_once_where_nobody_makes_room() {
+        let (pressure, began) = (Pressure::new(1), Instant::now());
+        assert!(pressure.make_room(Scope::Host, Room::PLACE, began + MINUTE).await.is_none());
+        let evicting = pressure.evicting();
+        assert!(pressure.make_room(Scope::Tenant(7), Room::PLACE, began + MINUTE).await.is_none(), "there is no such");
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        // The evictor is busy for longer than that.
+        assert!(pressure.make_room(Scope::Host, Room::PLACE, began + MINUTE).await.is_none());
+        assert_eq!(began.elapsed(), MINUTE);
+        assert!(pressure.make_room(Scope::Host, Room::PLACE, began + MINUTE).await.is_none());
+        assert_eq!(began.elapsed(), MINUTE);
+        drop(evicting);
+        assert!(pressure.make_room(Scope::Host, Room::PLACE, began + 2 * MINUTE).await.is_none());
+        assert_eq!(began.elapsed(), MINUTE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wish_is_answered_by_a_round_that_began_after_it_and_none_is_lost_among_others() {
+        let pressure = Arc::new(Pressure::new(1));
+        let _evicting = pressure.evicting();
+        let first = asks(&pressure, Scope::Host, 10);
+        assert_eq!(pressure.wishes(Scope::Host).await, (1, Room::bytes(10)));
+        // While its round is under way, two more come: for the evictor they are one notice.
+        let others = [20, 30].map(|bytes| asks(&pressure, Scope::Host, bytes));
+        yield_now().await;
+        let freed = Room { sessions: 1, bytes: 15 };
+        pressure.was_parked(0, freed);
+        pressure.answer(Scope::Host, 1);
+        assert_eq!(first.await.unwrap(), freed);
+        sleep(Duration::from_secs(1)).await;
+        assert!(others.iter().all(|other| !other.is_finished()));
+        assert_eq!(pressure.wishes(Scope::Host).await, (3, Room::bytes(50)));
+        pressure.answer(Scope::Host, 3);
+        for other in others {
+            assert_eq!(other.await.unwrap(), freed, "it was freed since they asked");
+        }
+        // An older answer takes none back.
+        pressure.answer(Scope::Host, 1);
+        assert_eq!(pressure.parked(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_of_a_tenant_is_the_hosts_too_and_no_other_tenants() {
+        let pressure = Arc::new(Pressure::new(2));
+        let _evicting = pressure.evicting();
+        let scopes: Vec<_> = pressure.scopes().collect();
+        assert_eq!(scopes, [Scope::Host, Scope::Tenant(0), Scope::Tenant(1)]);
+        let asked: Vec<_> = scopes.iter().map(|scope| asks(&pressure, *scope, 10)).collect();
+        for scope in &scopes {
+            assert_eq!(pressure.wishes(*scope).await, (1, Room::bytes(10)));
+        }
+        let (part, whole) = (Room::bytes(40), Room { sessions: 1, bytes: 60 });
+        pressure.was_parked(0, part);
+        pressure.was_dropped(0, whole);
+        scopes.iter().for_each(|scope| pressure.answer(*scope, 1));
+        let mut told = Vec::new();
+        for asked in asked {
+            told.push(asked.await.unwrap());
+        }
+        let all = Room { sessions: 1, bytes: 100 };
+        assert_eq!(told, [all, all, Room::default()]);
+        assert_eq!((pressure.parked(), pressure.dropped()), (0, 1), "a part of a session is no session");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_grows_waits_for_room_where_it_is_missing_and_only_if_there_can_be_any() {
+        let (pressure, began) = (Arc::new(Pressure::new(1)), Instant::now());
+        let host = Memory::new(1000);
+        let tenant = host.within(Level::Tenant, Some(500));
+        let user = tenant.within(Level::User, Some(300));
+        let _evicting = pressure.evicting();
+        let grow = async |of: &Arc<Memory>, more| {
+            let mut charge = of.charge(0);
+            pressure.grow(&mut charge, more, Some(0), began + MINUTE).await.map_err(|full| full.level)
+        };
+        assert_eq!(grow(&user, 301).await, Err(Level::User));
+        assert_eq!(grow(&tenant, 501).await, Err(Level::Tenant));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        // An idle session of the tenant is parked in two parts; then there is none.
+        let mut idle = vec![tenant.charge(100), tenant.charge(350)];
+        let evictor = tokio::spawn({
+            let pressure = pressure.clone();
+            async move {
+                loop {
+                    let (wish, need) = pressure.wishes(Scope::Tenant(0)).await;
+                    assert_eq!(need, Room::bytes(400));
+                    if let Some(part) = idle.pop() {
+                        pressure.was_parked(0, Room::bytes(part.bytes()));
+                    }
+                    pressure.answer(Scope::Tenant(0), wish);
+                }
+            }
+        });
+        assert_eq!(grow(&tenant, 400).await, Ok(()));
+        let _taken = tenant.charge(150);
+        assert_eq!(grow(&tenant, 400).await, Ok(()), "the second part is gone, too");
+        let _more = tenant.charge(150);
+        assert_eq!(grow(&tenant, 400).await, Err(Level::Tenant));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        // Nobody answers for the host.
+        assert_eq!(grow(&host, 900).await, Err(Level::Host));
+        assert_eq!(began.elapsed(), MINUTE);
+        evictor.abort();
     }
 }
