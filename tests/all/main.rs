@@ -36,4 +36,5 @@ mod streams;
 mod tenants;
 mod tools;
 mod waking;
+mod waits;
 mod wire;

@@ -350,6 +350,11 @@ impl Instance {
         done
     }
 
+    /// Bytes that it takes of its user's memory.
+    pub(crate) fn charged(&self) -> usize {
+        self.store.data().memory.charged()
+    }
+
     /// Bytes of linear memory and tables.
     pub(crate) fn memory(&self) -> usize {
         self.store.data().memory.used
@@ -368,7 +373,10 @@ pub(crate) async fn describe(
     let memory = MemoryLimit::new(limits.memory_per_instance, &Memory::new(limits.memory));
     let context = Context::new(name, User::from_credential(""), memory, budget, Arc::default(), None);
     let mut store = Tracked::new(new_store(guest.engine(), context, limits));
-    let allowance = Allowance { fuel: limits.fuel_per_call, deadline: Instant::now() + limits.deadline };
+    let allowance = Allowance {
+        fuel: limits.fuel_per_call,
+        deadline: tokio::time::Instant::now() + limits.deadline,
+    };
     let running = Running {
         session: None,
         permit,
@@ -412,11 +420,11 @@ fn tick(mut cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline
         let stop = cx.data().stop(full.into());
         return Err(stop.into());
     }
-    let now = Instant::now();
-    if now >= running.allowance.deadline {
+    // The clock of the runtime, as for all that a call waits for.
+    if tokio::time::Instant::now() >= running.allowance.deadline {
         return Ok(UpdateDeadline::Interrupt);
     }
-    if running.permit.goes_on(now - running.began < SHORT) {
+    if running.permit.goes_on(running.began.elapsed() < SHORT) {
         return Ok(UpdateDeadline::Continue(1));
     }
     running.tick(fuel);

@@ -383,6 +383,11 @@ impl MemoryLimit {
         self.charge.set(memory::INSTANCE + self.held + written);
     }
 
+    /// Bytes that it takes of the user's memory.
+    pub(super) fn charged(&self) -> usize {
+        self.charge.bytes()
+    }
+
     /// The host's memory.
     pub(super) fn host(&self) -> &Arc<Memory> {
         self.charge.of()

@@ -4,6 +4,7 @@
 //! pages that differ: that is all that has to be kept of it to make it again. Which these are is for `pages` to say.
 
 use super::pages::Numbers;
+use crate::limits::memory;
 use carrel_arena::PAGE;
 use std::ops::Range;
 
@@ -89,6 +90,11 @@ impl Image {
     /// Bytes of each memory.
     pub(super) fn sizes(&self) -> impl ExactSizeIterator<Item = usize> {
         self.memories.iter().map(|start| start.size)
+    }
+
+    /// Bytes of memory that a new instance takes at first.
+    pub(crate) fn charged_at_first(&self) -> usize {
+        memory::INSTANCE + self.sizes().sum::<usize>()
     }
 
     /// Pages that a new instance writes to.

@@ -32,7 +32,7 @@ const GRAIN: usize = 8;
 pub(crate) struct Snapshot {
     bytes: Box<[u8]>,
     /// What it takes of the host's memory.
-    _charge: Charge,
+    charge: Charge,
 }
 
 /// A snapshot that was checked.
@@ -97,12 +97,17 @@ impl Snapshot {
         let check = check(&snapshot);
         snapshot[HEAD - CHECK..HEAD].copy_from_slice(&check);
         let charge = host.charge(memory::SNAPSHOT + snapshot.len());
-        Self { bytes: snapshot.into(), _charge: charge }
+        Self { bytes: snapshot.into(), charge }
     }
 
     /// Bytes that it takes.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Bytes that count for it.
+    pub(crate) fn charged(&self) -> usize {
+        self.charge.bytes()
     }
 
     /// Checks it, and that it is of this image.
@@ -300,7 +305,7 @@ mod tests {
     }
 
     fn of(bytes: &[u8]) -> Snapshot {
-        Snapshot { bytes: bytes.into(), _charge: Memory::new(usize::MAX).charge(0) }
+        Snapshot { bytes: bytes.into(), charge: Memory::new(usize::MAX).charge(0) }
     }
 
     /// With the right key and hash, whatever the body is.

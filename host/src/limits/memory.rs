@@ -172,7 +172,7 @@ impl Charge {
         &self.of
     }
 
-    /// Bytes of it.
+    /// Bytes that are taken.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

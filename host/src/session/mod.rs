@@ -7,6 +7,8 @@
 //!   a limit, a caller who goes away, its slot becomes what it was before: a failed call never happened.
 //! * A session is dropped only when nobody uses it, and that is looked at under the lock of the registry's shard. It is
 //!   parked only when it is nobody's turn in it.
+//! * A call has one deadline, from its arrival on: for its turn, a place among the live sessions, memory, the slow lane,
+//!   and its run. What it has waited it cannot run.
 //! * Nothing outside of this folder knows which sessions exist.
 //!
 //! # Layout
@@ -14,16 +16,18 @@
 //! * [`Session`] and [`Slot`], here. `call`: one call from outside, and one of a function. `undo`: what a failed one
 //!   leaves, which is nothing.
 //! * [`Registry`]: which sessions exist; [`Handle`] keeps one in use. `sweep`: drops idle ones. `park`: puts idle ones
-//!   to sleep, and makes room when it is needed.
+//!   to sleep. `pressure`: who needs room, and what was freed for them; `evict`: makes it.
 //! * `aside`: where a sibling's call runs. `pace`: how fast both work. [`Policy`]: how the configuration wants it. `account`: what a session has used. `turn`:
 //!   the queue. `to_the_end`: a call whose caller went away, and that cannot be undone.
 
 mod account;
 mod aside;
 mod call;
+mod evict;
 mod pace;
 mod park;
 mod policy;
+mod pressure;
 mod registry;
 mod sweep;
 mod tenant;
@@ -36,8 +40,9 @@ pub use account::{Account, Bill};
 use aside::Aside;
 use call::run;
 pub use call::{Answer, Failure};
-pub(crate) use park::{Pressure, park};
+pub(crate) use park::park;
 pub use policy::Policy;
+pub(crate) use pressure::{Pressure, Room, Scope};
 pub use registry::{Handle, Registry, Seen, TooManySessions, Visit, Walk};
 pub(crate) use sweep::sweep;
 pub use tenant::Tenant;
@@ -253,6 +258,12 @@ impl Session {
     /// A request is let in, if the user's rates allow that.
     fn admit(&self) -> Result<(), Spent> {
         self.budget.as_ref().map_or(Ok(()), |budget| budget.admit(Level::User))
+    }
+
+    /// There is fuel left for a call that was let in, and has waited since: others may have used it meanwhile.
+    fn check_fuel(&self) -> Result<(), Spent> {
+        self.budget.as_ref().map_or(Ok(()), |budget| budget.check_fuel(Level::User))?;
+        self.tenant.check_fuel()
     }
 
     /// Whether the user has used more than there was.
