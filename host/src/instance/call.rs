@@ -256,26 +256,24 @@ impl Instance {
         Ok(self)
     }
 
-    /// A call is to begin: room is taken for all that it could write to.
+    /// A call is about to run: room is taken for all that it could write to, and what the instance is now is kept, if
+    /// `keep` says so. `None`, if it is not kept, or holds what lies outside of its memory.
     ///
     /// # Errors
     ///
-    /// There is no such room.
-    pub(crate) fn reserve(&mut self) -> Result<(), Full> {
-        self.store.data_mut().memory.reserve()
-    }
-
-    /// What it is now, to be gone back to; `None`, if it holds what lies outside of its memory.
-    ///
-    /// # Errors
-    ///
-    /// There is no room for what has to be copied.
-    pub(crate) fn save(&mut self) -> Result<Option<Saved>, Full> {
-        if self.store.data().holds_handles() {
+    /// There is no such room, and all is as before.
+    pub(crate) fn begin(&mut self, keep: bool) -> Result<Option<Saved>, Full> {
+        let before = self.charged();
+        self.store.data_mut().memory.reserve()?;
+        if !keep || self.store.data().holds_handles() {
             return Ok(None);
         }
         let host = self.store.data().memory.host().clone();
-        self.pages.begin(&mut self.store, &host).map(Some)
+        let saved = self.pages.begin(&mut self.store, &host);
+        if saved.is_err() {
+            self.store.data_mut().memory.unreserve(before);
+        }
+        saved.map(Some)
     }
 
     /// A call has ended well, of which `saved` is what it began with: finds out what it has changed.
@@ -289,7 +287,7 @@ impl Instance {
     /// of no use after a trap.
     pub(crate) fn undo(self, saved: &mut Saved, image: &Image) -> Option<Box<Undone>> {
         let Self { store, pages, .. } = self;
-        Undone::new(store, pages, saved, image)
+        Undone::of(store, pages).put_back(saved, image)
     }
 
     /// Its state, without the instance; `None`, if it holds what lies outside of its memory.
@@ -348,6 +346,11 @@ impl Instance {
             _ => {}
         }
         done
+    }
+
+    /// Bytes that it takes of its user's memory while it runs: all that it could write to.
+    pub(crate) fn whole(&self) -> usize {
+        self.store.data().memory.whole()
     }
 
     /// Bytes that it takes of its user's memory.

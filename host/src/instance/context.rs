@@ -362,8 +362,17 @@ impl MemoryLimit {
 
     /// A call begins, which may write to all of its memories: they are charged as a whole.
     pub(super) fn reserve(&mut self) -> Result<(), Full> {
-        let whole = memory::INSTANCE + self.held + self.used;
-        self.charge.grow(whole.saturating_sub(self.charge.bytes()))
+        self.charge.grow(self.whole().saturating_sub(self.charge.bytes()))
+    }
+
+    /// The call does not begin: it takes what it took before.
+    pub(super) fn unreserve(&mut self, bytes: usize) {
+        self.charge.set(bytes);
+    }
+
+    /// Bytes that it takes while it runs.
+    pub(super) fn whole(&self) -> usize {
+        memory::INSTANCE + self.held + self.used
     }
 
     /// What was taken, for whoever goes on with the memories.

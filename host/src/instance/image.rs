@@ -148,7 +148,7 @@ impl Image {
             start.find_differing(bytes, from..page, |page| found.push(page));
             from = page + 1;
         }
-        found.into_iter().for_each(|page| drop(known.insert(page)));
+        known.extend(found);
     }
 }
 

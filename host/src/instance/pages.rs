@@ -60,8 +60,11 @@ impl Numbers {
         new
     }
 
-    pub(super) fn contains(&self, page: usize) -> bool {
-        self.words.get(page / 64).is_some_and(|word| word & 1 << (page % 64) != 0)
+    /// Adds pages.
+    pub(super) fn extend(&mut self, pages: impl IntoIterator<Item = usize>) {
+        for page in pages {
+            self.insert(page);
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -119,10 +122,10 @@ struct Hot {
 }
 
 /// How an instance's pages are found out about.
-pub(super) struct Finding<'a> {
-    pub(super) image: &'a Image,
+pub(crate) struct Finding<'a> {
+    pub(crate) image: &'a Image,
     /// Where logs take their memory.
-    pub(super) room: Arc<dyn Room>,
+    pub(crate) room: Arc<dyn Room>,
 }
 
 impl Pages {
@@ -292,9 +295,7 @@ impl Known {
     fn guard(&mut self, memory: usize, lent: &mut Lent<'_>, of: &Finding<'_>) -> io::Result<()> {
         // Pages of zeroes that were written to take memory, though they do not differ.
         lent.populated(|run| {
-            for page in run.filter(|page| !of.image.has(memory, *page)) {
-                self.changed.insert(page);
-            }
+            self.changed.extend(run.filter(|page| !of.image.has(memory, *page)));
         });
         lent.guard(of.image.dead_of(memory), of.room.clone())?;
         self.guarded = true;
@@ -322,7 +323,7 @@ impl Known {
             saved.log(memory, log);
         }
         let changed = &mut self.changed;
-        refused |= lent.settle(|run| run.for_each(|page| drop(changed.insert(page)))).is_err();
+        refused |= lent.settle(|run| changed.extend(run)).is_err();
         self.hot.extend(open.into_iter().map(|page| Hot { page: page as u32, quiet: 0 }));
         if self.hot.len() > HOT {
             // Those that were hot first go first.

@@ -1,9 +1,9 @@
 //! What an instance was before a call: copies of the pages that the call may have changed.
 
 use super::{image::Image, pages::Numbers};
-use crate::limits::memory::Charge;
+use crate::limits::memory::{Charge, Memory};
 use carrel_arena::{Log, PAGE};
-use std::{cell::RefCell, ops::Range};
+use std::{cell::RefCell, ops::Range, sync::Arc};
 
 /// An instance's state before a call, as far as the call has changed it. Complete once the call has ended.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub(crate) struct Saved {
     logs: Vec<(usize, Log)>,
     /// The pages of each memory that are in it, once another call's was added.
     has: Vec<Numbers>,
+    /// Something that a call has changed is not in it.
+    lost: bool,
     /// What the copies take of their user's memory.
     _charge: Charge,
 }
@@ -57,7 +59,12 @@ impl Saved {
     /// Of nothing yet; the copies that are going to be made are charged for.
     pub(super) fn new(charge: Charge) -> Self {
         let copies = BUFFERS_KEPT.with_borrow_mut(Vec::pop).unwrap_or_default();
-        Self { copies, logs: Vec::new(), has: Vec::new(), _charge: charge }
+        Self { copies, logs: Vec::new(), has: Vec::new(), lost: false, _charge: charge }
+    }
+
+    /// Of an instance that is not gone back to.
+    pub(crate) fn nothing(memory: &Arc<Memory>) -> Self {
+        Self::new(memory.charge(0))
     }
 
     /// The next memory, before any of its pages.
@@ -95,7 +102,7 @@ impl Saved {
 
     /// Whether all is there that the call has changed.
     pub(super) fn is_whole(&self) -> bool {
-        self.logs.iter().all(|(_, log)| log.is_whole())
+        !self.lost && self.logs.iter().all(|(_, log)| log.is_whole())
     }
 
     /// Adds what a later call began with, so that this is what there was before both. Both are complete.
@@ -106,10 +113,13 @@ impl Saved {
                 self.has[*memory].insert(*page);
             }
             for (memory, log) in &self.logs {
-                log.pages().for_each(|(page, _)| drop(self.has[*memory].insert(page)));
+                self.has[*memory].extend(log.pages().map(|(page, _)| page));
             }
         }
         let mut later = later;
+        let memories = self.copies.memories.iter().zip(&later.copies.memories);
+        // The kernel has refused to guard a memory any longer.
+        self.lost |= memories.into_iter().any(|(before, later)| later.compared && !before.compared);
         for (memory, mut log) in later.logs.drain(..) {
             let Some(before) = self.copies.memories.get(memory) else { continue };
             // What was compared is known without it; a page that is in it already held something else before.

@@ -157,8 +157,7 @@ impl Checked {
         self.each(|(memory, offset), bytes| {
             if let Some(target) = memories.get_mut(memory).and_then(|it| it.get_mut(offset..offset + bytes.len())) {
                 target.copy_from_slice(bytes);
-                let pages = offset / PAGE..(offset + bytes.len()).div_ceil(PAGE);
-                pages.for_each(|page| drop(touched[memory].insert(page)));
+                touched[memory].extend(offset / PAGE..(offset + bytes.len()).div_ceil(PAGE));
             }
         });
         touched

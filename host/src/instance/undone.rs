@@ -23,17 +23,16 @@ pub(crate) struct Undone {
 }
 
 impl Undone {
-    /// Puts back what an instance held before a call, of which `saved` is what it began with; `None`, if that is not all
-    /// known, for want of memory, or because the kernel refused to help.
-    pub(super) fn new(
-        mut store: Tracked<Context>,
-        mut pages: Pages,
-        saved: &mut Saved,
-        image: &Image,
-    ) -> Option<Box<Self>> {
-        let mut charge = store.data_mut().memory.take_charge();
-        let mut memories = store.into_memories();
-        match pages.undo(&mut memories, saved, image) {
+    /// The memories of a store, which goes.
+    pub(super) fn of(mut store: Tracked<Context>, pages: Pages) -> Box<Self> {
+        let charge = store.data_mut().memory.take_charge();
+        Box::new(Self { memories: store.into_memories(), pages, charge })
+    }
+
+    /// Puts back what it held before a call, of which `saved` is what it began with; `None`, if that is not all known,
+    /// for want of memory, or because the kernel refused to help.
+    pub(crate) fn put_back(mut self: Box<Self>, saved: &mut Saved, image: &Image) -> Option<Box<Self>> {
+        match self.pages.undo(&mut self.memories, saved, image) {
             Ok(true) => {}
             Ok(false) => return None,
             Err(error) => {
@@ -41,8 +40,13 @@ impl Undone {
                 return None;
             }
         }
-        charge.set(memory::INSTANCE + pages.written(image));
-        Some(Box::new(Self { memories, pages, charge }))
+        self.charge.set(memory::INSTANCE + self.pages.written(image));
+        Some(self)
+    }
+
+    /// Bytes that it takes of its user's memory.
+    pub(crate) fn charged(&self) -> usize {
+        self.charge.bytes()
     }
 
     /// Bytes of its memories.

@@ -1,11 +1,11 @@
 //! One call from outside, and one of a function.
 
 use super::{
-    Bill, Ended, Handle, Refusal, Room, Scope, Session, Taken, Turn, Unbilled, account::Outcome, to_the_end, undo::Frame,
+    Bill, Ended, Handle, Refusal, Room, Scope, Session, Turn, Unbilled, account::Outcome, to_the_end, undo::Frame,
 };
 use crate::{
-    instance::{Done, Emitter, GuestError, Image, Instance, Json, Making, Stop, StopKind},
-    limits::{Allowance, Permit, memory, within},
+    instance::{Done, Emitter, GuestError, Json, Making, Stop, StopKind},
+    limits::{Allowance, Permit, within},
 };
 use std::{
     future::{Future, poll_fn},
@@ -194,7 +194,7 @@ async fn outer(
 ) -> Done<Result<String, GuestError>> {
     let allowance = Allowance { fuel: session.limits().fuel_per_call, deadline };
     match session.take(position, 0) {
-        Some(taken) => run(taken, input, allowance, 1, emitter).await,
+        Some(frame) => run(frame, input, allowance, 1, emitter).await,
         // It is this call's turn, so no other one has the slot.
         None => Done { result: Ok(Err(GuestError::Failed("the instance is in use".into()))), fuel: 0 },
     }
@@ -224,7 +224,7 @@ async fn permitted<F: Future>(permit: &Permit, mut call: Pin<&mut F>) -> F::Outp
 
 /// Runs a function, whether it was called from outside or by another one: in its instance, or in a new one.
 pub(super) async fn run(
-    Taken { mut frame, instance }: Taken,
+    mut frame: Frame,
     input: &Json,
     allowance: Allowance,
     depth: usize,
@@ -232,38 +232,30 @@ pub(super) async fn run(
 ) -> Done<Result<String, GuestError>> {
     let session = frame.session().clone();
     let mut left = allowance;
-    let (mut instance, unbilled) = match instance {
-        Some(instance) => (instance, Unbilled::new(&session, 0)),
-        None => {
-            let began = Instant::now();
-            // Boxed: most calls find an instance, and need no place for what it takes to make one.
-            let made = Box::pin(make(&frame, &session, allowance, depth)).await;
-            session.current().made += began.elapsed();
-            left.fuel -= made.fuel;
-            let unbilled = Unbilled::new(&session, made.fuel);
-            match made.result {
-                Ok(instance) => {
-                    frame.woken();
-                    (Box::new(instance), unbilled)
-                }
-                Err(stop) => {
-                    frame.stopped(&stop);
-                    return Done { result: Err(stop), fuel: unbilled.bill() };
-                }
-            }
+    let mut unbilled = Unbilled::new(&session, 0);
+    if !matches!(frame.begin(), Ok(true)) {
+        let began = Instant::now();
+        // Boxed: most calls find an instance and room, and need no place for what it takes to make them.
+        let prepared = Box::pin(prepare(&mut frame, &session, allowance, depth)).await;
+        session.current().made += began.elapsed();
+        left.fuel = left.fuel.saturating_sub(prepared.fuel);
+        unbilled.add(prepared.fuel);
+        if let Err(stop) = prepared.result {
+            frame.stopped(&stop);
+            return Done { result: Err(stop), fuel: unbilled.bill() };
         }
+    }
+    let undo = frame.from();
+    let mut done = match frame.instance() {
+        Some(instance) => instance.call(input, &session, left, depth, undo, emitter).await,
+        None => Done { result: Err(frame.stop(StopKind::HostFull)), fuel: 0 },
     };
-    let mut done = instance.call(input, &session, left, depth, frame.from(), emitter).await;
     done.fuel += unbilled.bill();
     match &done.result {
         // Whoever asked from outside is told of a stop, so that the whole call never happened.
-        Ok(Err(GuestError::Failed(why))) if depth == 1 && session.undoes(|stop| passes_on(why, stop)) => {
-            drop(instance);
-            drop(frame);
-        }
-        Ok(_) => frame.commit(instance),
+        Ok(Err(GuestError::Failed(why))) if depth == 1 && session.undoes(|stop| passes_on(why, stop)) => drop(frame),
+        Ok(_) => frame.commit(),
         Err(stop) => {
-            drop(instance);
             frame.stopped(stop);
             // A guest that was refused memory in its call has ended with it; the next one shall find some.
             if let Some(scope) = full_scope(&session, &stop.kind, Room::default()) {
@@ -279,33 +271,36 @@ fn full_scope(session: &Session, kind: &StopKind, need: Room) -> Option<Scope> {
     Scope::of(kind.full()?, Some(session.user().tenant()), need)
 }
 
-/// Makes a function's instance: a new one, or the one that was parked, whose making the caller does not pay for. If there
-/// is no room for it, idle sessions are parked, and it is tried again: the caller pays for what failed for want of room.
-async fn make(frame: &Frame, session: &Arc<Session>, allowance: Allowance, depth: usize) -> Done<Instance> {
-    let function = &session.catalog().functions()[frame.position()];
-    let need = Room::bytes(function.image().map_or(memory::INSTANCE, Image::charged_at_first));
+/// Makes a function's instance, if it has none: a new one, or the one that was parked, whose making the caller does not
+/// pay for; and begins its call. If there is no room for either, idle sessions are parked, and it is tried again: the
+/// caller pays for what failed for want of room.
+async fn prepare(frame: &mut Frame, session: &Arc<Session>, allowance: Allowance, depth: usize) -> Done<()> {
     let mut failed = Unbilled::new(session, 0);
     loop {
         let left = Allowance { fuel: allowance.fuel.saturating_sub(failed.fuel()), ..allowance };
-        let making = Making { function, session, limits: session.limits(), allowance: left, depth };
-        let mut made = match frame.parked() {
-            Some(snapshot) => {
+        let (woken, mut result) = (frame.is_parked(), Ok(()));
+        if frame.instance().is_none() {
+            let position = frame.position();
+            let function = &session.catalog().functions()[position];
+            if woken {
                 session.shared.pressure.woke();
-                Instance::restore(making, snapshot).await
             }
-            None => Instance::create(making).await,
-        };
-        if made.result.is_err() || frame.parked().is_none() {
-            failed.add(made.fuel);
+            let making = Making { function, session, limits: session.limits(), allowance: left, depth };
+            let made = frame.make(making).await;
+            if made.result.is_err() || !woken {
+                failed.add(made.fuel);
+            }
+            result = made.result;
         }
-        let scope = made.result.as_ref().err().and_then(|stop| full_scope(session, &stop.kind, need));
-        let freed = match scope {
+        let begun = result.and_then(|()| frame.begin().map_err(|full| frame.stop(full.into())));
+        let Err(stop) = begun else { return Done { result: Ok(()), fuel: failed.bill() } };
+        let need = Room::bytes(frame.needs());
+        let freed = match full_scope(session, &stop.kind, need) {
             Some(scope) => session.shared.pressure.make_room(scope, need, allowance.deadline).await,
             None => Room::default(),
         };
         if freed.is_none() {
-            made.fuel = failed.bill();
-            return made;
+            return Done { result: Err(stop), fuel: failed.bill() };
         }
     }
 }

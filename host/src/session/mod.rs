@@ -50,15 +50,15 @@ pub(crate) use to_the_end::to_the_end;
 pub use turn::Refusal;
 use turn::Turn;
 pub(crate) use turn::calls_of;
-pub(crate) use undo::Taken;
+pub(crate) use undo::Frame;
 
 use crate::{
     function::Catalog,
     identity::User,
-    instance::{Instance, Snapshot, Stop},
+    instance::{Instance, Snapshot, Stop, Undone},
     limits::{
         Budget, Descriptors, Lane, Level, Limits, Permit, Spent,
-        memory::{self, Charge, Memory},
+        memory::{self, Charge, Memory, UndoRoom},
     },
 };
 use registry::Uses;
@@ -103,6 +103,8 @@ pub struct Session {
     tenant: Arc<Tenant>,
     /// What the user may take of memory.
     memory: Arc<Memory>,
+    /// Where logs of what the session's calls write to take their memory.
+    undo_room: Arc<UndoRoom>,
     /// The descriptors that the user's guests may hold.
     descriptors: Descriptors,
     /// What the user has left over time; none, if there is no limit.
@@ -131,6 +133,8 @@ pub(crate) enum Slot {
     #[default]
     Empty,
     Idle(Box<Instance>),
+    /// Its last call has failed: its memories are as they were before that, and it needs a new store.
+    Undone(Box<Undone>),
     /// There is none, but what it takes to make it.
     Parked(Snapshot),
     /// A call has it.
@@ -210,6 +214,7 @@ impl Session {
             account: Account::new(),
             uses: Uses::default(),
             _charge: memory.charge(memory::SESSION),
+            undo_room: UndoRoom::new(&memory, shared.catalog.functions().first().map(|function| function.guest.engine())),
             memory,
             descriptors: tenant.descriptors_of_user(),
             tenant,
@@ -248,6 +253,11 @@ impl Session {
     /// What the user may take of memory.
     pub(crate) fn memory(&self) -> &Arc<Memory> {
         &self.memory
+    }
+
+    /// Where logs of what the session's calls write to take their memory.
+    pub(crate) fn undo_room(&self) -> &Arc<UndoRoom> {
+        &self.undo_room
     }
 
     /// The descriptors that the user's guests may hold.
@@ -313,6 +323,10 @@ impl Session {
                     holds.instances += 1;
                     holds.bytes += instance.memory();
                 }
+                Slot::Undone(undone) => {
+                    holds.instances += 1;
+                    holds.bytes += undone.memory();
+                }
                 Slot::Parked(snapshot) => {
                     holds.parked += 1;
                     holds.parked_bytes += snapshot.len();
@@ -334,6 +348,7 @@ impl Session {
 
     /// A call from outside begins.
     fn begin(&self) {
+        self.undo_room.begin();
         self.log_budget.store(self.limits().log_size, Ordering::Relaxed);
     }
 

@@ -86,6 +86,14 @@ impl Session {
                         }
                     }
                 }
+                Slot::Undone(undone) => match function.image() {
+                    Some(image) => {
+                        let snapshot = undone.snapshot(image);
+                        freed += undone.charged().saturating_sub(snapshot.charged());
+                        (Slot::Parked(snapshot), None)
+                    }
+                    None => (Slot::Undone(undone), None),
+                },
                 other => (other, None),
             };
             *self.slot(position) = now;
