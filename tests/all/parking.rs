@@ -194,7 +194,10 @@ fn info_says_why_a_guest_cannot_be_parked() {
         (Test::fixture("random"), "random"),
     ] {
         let told = told(&test, guest);
-        assert!(told.starts_with("all in its linear memories: an instance is parked and rolled back, unless"), "{told}");
+        assert!(
+            told.starts_with("all in its linear memories: an instance is parked and rolled back, unless"),
+            "{told}"
+        );
     }
 }
 

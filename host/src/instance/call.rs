@@ -84,16 +84,20 @@ impl Making<'_> {
         }
     }
 
-    /// A store, and a guest or its shell in it, whose memories have these sizes at least.
+    /// A store, and a guest or its shell in it, whose memories have these sizes at least, for a price on top of the
+    /// engine's.
     async fn instantiate(
         &self,
         guest: &GuestPre<Context>,
         context: Context,
         sizes: &[usize],
+        price: u64,
     ) -> Done<(Tracked<Context>, Contract)> {
         let mut store = Tracked::new(new_store(self.function.guest.engine(), context, self.limits));
         let done = run(&mut store, self.running(Phase::Configure), self.limits, async |store| {
-            store.instantiate(sizes, async |cx| guest.instantiate_async(cx).await).await
+            let made = store.instantiate(sizes, async |cx| guest.instantiate_async(cx).await).await?;
+            work::pay(&mut store.context(), price)?;
+            Ok(made)
         })
         .await;
         Done { result: done.result.map(|guest| (store, guest)), fuel: done.fuel }
@@ -101,13 +105,14 @@ impl Making<'_> {
 
     /// A store, and the whole guest in it: its start code runs.
     async fn instantiate_whole(&self, context: Context) -> Done<(Tracked<Context>, Contract)> {
-        self.instantiate(self.function.guest.pre(), context, &[]).await
+        self.instantiate(self.function.guest.pre(), context, &[], 0).await
     }
 
     /// A store, and the guest's shell in it, with the image in its memories, which have these sizes.
     async fn instantiate_image(&self, image: &Image, sizes: &[usize]) -> Done<(Tracked<Context>, Contract)> {
         let context = self.context(self.session.log_budget().clone(), None, None);
-        let Done { result, fuel } = self.instantiate(self.function.guest.shell(), context, sizes).await;
+        let price = self.price(image);
+        let Done { result, fuel } = self.instantiate(self.function.guest.shell(), context, sizes, price).await;
         let result = result.and_then(|(mut store, guest)| {
             if let Err(kind) = store.data_mut().memory.restored(sizes.iter().sum()) {
                 return Err(store.data().stop(kind));
@@ -116,6 +121,13 @@ impl Making<'_> {
             Ok((store, guest))
         });
         Done { result, fuel }
+    }
+
+    /// Units of fuel that writing an image takes: as many as writing the guest's data would, or, where more than that is
+    /// in the image, by its bytes.
+    fn price(&self, image: &Image) -> u64 {
+        let data = self.function.guest.state.as_ref().map_or(0, |state| state.data);
+        data.max(work::BYTE * (image.pages() * PAGE).saturating_sub(work::IMAGE) as u64)
     }
 
     /// Configures a guest.

@@ -46,12 +46,7 @@ impl Image {
     /// one only, hold nothing between calls. `identity` is of the guest and its configuration.
     ///
     /// None, if the memories are of a kind that has no image.
-    pub(super) fn new(
-        memories: &[Vec<u8>],
-        configured: bool,
-        dead: usize,
-        identity: &blake3::Hasher,
-    ) -> Option<Self> {
+    pub(super) fn new(memories: &[Vec<u8>], configured: bool, dead: usize, identity: &blake3::Hasher) -> Option<Self> {
         let mut starts = Vec::new();
         let mut identity = identity.clone();
         for (index, memory) in memories.iter().enumerate() {

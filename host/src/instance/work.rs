@@ -34,6 +34,8 @@ pub(crate) const BYTE: u64 = 1;
 pub(crate) const DRAW: u64 = 30;
 /// A pollable in a list that is polled.
 pub(super) const LISTED: u64 = 200;
+/// Bytes of an image that are a part of what making an instance takes.
+pub(super) const IMAGE: usize = 64 << 10;
 /// A sibling that was stopped: it is undone, and its next call makes its instance again.
 pub(crate) const UNDO: u64 = 100_000;
 

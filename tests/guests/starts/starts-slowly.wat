@@ -1,4 +1,4 @@
-;; Its start function computes for 480 million units of fuel. The value is what it has counted: 60,000,000.
+;; Its start function computes for 540 million units of fuel. The value is what it has counted: 60,000,000.
         (memory (export "memory") 1)
         (start $spin)
         (func $spin

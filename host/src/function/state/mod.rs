@@ -30,6 +30,8 @@ pub(crate) struct State {
     pub(crate) hash: [u8; 32],
     /// Bytes at the start of the only memory that hold nothing between calls: the stack, which compilers put first.
     pub(crate) dead: usize,
+    /// Units of fuel that the engine takes to write the guest's data, which it does not do for a shell.
+    pub(crate) data: u64,
 }
 
 /// Reasons that are told: who mends them may ask again.
@@ -77,9 +79,10 @@ pub(super) fn examine(wasm: &[u8]) -> Examined<'_> {
     }
     let modules: Vec<&Module<'_>> = parts.modules.iter().map(|(_, module)| module).collect();
     let none_moved = moved.iter().all(Vec::is_empty);
-    let state = State {
+    let mut state = State {
         hash: *blake3::hash(wasm).as_bytes(),
         dead: if none_moved { dead_stack(&modules) } else { 0 },
+        data: 0,
     };
     let mut replaced = Vec::new();
     let mut of_shell = Vec::new();
@@ -93,8 +96,9 @@ pub(super) fn examine(wasm: &[u8]) -> Examined<'_> {
             }
         }
         match shell::of(&bytes, module, kept) {
-            Ok(Some(shell)) => {
+            Ok(Some((shell, fuel))) => {
                 has_shell = true;
+                state.data += fuel;
                 of_shell.push((range.clone(), shell));
             }
             Ok(None) if globals.is_empty() => {}
@@ -336,7 +340,8 @@ mod tests {
         let start = start("").replace("(ref.func $init)", "(ref.null func)").replace("(elem declare func $init)", "");
         assert!(state(&start).1.is_ok());
         // That has to be known for each instance alike.
-        let by_size = start.replace("(i32.const 0)", "(memory.size)").replace("(core module", "(core module (memory 1)");
+        let by_size =
+            start.replace("(i32.const 0)", "(memory.size)").replace("(core module", "(core module (memory 1)");
         let told = "its start function has `table.set`, in a way that is not known from its code alone (core module 0)";
         assert_eq!(state(&by_size).1.unwrap_err(), [told]);
     }
@@ -363,9 +368,8 @@ mod tests {
         let used = r#"(func (export "f") (param i32) (local i32)
             (global.set $sp (local.tee 1 (i32.sub (global.get $sp) (i32.const 16))))
             (global.set $sp (i32.add (local.get 1) (i32.const 16))))"#;
-        let module = |says: &str| {
-            format!("(component (core module {says} (global $sp (mut i32) ({pointer})) {used} {more}))")
-        };
+        let module =
+            |says: &str| format!("(component (core module {says} (global $sp (mut i32) ({pointer})) {used} {more}))");
         assert_eq!(state(&module("")).1.unwrap().dead, 0, "nobody says that it is dead");
         state(&module("(@custom \"carrel:dead-stack\" \"\")")).1.unwrap().dead
     }

@@ -43,13 +43,14 @@ impl Kept {
     }
 }
 
-/// A module of a shell; `None`, if the module's instances are made without start code and data as it is.
-pub(super) fn of(wasm: &[u8], module: &Module<'_>, kept: &Kept) -> wasmparser::Result<Option<Vec<u8>>> {
+/// A module of a shell, and the units of fuel that the engine takes less for it, start code left aside; `None`, if the
+/// module's instances are made without start code and data as it is.
+pub(super) fn of(wasm: &[u8], module: &Module<'_>, kept: &Kept) -> wasmparser::Result<Option<(Vec<u8>, u64)>> {
     const FUNCTION: u8 = SectionId::Function as u8;
     const START: u8 = SectionId::Start as u8;
     const CODE: u8 = SectionId::Code as u8;
     const DATA: u8 = SectionId::Data as u8;
-    let mut changed = false;
+    let (mut changed, mut fuel) = (false, 0);
     let mut out = wasm.get(..8).unwrap_or_default().to_vec();
     // Functions of its own are needed only to keep what one of them does: then there is a section of them.
     let ty = module.start.and_then(|start| module.type_index_of_function(start)).filter(|_| !kept.0.is_empty());
@@ -70,15 +71,16 @@ pub(super) fn of(wasm: &[u8], module: &Module<'_>, kept: &Kept) -> wasmparser::R
                 globals::longer(&content, CodeSection::new().function(&function), 1)?
             }
             (DATA, _) => {
-                let (data, some) = without_active(&content)?;
-                changed |= some;
+                let (data, written) = without_active(&content)?;
+                changed |= written > 0;
+                fuel += written;
                 data
             }
             _ => content,
         };
         RawSection { id, data: &content }.append_to(&mut out);
     }
-    Ok(changed.then_some(out))
+    Ok(changed.then_some((out, fuel)))
 }
 
 fn encoded(what: &impl Encode) -> Vec<u8> {
@@ -87,22 +89,23 @@ fn encoded(what: &impl Encode) -> Vec<u8> {
     bytes
 }
 
-/// A data section in which active segments are passive ones without bytes, and whether there were any.
-fn without_active(content: &[u8]) -> wasmparser::Result<(Vec<u8>, bool)> {
+/// A data section in which active segments are passive ones without bytes, and what the engine takes to write those: one
+/// unit, if there are any, one for each, and one for each byte.
+fn without_active(content: &[u8]) -> wasmparser::Result<(Vec<u8>, u64)> {
     const PASSIVE: u8 = 1;
     let segments = DataSectionReader::new(BinaryReader::new(content, 0))?;
-    let (mut out, mut some) = (encoded(&segments.count()), false);
+    let (mut out, mut fuel) = (encoded(&segments.count()), 0);
     for segment in segments {
         let segment = segment?;
         match segment.kind {
             DataKind::Passive => out.extend_from_slice(content.get(segment.range).unwrap_or_default()),
             DataKind::Active { .. } => {
-                some = true;
+                fuel = fuel.max(1) + 1 + segment.data.len() as u64;
                 out.extend_from_slice(&[PASSIVE, 0]);
             }
         }
     }
-    Ok((out, some))
+    Ok((out, fuel))
 }
 
 /// Functions that run only at the start and do, themselves or by what they call, what is not in memories.
@@ -264,8 +267,9 @@ mod tests {
     /// A module's shell, if it has one of its own.
     fn shell(wasm: &[u8]) -> Option<Vec<u8>> {
         let module = Module::read(wasm).unwrap();
-        let shell = of(wasm, &module, &Kept::of(&module).unwrap()).unwrap();
-        shell.inspect(|shell| drop(Validator::new_with_features(WasmFeatures::all()).validate_all(shell).unwrap()))
+        let (shell, _) = of(wasm, &module, &Kept::of(&module).unwrap()).unwrap()?;
+        Validator::new_with_features(WasmFeatures::all()).validate_all(&shell).unwrap();
+        Some(shell)
     }
 
     /// An instance of a module that may import a global, `host.base`, and how often it has called `host.called`.
@@ -408,7 +412,8 @@ mod tests {
             format!("{set} (unreachable)"),
         ] {
             let told = why(&line, "");
-            let what = "its start function changes tables, segments or globals that cannot be moved to memory, in a way";
+            let what =
+                "its start function changes tables, segments or globals that cannot be moved to memory, in a way";
             assert!(told.starts_with(what), "{told}");
         }
         for (line, what) in [
