@@ -21,7 +21,7 @@ use crate::{
     },
     session::{Session, Unbilled},
 };
-use carrel_arena::Tracked;
+use carrel_arena::{PAGE, Tracked};
 use std::{
     pin::pin,
     sync::{

@@ -363,6 +363,8 @@ impl Known {
         runs(&zero).for_each(|run| lent.discard(run));
         zero.iter().for_each(|page| self.changed.remove(*page));
         self.hot.retain(|hot| zero.binary_search(&(hot.page as usize)).is_err());
+        // Those of an earlier call were open.
+        written.append(&mut zero);
         close_all(lent, written)
     }
 
@@ -388,6 +390,7 @@ impl Known {
 /// Closes pages, run by run.
 fn close_all(lent: &mut Lent<'_>, mut pages: Vec<usize>) -> io::Result<()> {
     pages.sort_unstable();
+    pages.dedup();
     runs(&pages).try_for_each(|run| lent.close(run))
 }
 
