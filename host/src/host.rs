@@ -13,14 +13,11 @@ use crate::{
     observe::Metrics,
     session::{Pressure, Registry, Session, Shared, Tenant},
 };
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Instant,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 /// A host that has checked its configuration, loaded its guests, and tried each function once.
 pub struct Host {
@@ -71,7 +68,7 @@ impl Host {
             lane,
             memory,
             descriptors,
-            pressure: Pressure::default(),
+            pressure: Pressure::new(config.tenants.len()),
         });
         try_out(&shared).await.map_err(|problems| config.source.error(problems))?;
         let registry = Registry::new(shared.clone());

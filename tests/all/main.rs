@@ -35,5 +35,6 @@ mod siblings;
 mod streams;
 mod tenants;
 mod tools;
+mod waits;
 mod waking;
 mod wire;

@@ -10,8 +10,10 @@
 //! * [`configure`]: sets an engine up with the next two.
 //! * [`Memories`]: linear memories, in slots of a few sizes, for [`wasmtime::Config::with_host_memory`].
 //! * [`Stacks`]: fiber stacks with guard pages, for [`wasmtime::Config::with_host_stack`].
-//! * [`Tracked`]: a store whose memories the host can read and write while nothing runs in it.
-//! * `watch`: which pages of a memory were written to, as the kernel tells.
+//! * [`Tracked`]: a store whose memories the host can read and write while nothing runs in it. [`Held`]: a memory that a
+//!   store has left, for another one. [`Lent`]: what can be done with either.
+//! * `barrier`: the first write to each page of a guarded memory, and what the page held before: a [`Log`].
+//! * `populated`: which pages take memory, as the kernel tells.
 //! * `region`: one reserved range of addresses, opened from its start as slots are needed.
 //! * `slots`: which slots of a region are in use.
 //! * [`run_sooner`]: not memory, but unsafe too: it makes a thread's turns short, for the clock that stops guests.
@@ -45,14 +47,18 @@ compile_error!(
 
 use std::sync::Arc;
 
+mod barrier;
+mod held;
 mod memories;
+mod populated;
 mod region;
 mod slice;
 mod slots;
 mod stacks;
 mod tracked;
-mod watch;
 
+pub use barrier::{Log, Room};
+pub use held::{Held, Lent};
 pub use memories::{EXHAUSTED, Memories};
 pub use slice::run_sooner;
 pub use stacks::Stacks;

@@ -1,15 +1,17 @@
-//! Linear memories in slots of a few sizes.
+//! Linear memories in slots of three sizes.
 //!
-//! A memory starts in the smallest slot that it fits in and moves to a larger one when it outgrows it; each size is
-//! four times the one before, so that a memory that grows page by page is copied a third of its size in all. Small
-//! slots matter twice: a slot of 2 MiB or more costs a page of page tables for itself.
+//! A memory starts in the smallest slot that it fits in and moves to a larger one when it outgrows it. Small slots
+//! matter: a slot of 2 MiB or more costs a page of page tables for itself. Moving copies the memory, which is a MiB at
+//! the most: a memory that needs more is in a slot of the largest size from then on.
 
 use crate::{
+    barrier::{Barrier, Guarded, Log, Room, Table},
+    populated::Populated,
     slots::{Keep, Slots},
-    tracked,
-    watch::Watch,
+    tracked::{self, Next},
 };
 use std::{
+    io,
     ops::Range,
     ptr::NonNull,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,10 +22,11 @@ use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 pub const EXHAUSTED: &str = "the arena is exhausted";
 
 const ZEROES: [u8; crate::PAGE] = [0; crate::PAGE];
-/// Bytes of the smallest slot.
-const SMALLEST: usize = 256 << 10;
-/// Addresses that slots of one size may take, in bytes.
+/// Bytes of the slots that are not of the largest size.
+const SMALLER: [usize; 2] = [256 << 10, 1 << 20];
+/// Addresses that slots of one of those sizes may take, in bytes, and those of the largest size.
 const ADDRESSES: usize = 1 << 40;
+const ADDRESSES_OF_LARGEST: usize = 1 << 44;
 /// The most slots of one size.
 const MOST_SLOTS: usize = 1 << 20;
 /// Bytes at the start of a slot that are zeroed by writing when it is freed, rather than given back to the kernel: the
@@ -47,9 +50,17 @@ const RESIDENT: usize = 64 << 20;
 /// `memory_reservation(0)`, `memory_reservation_for_growth(0)` and `memory_guard_size(0)`.
 #[derive(Debug, Clone)]
 pub struct Memories {
-    sizes: Arc<[Arc<Slots>]>,
-    /// What notes writes; none, where the kernel cannot.
-    watch: Option<Arc<Watch>>,
+    sizes: Arc<[Arc<Size>]>,
+    barrier: Arc<Barrier>,
+}
+
+/// Slots of one size, and what all of them share.
+#[derive(Debug)]
+struct Size {
+    slots: Slots,
+    guards: Arc<Table>,
+    barrier: Arc<Barrier>,
+    populated: Arc<Populated>,
 }
 
 impl Memories {
@@ -78,41 +89,51 @@ impl Memories {
         Self::reserve(largest, MOST_SLOTS, Keep { of_each, of_all })
     }
 
-    fn reserve(largest: usize, slots: usize, keep: Keep) -> std::io::Result<Self> {
-        let mut sizes = Vec::new();
-        let mut size = SMALLEST;
-        loop {
-            sizes.push(Arc::new(Slots::reserve(size, (ADDRESSES / size).min(slots), keep)?));
-            if size >= largest {
-                let watch = Watch::new().filter(|watch| sizes.iter().all(|slots| slots.watch_by(watch)));
-                return Ok(Self { sizes: sizes.into(), watch: watch.map(Arc::new) });
-            }
-            size *= 4;
-        }
+    /// The same as [`with_slots`](Self::with_slots), in a process that may not use userfaultfd.
+    ///
+    /// # Errors
+    ///
+    /// As of that.
+    #[doc(hidden)]
+    pub fn without_userfaults(largest: usize, slots: usize) -> io::Result<Self> {
+        Self::reserve_with(Barrier::of_protection(), largest, slots, Keep { of_each: KEEP, of_all: RESIDENT })
     }
 
-    /// What notes writes, where the kernel can.
-    pub(crate) fn watch(&self) -> Option<&Arc<Watch>> {
-        self.watch.as_ref()
+    fn reserve(largest: usize, slots: usize, keep: Keep) -> io::Result<Self> {
+        Self::reserve_with(Barrier::new(), largest, slots, keep)
     }
 
-    /// Whether the kernel tells which pages of a memory were written to.
-    pub fn writes_are_noted(&self) -> bool {
-        self.watch.is_some()
+    fn reserve_with(barrier: Barrier, largest: usize, most: usize, keep: Keep) -> io::Result<Self> {
+        let (barrier, populated) = (Arc::new(barrier), Arc::new(Populated::new()));
+        let smaller = SMALLER.into_iter().filter(|size| *size < largest).map(|size| (size, ADDRESSES));
+        let largest = largest.max(1).checked_next_multiple_of(SMALLER[0]).ok_or(io::ErrorKind::OutOfMemory)?;
+        let sizes = smaller.chain([(largest, ADDRESSES_OF_LARGEST)]).map(|(size, addresses)| {
+            let slots = Slots::reserve(size, (addresses / size).min(most), keep)?;
+            let guards = slots.guarded_by(&barrier)?;
+            Ok(Arc::new(Size { slots, guards, barrier: barrier.clone(), populated: populated.clone() }))
+        });
+        let sizes = sizes.collect::<io::Result<Vec<_>>>()?.into();
+        Ok(Self { sizes, barrier })
+    }
+
+    /// Memories that can be guarded now, besides those that are; `None`, if that many as there can be.
+    pub fn guards_left(&self) -> Option<usize> {
+        let most = self.barrier.takes_mappings().then(|| self.barrier.most())?;
+        Some(most.saturating_sub(self.barrier.guards()))
     }
 
     /// Memories that exist.
     pub fn in_use(&self) -> usize {
-        self.sizes.iter().map(|slots| slots.used()).sum()
+        self.sizes.iter().map(|size| size.slots.used()).sum()
     }
 
     fn allocate(&self, size: usize) -> Result<Slot, String> {
-        let fitting = self.sizes.iter().position(|slots| slots.size() >= size);
+        let fitting = self.sizes.iter().position(|of| of.slots.size() >= size);
         let fitting = fitting.ok_or_else(|| format!("a memory of {size} bytes is larger than the largest slot"))?;
         // A slot of the next size serves as well, if all of this one are in use.
-        let taken = self.sizes[fitting..].iter().find_map(|slots| Some((slots, slots.take()?)));
-        let (slots, taken) = taken.ok_or_else(|| format!("{EXHAUSTED}: no slot for a memory of {size} bytes"))?;
-        Ok(Slot { slots: slots.clone(), index: taken.index, size, resident: taken.resident, watched: None })
+        let taken = self.sizes[fitting..].iter().find_map(|of| Some((of, of.slots.take()?)));
+        let (of, taken) = taken.ok_or_else(|| format!("{EXHAUSTED}: no slot for a memory of {size} bytes"))?;
+        Ok(Slot { of: of.clone(), index: taken.index, size, resident: taken.resident, guarded: None })
     }
 }
 
@@ -133,13 +154,23 @@ unsafe impl MemoryCreator for Memories {
         if memory.is_shared() {
             return Err("carrel-arena makes no memories that several threads share".into());
         }
-        let size = tracked::size_of_next().map_or(minimum, |wanted| wanted.max(minimum));
+        let next = tracked::next();
+        let size = match &next {
+            Some(Next::Held(held)) => held.place().1,
+            Some(Next::Size(wanted)) => minimum.max(*wanted),
+            None => minimum,
+        };
         let page = usize::try_from(memory.page_size()).map_err(|error| error.to_string())?;
-        if !size.is_multiple_of(page) || size > maximum.unwrap_or(usize::MAX) {
-            return Err(format!("a memory of {minimum} bytes at least cannot have {size} bytes"));
+        let fits = size >= minimum && size <= maximum.unwrap_or(usize::MAX) && size.is_multiple_of(page);
+        let slot = match next {
+            Some(Next::Held(held)) => held,
+            _ if fits => Arc::new(Shared::new(self.allocate(size)?)),
+            _ => return Err(format!("a memory of {minimum} bytes at least cannot have {size} bytes")),
+        };
+        tracked::made(&slot);
+        if !fits {
+            return Err(format!("a memory of {minimum} bytes at least cannot be one of {size} bytes"));
         }
-        let slot = Arc::new(Shared::new(self.allocate(size)?));
-        tracked::made(&slot, self.watch());
         Ok(Box::new(Memory { memories: self.clone(), slot }))
     }
 }
@@ -165,27 +196,77 @@ impl Shared {
         (slot.base(), slot.size)
     }
 
-    /// From now on, writes to the memory are noted, but for its first `skip` bytes. Gives whether the kernel does so.
-    pub(crate) fn watch(&self, watch: &Arc<Watch>, skip: usize) -> bool {
+    /// See [`Lent::guard`](crate::Lent::guard).
+    pub(crate) fn guard(&self, skip: usize, room: Arc<dyn Room>) -> io::Result<()> {
         let mut slot = self.slot();
-        let start = slot.base().as_ptr() as usize;
-        let addresses = start + skip.min(slot.size)..start + slot.size;
-        let watched = addresses.is_empty() || watch.protect(addresses.clone()).is_ok();
-        slot.watched = Some((watch.clone(), addresses));
-        watched
+        if slot.guarded.is_some() {
+            return Ok(());
+        }
+        let pages = slot.size / crate::PAGE;
+        let (of, index, start) = (slot.of.clone(), slot.index, slot.base());
+        // SAFETY: the slot is this memory's own until it is dropped, which releases the guard first, or until the memory
+        // has moved, which the guard is told. Whoever calls this has the memory's store exclusively.
+        let guarded = unsafe { Guarded::new(&of.barrier, &of.guards, index, start, skip.min(pages)..pages, room) };
+        slot.guarded = Some(guarded?);
+        Ok(())
     }
 
-    /// Tells the bytes of the memory that were written to, in whole pages, since it was last watched. Gives whether that
-    /// is known: a memory that has grown since then has to be watched anew.
-    pub(crate) fn written(&self, mut found: impl FnMut(Range<usize>)) -> bool {
-        let slot = self.slot();
-        let Some((watch, addresses)) = &slot.watched else { return false };
-        let start = slot.base().as_ptr() as usize;
-        if addresses.end != start + slot.size {
-            return false;
+    /// See [`Lent::unguard`](crate::Lent::unguard).
+    pub(crate) fn unguard(&self) {
+        let mut slot = self.slot();
+        if let Some(guarded) = slot.guarded.take()
+            && let Err(guarded) = guarded.release()
+        {
+            // The kernel does not open the pages: whoever writes to them has to be met.
+            slot.guarded = Some(guarded);
         }
-        let told = |pages: Range<usize>| found(pages.start - start..pages.end - start);
-        addresses.is_empty() || watch.written(addresses.clone(), told).is_ok()
+    }
+
+    /// See [`Lent::guarding_is_free`](crate::Lent::guarding_is_free).
+    pub(crate) fn guarding_is_free(&self) -> bool {
+        !self.slot().of.barrier.takes_mappings()
+    }
+
+    /// What is guarded of the memory, and the guard.
+    pub(crate) fn guarded<R>(&self, what: impl FnOnce(&mut Guarded) -> R) -> Option<R> {
+        self.slot().guarded.as_mut().map(what)
+    }
+
+    /// The log since it was last taken; `None`, if the memory is not guarded.
+    pub(crate) fn take_log(&self) -> Option<Log> {
+        self.guarded(Guarded::take_log)
+    }
+
+    /// See [`Lent::settle`](crate::Lent::settle).
+    pub(crate) fn settle(&self, found: impl FnMut(Range<usize>)) -> io::Result<()> {
+        let pages = self.place().1 / crate::PAGE;
+        let Some(end) = self.guarded(|guarded| guarded.pages().end).filter(|end| *end < pages) else { return Ok(()) };
+        self.populated(end..pages, found);
+        self.guarded(|guarded| guarded.extend(pages)).unwrap_or(Ok(()))
+    }
+
+    /// Tells the runs of these pages that take memory.
+    pub(crate) fn populated(&self, pages: Range<usize>, mut found: impl FnMut(Range<usize>)) {
+        let slot = self.slot();
+        let (of, start) = (slot.of.clone(), slot.base().as_ptr() as usize);
+        drop(slot);
+        let addresses = start + pages.start * crate::PAGE..start + pages.end * crate::PAGE;
+        let page = |address: usize| (address - start) / crate::PAGE;
+        of.populated.find(addresses, |run| found(page(run.start)..page(run.end)));
+    }
+
+    /// See [`Held::truncate`](crate::Held::truncate).
+    pub(crate) fn truncate(&self, size: usize) -> io::Result<()> {
+        let mut slot = self.slot();
+        if size >= slot.size {
+            return Ok(());
+        }
+        if let Some(guarded) = &mut slot.guarded {
+            guarded.truncate(size / crate::PAGE)?;
+        }
+        slot.zero(size);
+        slot.size = size;
+        Ok(())
     }
 
     /// Nothing panics while it is held, and a slot is whole at any time.
@@ -202,20 +283,14 @@ unsafe impl LinearMemory for Memory {
     }
 
     fn byte_capacity(&self) -> usize {
-        self.slot.slot().slots.size()
+        self.slot.slot().of.slots.size()
     }
 
     fn grow_to(&mut self, new_size: usize) -> wasmtime::Result<()> {
         let mut slot = self.slot.slot();
-        if new_size > slot.slots.size() {
+        if new_size > slot.of.slots.size() {
             let larger = self.memories.allocate(new_size).map_err(wasmtime::Error::msg)?;
-            // SAFETY: both are slots of their own with at least `slot.size` open bytes. Nothing refers to the old one:
-            // wasmtime holds the memory exclusively while it grows, and reads its base anew afterwards; the host has a
-            // slice of it only while nothing runs in the store.
-            unsafe {
-                std::ptr::copy_nonoverlapping(slot.base().as_ptr(), larger.base().as_ptr(), slot.size);
-            }
-            *slot = larger;
+            slot.move_to(larger);
         }
         slot.size = new_size;
         Ok(())
@@ -229,34 +304,73 @@ unsafe impl LinearMemory for Memory {
 /// A slot in use: the first `size` bytes of it.
 #[derive(Debug)]
 struct Slot {
-    slots: Arc<Slots>,
+    of: Arc<Size>,
     index: usize,
     size: usize,
     /// Bytes that its last user left resident, as zeroes; perhaps beyond `size`.
     resident: usize,
-    /// The addresses in it that are watched, and by what.
-    watched: Option<(Arc<Watch>, Range<usize>)>,
+    /// What notices writes to it.
+    guarded: Option<Guarded>,
 }
 
 impl Slot {
     fn base(&self) -> NonNull<u8> {
-        self.slots.region().at(self.slots.offset(self.index))
+        self.of.slots.region().at(self.of.slots.offset(self.index))
+    }
+
+    /// Moves the memory to a larger slot, with its guard.
+    fn move_to(&mut self, mut larger: Slot) {
+        // SAFETY: the slot is this one's own, and nothing else refers to it: wasmtime holds the memory exclusively while it
+        // grows, and reads its base anew afterwards; the host has a slice of it only while nothing runs in the store.
+        let old = unsafe { std::slice::from_raw_parts(self.base().as_ptr(), self.size) };
+        // SAFETY: as above, of a slot that nobody knows yet, with as many open bytes at least.
+        let new = unsafe { std::slice::from_raw_parts_mut(larger.base().as_ptr(), self.size) };
+        // The new one holds zeroes: a page of zeroes there takes no memory as long as it is not written to.
+        for (new, old) in new.chunks_mut(crate::PAGE).zip(old.chunks(crate::PAGE)) {
+            if *old != ZEROES[..old.len()] {
+                new.copy_from_slice(old);
+            }
+        }
+        if let Some(mut guarded) = self.guarded.take() {
+            // SAFETY: the new slot is this memory's own from now on.
+            let released = unsafe { guarded.move_to(&larger.of.guards, larger.index, larger.base()) };
+            larger.guarded = Some(guarded);
+            if released.is_err() {
+                // Its pages are closed for good, so nobody may ever have it again.
+                std::mem::forget(std::mem::replace(self, larger));
+                return;
+            }
+        }
+        *self = larger;
+    }
+
+    /// Zeroes all bytes from `start` on that may have been written. Those pages are not guarded.
+    fn zero(&mut self, start: usize) {
+        let written = self.size.next_multiple_of(crate::PAGE);
+        let offset = self.of.slots.offset(self.index);
+        let region = self.of.slots.region();
+        if region.advise(offset + start, written - start, libc::MADV_DONTNEED).is_err() {
+            // SAFETY: the slot is this one's own, and open; whoever calls this has the memory exclusively.
+            let bytes = unsafe { std::slice::from_raw_parts_mut(region.at(offset + start).as_ptr(), written - start) };
+            bytes.fill(0);
+        }
     }
 }
 
 impl Drop for Slot {
-    /// Zeroes what may have been written, which is the first `size` bytes: a memory never shrinks, and its code is
-    /// bounds-checked.
+    /// Zeroes what may have been written, which is the first `size` bytes, or more if it was once larger: its code is
+    /// bounds-checked, and what is cut off of a memory is zeroed then.
     fn drop(&mut self) {
-        if let Some((watch, addresses)) = self.watched.take() {
-            // If it fails, the writes below cost more, and that is all.
-            let _ = watch.release(addresses);
+        if self.guarded.take().is_some_and(|guarded| guarded.release().is_err()) {
+            // Its pages are closed for good: it is never used again, and stays as it is.
+            return;
         }
-        let offset = self.slots.offset(self.index);
+        let slots = &self.of.slots;
+        let offset = slots.offset(self.index);
         let written = self.size.next_multiple_of(crate::PAGE);
         let resident = written.max(self.resident);
-        let kept = self.slots.keep(resident);
-        let given_back = self.slots.region().advise(offset + kept, resident - kept, libc::MADV_DONTNEED);
+        let kept = slots.keep(resident);
+        let given_back = slots.region().advise(offset + kept, resident - kept, libc::MADV_DONTNEED);
         // The kernel takes nothing back of locked memory, say: then all of it is zeroed by writing.
         let left = if given_back.is_ok() { kept } else { resident };
         // SAFETY: the slot is still this one's own, and open. Nothing refers to it: its memory has moved to another slot,
@@ -265,7 +379,7 @@ impl Drop for Slot {
         // Looking costs less than writing, and a page that was never written to takes no memory: a guest's stack is
         // mostly such pages.
         bytes.chunks_mut(crate::PAGE).filter(|page| **page != ZEROES[..page.len()]).for_each(|page| page.fill(0));
-        self.slots.put(self.index, kept, left);
+        slots.put(self.index, kept, left);
     }
 }
 

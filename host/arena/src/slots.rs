@@ -1,7 +1,13 @@
 //! Which slots of a region are in use: a list of free ones, and the number of those that never were used.
 
-use crate::{region::Region, watch::Watch};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::{
+    barrier::{Barrier, Table},
+    region::Region,
+};
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// Equal slots of one region.
 #[derive(Debug)]
@@ -70,9 +76,10 @@ impl Slots {
         }
     }
 
-    /// Makes its pages such as can be watched.
-    pub(crate) fn watch_by(&self, watch: &Watch) -> bool {
-        watch.register(&self.region, self.size * self.count).is_ok()
+    /// Makes the slots such as can be guarded: gives the table of their guards.
+    pub(crate) fn guarded_by(&self, barrier: &Barrier) -> io::Result<Arc<Table>> {
+        barrier.register(&self.region, self.size * self.count)?;
+        Table::new(&self.region, self.size, self.count).map(Arc::new)
     }
 
     pub(crate) fn size(&self) -> usize {

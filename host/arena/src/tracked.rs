@@ -3,12 +3,14 @@
 //! wasmtime asks for a memory without saying for which store. A [`Tracked`] store learns which ones are its own by
 //! listening, on this thread, while its own instances are made.
 
-use crate::{memories::Shared, watch::Watch};
+use crate::{
+    held::{Held, Lent},
+    memories::Shared,
+};
 use std::{
     cell::RefCell,
     collections::VecDeque,
     future::{Future, poll_fn},
-    ops::Range,
     pin::pin,
     sync::Arc,
 };
@@ -22,24 +24,30 @@ thread_local! {
 /// The memories of a store.
 #[derive(Debug, Default)]
 struct Making {
-    /// Bytes that the memories that are made next shall have at least.
-    sizes: VecDeque<usize>,
+    /// What the memories that are made next shall be.
+    next: VecDeque<Next>,
     made: Vec<Arc<Shared>>,
-    /// What notes writes to them, where the kernel can.
-    watch: Option<Arc<Watch>>,
 }
 
-/// How large the memory that is made now shall be at least, if somebody said so.
-pub(crate) fn size_of_next() -> Option<usize> {
-    MAKING.with_borrow_mut(|making| making.as_mut()?.sizes.pop_front())
+/// What the next memory shall be.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// A new one, of so many bytes at least.
+    Size(usize),
+    /// One that an instance has left.
+    Held(Arc<Shared>),
+}
+
+/// What the memory that is made now shall be, if somebody said so.
+pub(crate) fn next() -> Option<Next> {
+    MAKING.with_borrow_mut(|making| making.as_mut()?.next.pop_front())
 }
 
 /// A memory was made.
-pub(crate) fn made(memory: &Arc<Shared>, watch: Option<&Arc<Watch>>) {
+pub(crate) fn made(memory: &Arc<Shared>) {
     MAKING.with_borrow_mut(|making| {
         if let Some(making) = making {
             making.made.push(memory.clone());
-            making.watch = watch.cloned();
         }
     });
 }
@@ -90,8 +98,28 @@ impl<T: Send + 'static> Tracked<T> {
         sizes: &[usize],
         instantiate: impl AsyncFnOnce(StoreContextMut<'_, T>) -> R,
     ) -> R {
+        self.memories.next = sizes.iter().copied().map(Next::Size).collect();
+        let done = self.listen(instantiate).await;
+        // wasmtime has already dropped the memories of an instance that did not come about for want of another one.
+        self.memories.made.retain(|memory| Arc::strong_count(memory) > 1);
+        done
+    }
+
+    /// The same, in memories that another store has left: the n-th memory is the n-th of `held`, with all that it holds
+    /// and its guard. What instantiating writes to it is written, by the host as by a guest.
+    ///
+    /// Whether it comes about or not, [`into_memories`](Self::into_memories) gives them all back.
+    pub async fn instantiate_in<R>(
+        &mut self,
+        held: Vec<Held>,
+        instantiate: impl AsyncFnOnce(StoreContextMut<'_, T>) -> R,
+    ) -> R {
+        self.memories.next = held.into_iter().map(|held| Next::Held(held.into_shared())).collect();
+        self.listen(instantiate).await
+    }
+
+    async fn listen<R>(&mut self, instantiate: impl AsyncFnOnce(StoreContextMut<'_, T>) -> R) -> R {
         let Self { store, memories } = self;
-        memories.sizes = sizes.iter().copied().collect();
         let done = {
             // Its first statement, too, is to run only while it is listened.
             let mut instantiating = pin!(async { instantiate(store.as_context_mut()).await });
@@ -101,10 +129,20 @@ impl<T: Send + 'static> Tracked<T> {
             })
             .await
         };
-        memories.sizes.clear();
-        // wasmtime has already dropped the memories of an instance that did not come about for want of another one.
-        memories.made.retain(|memory| Arc::strong_count(memory) > 1);
+        // An instance that did not come about, for want of fuel, say, may not have been given all of them.
+        let left = memories.next.drain(..).filter_map(|next| match next {
+            Next::Held(held) => Some(held),
+            Next::Size(_) => None,
+        });
+        memories.made.extend(left);
         done
+    }
+
+    /// The memories that the store's instances leave, in the order in which they were made. The store is dropped.
+    pub fn into_memories(self) -> Vec<Held> {
+        let Self { store, memories } = self;
+        drop(store);
+        memories.made.into_iter().filter_map(Held::new).collect()
     }
 
     /// The store, to run something in it.
@@ -132,36 +170,16 @@ impl<T: Send + 'static> Tracked<T> {
         self.memories.made.len()
     }
 
-    /// From now on, writes to the memories are noted, but for the first `skip` bytes of the first one. Where the kernel
-    /// does not note them, [`written`](Self::written) says so.
-    pub fn watch(&mut self, skip: usize) {
-        let Some(watch) = &self.memories.watch else { return };
-        for (index, memory) in self.memories.made.iter().enumerate() {
-            if !memory.watch(watch, if index == 0 { skip } else { 0 }) {
-                self.memories.watch = None;
-                return;
-            }
-        }
-    }
-
-    /// Tells which bytes of which memory were written to since [`watch`](Self::watch), in whole pages and in order. It
-    /// may tell too many. Gives whether it is known: not for a memory that has grown since, nor where nothing is noted.
-    pub fn written(&mut self, mut found: impl FnMut(usize, Range<usize>)) -> bool {
-        let memories = &self.memories;
-        let mut each = |(index, memory): (usize, &Arc<Shared>)| memory.written(|bytes| found(index, bytes));
-        memories.watch.is_some() && memories.made.iter().enumerate().all(&mut each)
+    /// One of the linear memories, by its number in the order in which they were made.
+    pub fn memory(&mut self, index: usize) -> Option<Lent<'_>> {
+        // The store is borrowed exclusively for as long as it is lent, so nothing runs in it.
+        self.memories.made.get(index).map(|memory| Lent::new(memory))
     }
 
     /// The linear memories, in the order in which they were made. What is written is what the guest reads next.
     pub fn memories(&mut self) -> impl Iterator<Item = &mut [u8]> {
-        self.memories.made.iter().map(|memory| {
-            let (base, size) = memory.place();
-            // SAFETY: the range is the memory's own slot, open for reading and writing, and it stays so for as long as
-            // `made` holds it, even if wasmtime drops the memory. The memory is of this store, as `instantiate` asks of
-            // its callers, and the store is borrowed exclusively for as long as the slice lives: nothing runs in it, so
-            // nothing else reads, writes or grows the memory. Each slice is of another slot, since each is noted once.
-            unsafe { std::slice::from_raw_parts_mut(base.as_ptr(), size) }
-        })
+        // Each is of another slot, since each is noted once; the store is borrowed as for `memory`.
+        self.memories.made.iter().map(|memory| Lent::new(memory).into_bytes())
     }
 }
 

@@ -5,7 +5,7 @@
 //! is refused: a circle would otherwise wait for itself.
 
 use crate::instance::{CallError, Context, GuestError, Json, Phase, UNDO, pay, pay_for_bytes};
-use std::time::Instant;
+use tokio::time::Instant;
 use wasmtime::{AsContextMut, StoreContextMut};
 
 /// The import `functions.call`.

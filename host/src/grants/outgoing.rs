@@ -33,13 +33,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, lookup_host},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{timeout, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_rustls::rustls::{self, pki_types::ServerName};
 use tower_http::timeout::{TimeoutBody, TimeoutError};
@@ -119,13 +119,13 @@ impl WasiHttpHooks for Outgoing {
             let place: Place = Arc::new((one_of_all, descriptor));
             let (answer, connection) = send(&grants, &target, request, options, &place).await?;
             let connection = async move {
-                let done = timeout_at(deadline.into(), connection).await.unwrap_or(Err(Error::HttpResponseTimeout));
+                let done = timeout_at(deadline, connection).await.unwrap_or(Err(Error::HttpResponseTimeout));
                 drop((one_of_the_instance, place));
                 done
             };
             Ok((answer, Box::new(connection) as Box<dyn Future<Output = _> + Send>))
         };
-        Box::new(async move { timeout_at(deadline.into(), sent).await.unwrap_or(Err(Error::ConnectionTimeout)) })
+        Box::new(async move { timeout_at(deadline, sent).await.unwrap_or(Err(Error::ConnectionTimeout)) })
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {

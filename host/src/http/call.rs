@@ -23,7 +23,8 @@ use axum::{
 };
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use std::{pin::pin, sync::Arc, time::Instant};
+use std::{pin::pin, sync::Arc};
+use tokio::time::Instant;
 
 /// A route to a function.
 pub(super) struct Route {
@@ -111,8 +112,8 @@ impl Route {
         }
         let most = body.size_hint().exact().map_or(limit, |exact| exact as usize);
         let pressure = &self.host.registry().shared().pressure;
-        let mut question = Question::new(tenant.memory(), Some(number), most, pressure);
-        let until = || Instant::now() + limits.deadline;
+        let deadline = Instant::now() + limits.deadline;
+        let mut question = Question::new(tenant.memory(), Some(number), most, pressure, deadline);
         let reading = async {
             while let Some(frame) = body.frame().await {
                 let Ok(data) = frame.map_err(|_| Error::body_broken_off())?.into_data() else { continue };
@@ -123,7 +124,7 @@ impl Route {
             }
             Ok(())
         };
-        within(until, pin!(reading)).await.unwrap_or_else(|| Err(Error::body_too_slow()))?;
+        within(|| deadline, pin!(reading)).await.unwrap_or_else(|| Err(Error::body_too_slow()))?;
         let (mut body, charge) = question.into_parts();
         if !body.is_empty() && !is_json(headers) {
             return Err(Error::not_json());

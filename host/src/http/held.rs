@@ -18,6 +18,7 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
+use tokio::time::Instant;
 
 /// Bytes that a connection takes besides what is read from it: its task, its state, and the library's first buffers.
 pub(super) const CONNECTION: usize = 16 << 10;
@@ -32,12 +33,20 @@ pub(super) struct Question<'a> {
     most: usize,
     tenant: Option<u16>,
     pressure: &'a Pressure,
+    /// When it must have come.
+    deadline: Instant,
 }
 
 impl<'a> Question<'a> {
     /// One of which nothing has come.
-    pub(super) fn new(memory: &Arc<Memory>, tenant: Option<u16>, most: usize, pressure: &'a Pressure) -> Self {
-        Self { bytes: Vec::new(), charge: memory.charge(0), most, tenant, pressure }
+    pub(super) fn new(
+        memory: &Arc<Memory>,
+        tenant: Option<u16>,
+        most: usize,
+        pressure: &'a Pressure,
+        deadline: Instant,
+    ) -> Self {
+        Self { bytes: Vec::new(), charge: memory.charge(0), most, tenant, pressure, deadline }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -50,7 +59,7 @@ impl<'a> Question<'a> {
         if len > had {
             // While it is moved, it is there twice.
             let room = (2 * had).max(BODY).min(self.most).max(len);
-            let grown = self.pressure.grow(&mut self.charge, room, self.tenant).await;
+            let grown = self.pressure.grow(&mut self.charge, room, self.tenant, self.deadline).await;
             grown.map_err(Error::no_memory)?;
             let mut larger = Vec::with_capacity(room);
             larger.extend_from_slice(&self.bytes);

@@ -142,7 +142,9 @@ impl Entrance {
                 let (hall, mut charge) = (self.hall.clone(), memory.charge(0));
                 tokio::spawn(async move {
                     let pressure = &hall.host.registry().shared().pressure;
-                    match pressure.grow(&mut charge, CONNECTION, None).await {
+                    // No longer than a call may wait.
+                    let deadline = Instant::now() + hall.host.limits().deadline;
+                    match pressure.grow(&mut charge, CONNECTION, None, deadline).await {
                         Ok(()) => hall.serve(stream, place, charge, watcher),
                         Err(_) => turn_away(stream, &Error::full_at_the_door()),
                     }

@@ -4,15 +4,21 @@ use super::{
     Context, Description, Emitter, GuestError, GuestPre, Json, Phase, Running, Stop, StopKind,
     context::{MemoryLimit, Watch},
     contract::Guest as Contract,
-    image::{Dirty, Image},
+    image::Image,
+    pages::{Finding, Pages},
     saved::Saved,
     snapshot::Snapshot,
+    undone::Undone,
     work::{self, Work},
 };
 use crate::{
     function::Function,
     identity::User,
-    limits::{Allowance, Limits, Permit, SHORT, memory::Memory, within},
+    limits::{
+        Allowance, Limits, Permit, SHORT,
+        memory::{Charge, Full, Memory},
+        within,
+    },
     session::{Session, Unbilled},
 };
 use carrel_arena::{PAGE, Tracked};
@@ -26,16 +32,12 @@ use std::{
 };
 use wasmtime::{Store, StoreContextMut, Trap, UpdateDeadline};
 
-/// Pages that are compared after each call: more of them the kernel watches. Asking it costs as much as comparing some
-/// ten pages that are in the processor's cache, or three that are not.
-const FEW: usize = 4;
-
 /// One function of one session: a store, and the guest in it.
 pub(crate) struct Instance {
     store: Tracked<Context>,
     guest: Contract,
-    /// The pages that differ from the function's image, as far as they were looked for.
-    dirty: Dirty,
+    /// What is known of its memories' pages.
+    pages: Pages,
 }
 
 /// What something that ran in an instance gave, and the fuel that it took.
@@ -55,13 +57,18 @@ pub(crate) struct Making<'a> {
 }
 
 impl Making<'_> {
-    fn context(&self, budget: Arc<AtomicUsize>, watch: Option<Watch>) -> Context {
+    /// A store's data; `charge` is what was taken already for the memories that it is to be given, if it is.
+    pub(super) fn context(&self, budget: Arc<AtomicUsize>, watch: Option<Watch>, charge: Option<Charge>) -> Context {
         let user = self.session.user();
-        let memory = MemoryLimit::new(self.limits.memory_per_instance, self.session.memory());
+        let limit = self.limits.memory_per_instance;
+        let memory = match charge {
+            Some(charge) => MemoryLimit::of(limit, charge),
+            None => MemoryLimit::new(limit, self.session.memory()),
+        };
         Context::new(self.function.name.clone(), user, memory, budget, self.function.grants.clone(), watch)
     }
 
-    fn running(&self, phase: Phase) -> Running {
+    pub(super) fn running(&self, phase: Phase) -> Running {
         Running {
             session: Some(self.session.clone()),
             permit: self.session.permit().clone(),
@@ -103,7 +110,7 @@ impl Making<'_> {
 
     /// A store, and the guest's shell in it, with the image in its memories, which have these sizes.
     async fn instantiate_image(&self, image: &Image, sizes: &[usize]) -> Done<(Tracked<Context>, Contract)> {
-        let context = self.context(self.session.log_budget().clone(), None);
+        let context = self.context(self.session.log_budget().clone(), None, None);
         let price = self.price(image);
         let Done { result, fuel } = self.instantiate(self.function.guest.shell(), context, sizes, price).await;
         let result = result.and_then(|(mut store, guest)| {
@@ -164,7 +171,7 @@ impl Making<'_> {
         let budget = Arc::new(AtomicUsize::new(self.limits.log_size));
         let differs = Arc::new(AtomicBool::new(false));
         let watch = Watch { differs: differs.clone(), seed };
-        let made = self.instantiate_whole(self.context(budget.clone(), Some(watch))).await;
+        let made = self.instantiate_whole(self.context(budget.clone(), Some(watch), None)).await;
         let (mut store, guest) = made.result?;
         let look = |store: &mut Tracked<Context>| {
             let logged = budget.load(Ordering::Relaxed) != self.limits.log_size;
@@ -193,17 +200,20 @@ impl Instance {
         if let Some(image) = making.function.image().filter(|image| image.is_configured()) {
             let sizes: Vec<usize> = image.sizes().collect();
             let made = making.instantiate_image(image, &sizes).await;
-            let result = made.result.map(|(store, guest)| Self { store, guest, dirty: Dirty::default() });
+            let result = made
+                .result
+                .and_then(|(store, guest)| Self { store, guest, pages: Pages::default() }.start(making, false));
             return Done { result, fuel: made.fuel };
         }
-        let made = making.instantiate_whole(making.context(making.session.log_budget().clone(), None)).await;
+        let made = making.instantiate_whole(making.context(making.session.log_budget().clone(), None, None)).await;
         let (mut store, guest) = match made.result {
             Ok(made) => made,
             Err(stop) => return Done { result: Err(stop), fuel: made.fuel },
         };
         let unbilled = Unbilled::new(making.session, made.fuel);
         let configured = making.configure(&mut store, &guest, made.fuel).await;
-        let result = configured.result.map(|()| Self { store, guest, dirty: Dirty::default() });
+        let instance = Self { store, guest, pages: Pages::default() };
+        let result = configured.result.and_then(|()| instance.start(making, true));
         Done { result, fuel: unbilled.bill() + configured.fuel }
     }
 
@@ -219,41 +229,91 @@ impl Instance {
             Err(error) => return broken(error.to_string()),
         };
         let made = making.instantiate_image(image, &checked.sizes).await;
-        let result = made.result.map(|(mut store, guest)| {
-            let mut dirty = Dirty::default();
-            checked.apply(store.memories(), &mut dirty);
-            Self { store, guest, dirty }
+        let result = made.result.and_then(|(mut store, guest)| {
+            let pages = Pages::new(checked.apply(store.memories()));
+            Self { store, guest, pages }.start(making, false)
         });
         Done { result, fuel: made.fuel }
     }
 
-    /// What it is now, to be gone back to; `None`, if it holds what lies outside of its memory.
-    ///
-    /// What has changed since the last time must have been looked for, by [`changed`](Self::changed).
-    pub(crate) fn save(&mut self) -> Option<Saved> {
-        if self.store.data().holds_handles() {
-            return None;
-        }
-        Some(Saved::new(self.store.memories(), &self.dirty))
+    /// The instance that was undone: its memories, in a new store. If it cannot be made, `undone` is as before.
+    pub(crate) async fn revive(making: Making<'_>, undone: &mut Option<Box<Undone>>) -> Done<Self> {
+        let Some(was) = undone.take() else { return Self::create(making).await };
+        let mut reviving = was.revive(&making, undone);
+        let shell = making.function.guest.shell();
+        let full = |store: Option<&Tracked<Context>>| {
+            let function = store.map_or_else(|| making.function.name.clone(), |store| store.data().function.clone());
+            Stop { function, kind: StopKind::HostFull }
+        };
+        let Some((store, memories)) = reviving.parts() else { return Done { result: Err(full(None)), fuel: 0 } };
+        let done = run(store, making.running(Phase::Configure), making.limits, async |store| {
+            store.instantiate_in(memories, async |cx| shell.instantiate_async(cx).await).await
+        })
+        .await;
+        let result = done.result.and_then(|guest| {
+            let (store, pages) = reviving.end().ok_or_else(|| full(None))?;
+            Ok(Self { store, guest, pages })
+        });
+        Done { result, fuel: done.fuel }
     }
 
-    /// Looks for pages that a call has changed for the first time.
-    pub(crate) fn changed(&mut self, image: &Image) {
-        let dirty = &mut self.dirty;
-        if !self.store.written(|memory, bytes| dirty.merge(memory, bytes)) {
-            let compared = image.find_dirty(self.store.memories(), dirty);
-            if compared > FEW {
-                self.store.watch(image.dead());
+    /// Guards what is large of a new instance, if its calls are to be undone. Its memories hold the image, and what is
+    /// noted; if they have to be compared with the image, `compare` says so.
+    fn start(mut self, making: Making<'_>, compare: bool) -> Result<Self, Stop> {
+        if let Some(image) = making.session.undone_by(making.function) {
+            let of = Finding { image, room: making.session.undo_room().clone() };
+            if let Err(error) = self.pages.start(&mut self.store, &of, compare) {
+                tracing::warn!(%error, "a large memory cannot be guarded");
+                return Err(self.store.data().stop(StopKind::HostFull));
             }
         }
-        let written = (image.pages() + dirty.pages().len()) * PAGE;
+        Ok(self)
+    }
+
+    /// A call is about to run: room is taken for all that it could write to, and what the instance is now is kept, if
+    /// `keep` says so. `None`, if it is not kept, or holds what lies outside of its memory.
+    ///
+    /// # Errors
+    ///
+    /// There is no such room, and all is as before.
+    pub(crate) fn begin(&mut self, keep: bool) -> Result<Option<Saved>, Full> {
+        let before = self.charged();
+        self.store.data_mut().memory.reserve()?;
+        if !keep || self.store.data().holds_handles() {
+            return Ok(None);
+        }
+        let host = self.store.data().memory.host().clone();
+        let saved = self.pages.begin(&mut self.store, &host);
+        if saved.is_err() {
+            self.store.data_mut().memory.unreserve(before);
+        }
+        saved.map(Some)
+    }
+
+    /// A call has ended well, of which `saved` is what it began with: finds out what it has changed.
+    pub(crate) fn commit(&mut self, of: &Finding<'_>, saved: &mut Saved) {
+        self.pages.commit(&mut self.store, of, saved);
+        let written = self.pages.written(of.image);
         self.store.data_mut().memory.settle(written);
+    }
+
+    /// Its state before a call, of which `saved` is what it began with; `None`, if that is not known. The store goes: it is
+    /// of no use after a trap.
+    pub(crate) fn undo(self, saved: &mut Saved, image: &Image) -> Option<Box<Undone>> {
+        let Self { store, pages, .. } = self;
+        Undone::of(store, pages).put_back(saved, image)
     }
 
     /// Its state, without the instance; `None`, if it holds what lies outside of its memory.
     pub(crate) fn snapshot(&mut self, image: &Image) -> Option<Snapshot> {
-        self.changed(image);
-        Some(self.save()?.snapshot(image, self.store.data().memory.host()))
+        if self.store.data().holds_handles() {
+            return None;
+        }
+        self.pages.look(&mut self.store, image);
+        self.store.data_mut().memory.settle(self.pages.written(image));
+        let host = self.store.data().memory.host().clone();
+        let memories: Vec<_> = self.store.memories().map(|bytes| &*bytes).collect();
+        Some(self.pages.snapshot(&memories, image, &host))
     }
 
     /// One call. After a [`Stop`] the instance can only be dropped.
@@ -302,6 +362,16 @@ impl Instance {
         done
     }
 
+    /// Bytes that it takes of its user's memory while it runs: all that it could write to.
+    pub(crate) fn whole(&self) -> usize {
+        self.store.data().memory.whole()
+    }
+
+    /// Bytes that it takes of its user's memory.
+    pub(crate) fn charged(&self) -> usize {
+        self.store.data().memory.charged()
+    }
+
     /// Bytes of linear memory and tables.
     pub(crate) fn memory(&self) -> usize {
         self.store.data().memory.used
@@ -320,7 +390,7 @@ pub(crate) async fn describe(
     let memory = MemoryLimit::new(limits.memory_per_instance, &Memory::new(limits.memory));
     let context = Context::new(name, User::from_credential(""), memory, budget, Arc::default(), None);
     let mut store = Tracked::new(new_store(guest.engine(), context, limits));
-    let allowance = Allowance { fuel: limits.fuel_per_call, deadline: Instant::now() + limits.deadline };
+    let allowance = Allowance { fuel: limits.fuel_per_call, deadline: tokio::time::Instant::now() + limits.deadline };
     let running = Running {
         session: None,
         permit,
@@ -341,7 +411,7 @@ pub(crate) async fn describe(
     done.await.result
 }
 
-fn new_store(engine: &wasmtime::Engine, context: Context, limits: &Limits) -> Store<Context> {
+pub(super) fn new_store(engine: &wasmtime::Engine, context: Context, limits: &Limits) -> Store<Context> {
     let mut store = Store::new(engine, context);
     // Bytes that one call across the boundary may copy: what is allowed, and as much again, so that what is a little too
     // large is told as such.
@@ -360,11 +430,15 @@ fn tick(mut cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline
         return Err(Trap::OutOfFuel.into());
     }
     let Some(running) = &mut cx.data_mut().running else { return Ok(UpdateDeadline::Interrupt) };
-    let now = Instant::now();
-    if now >= running.allowance.deadline {
+    if let Some(full) = running.session.as_ref().and_then(|session| session.undo_room().outgrown()) {
+        let stop = cx.data().stop(full.into());
+        return Err(stop.into());
+    }
+    // The clock of the runtime, as for all that a call waits for.
+    if tokio::time::Instant::now() >= running.allowance.deadline {
         return Ok(UpdateDeadline::Interrupt);
     }
-    if running.permit.goes_on(now - running.began < SHORT) {
+    if running.permit.goes_on(running.began.elapsed() < SHORT) {
         return Ok(UpdateDeadline::Continue(1));
     }
     running.tick(fuel);

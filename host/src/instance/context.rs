@@ -274,6 +274,8 @@ pub(super) struct MemoryLimit {
     pub(super) no_handle: Option<NoHandle>,
     /// What was last granted, to be taken back if the growth fails all the same.
     granted: usize,
+    /// Whether all that it grows by is charged already: it is being given memories that there are.
+    covered: bool,
     /// What it takes of the host's memory.
     charge: Charge,
 }
@@ -289,6 +291,11 @@ pub(super) enum NoHandle {
 
 impl MemoryLimit {
     pub(super) fn new(limit: usize, host: &Arc<Memory>) -> Self {
+        Self { covered: false, ..Self::of(limit, host.charge(memory::INSTANCE)) }
+    }
+
+    /// Of an instance that is being given memories, for which so much was taken already.
+    pub(super) fn of(limit: usize, charge: Charge) -> Self {
         Self {
             limit,
             used: 0,
@@ -299,7 +306,8 @@ impl MemoryLimit {
             no_place: false,
             no_handle: None,
             granted: 0,
-            charge: host.charge(memory::INSTANCE),
+            covered: true,
+            charge,
         }
     }
 
@@ -318,7 +326,9 @@ impl MemoryLimit {
             self.granted = 0;
             return false;
         }
-        if let Err(full) = self.charge.grow(more) {
+        if !self.covered
+            && let Err(full) = self.charge.grow(more)
+        {
             self.full = Some(full);
             self.granted = 0;
             return false;
@@ -350,9 +360,41 @@ impl MemoryLimit {
         if output <= SMALL_OUTPUT { Ok(()) } else { self.charge.of().try_charge(output).map(drop) }
     }
 
+    /// A call begins, which may write to all of its memories: they are charged as a whole.
+    pub(super) fn reserve(&mut self) -> Result<(), Full> {
+        self.charge.grow(self.whole().saturating_sub(self.charge.bytes()))
+    }
+
+    /// The call does not begin: it takes what it took before.
+    pub(super) fn unreserve(&mut self, bytes: usize) {
+        self.charge.set(bytes);
+    }
+
+    /// Bytes that it takes while it runs.
+    pub(super) fn whole(&self) -> usize {
+        memory::INSTANCE + self.held + self.used
+    }
+
+    /// What was taken, for whoever goes on with the memories.
+    pub(super) fn take_charge(&mut self) -> Charge {
+        let nothing = self.charge.of().charge(0);
+        std::mem::replace(&mut self.charge, nothing)
+    }
+
+    /// It was given its memories, of so many bytes in all.
+    pub(super) fn revived(&mut self, memories: usize) {
+        self.covered = false;
+        self.used = self.used.saturating_sub(self.asked).saturating_add(memories);
+    }
+
     /// A call has ended: of its linear memories, so many bytes were written to.
     pub(super) fn settle(&mut self, written: usize) {
         self.charge.set(memory::INSTANCE + self.held + written);
+    }
+
+    /// Bytes that it takes of the user's memory.
+    pub(super) fn charged(&self) -> usize {
+        self.charge.bytes()
     }
 
     /// The host's memory.
@@ -380,7 +422,9 @@ impl MemoryLimit {
     fn failed(&mut self, error: &wasmtime::Error) -> usize {
         let granted = std::mem::take(&mut self.granted);
         self.used -= granted;
-        self.charge.shrink(granted);
+        if !self.covered {
+            self.charge.shrink(granted);
+        }
         self.no_place |= Engine::is_full(error);
         granted
     }

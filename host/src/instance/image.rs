@@ -1,10 +1,10 @@
-//! What all instances of a function begin with, and which pages of one differ from it.
+//! What all instances of a function begin with.
 //!
 //! An image is the bytes of the linear memories of a new instance. Between calls, an instance is its image, and the
-//! pages that differ: that is all that has to be kept of it to make it again. Pages are compared once; from then on the
-//! kernel notes which are written to, or they are compared after each call where it cannot (see
-//! host/docs/performance.md).
+//! pages that differ: that is all that has to be kept of it to make it again. Which these are is for `pages` to say.
 
+use super::pages::Numbers;
+use crate::limits::memory;
 use carrel_arena::PAGE;
 use std::ops::Range;
 
@@ -36,81 +36,10 @@ struct Start {
     written: Box<[usize]>,
 }
 
-/// The pages that differ from the image, or may.
-#[derive(Debug, Default)]
-pub(crate) struct Dirty(Vec<Page>);
-
-/// A page of a memory: the memory's number above the page's, so that they are in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Page(u32);
-
-impl Page {
-    const BITS: u32 = 24;
-
-    /// The most linear memories that an image has.
-    const MEMORIES: usize = 1 << (u32::BITS - Self::BITS);
-    /// The most pages of one: 64 GiB, beyond what a memory of 32-bit addresses has.
-    const PAGES: usize = 1 << Self::BITS;
-
-    /// Both are within what [`Image::new`] takes.
-    fn new(memory: usize, page: usize) -> Self {
-        Self(((memory as u32) << Self::BITS) | page as u32)
-    }
-
-    pub(super) fn memory(self) -> usize {
-        (self.0 >> Self::BITS) as usize
-    }
-
-    /// Its bytes in the memory.
-    pub(super) fn range(self) -> Range<usize> {
-        let start = self.number() * PAGE;
-        start..start + PAGE
-    }
-
-    fn number(self) -> usize {
-        (self.0 & ((1 << Self::BITS) - 1)) as usize
-    }
-}
-
-impl Dirty {
-    pub(super) fn pages(&self) -> &[Page] {
-        &self.0
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    /// Adds what the kernel has noted: all pages that these bytes of a memory touch.
-    pub(super) fn merge(&mut self, memory: usize, bytes: Range<usize>) {
-        for page in bytes.start / PAGE..bytes.end.div_ceil(PAGE) {
-            let page = Page::new(memory, page);
-            if let Err(place) = self.0.binary_search(&page) {
-                self.0.insert(place, page);
-            }
-        }
-    }
-
-    /// All pages that these bytes of a memory touch. The caller goes forward.
-    pub(super) fn add(&mut self, memory: usize, bytes: Range<usize>) {
-        for page in bytes.start / PAGE..bytes.end.div_ceil(PAGE) {
-            let page = Page::new(memory, page);
-            if self.0.last() != Some(&page) {
-                self.0.push(page);
-            }
-        }
-    }
-
-    /// The pages of one memory.
-    fn of(&self, memory: usize) -> &[Page] {
-        if self.0.last().is_none_or(|last| last.memory() == memory) && memory == 0 {
-            return &self.0;
-        }
-        let start = self.0.partition_point(|page| page.memory() < memory);
-        let end = self.0.partition_point(|page| page.memory() <= memory);
-        &self.0[start..end]
-    }
-}
+/// The most linear memories that an image has.
+const MEMORIES: usize = 256;
+/// The most pages of one: 64 GiB, beyond what a memory of 32-bit addresses has.
+const PAGES: usize = 1 << 24;
 
 impl Image {
     /// The image of an instance with these memories. `dead` is how many bytes at the start of the memory, if there is
@@ -121,8 +50,8 @@ impl Image {
         let mut starts = Vec::new();
         let mut identity = identity.clone();
         for (index, memory) in memories.iter().enumerate() {
-            let whole = memory.len().is_multiple_of(PAGE) && memory.len() / PAGE <= Page::PAGES;
-            if index >= Page::MEMORIES || !whole {
+            let whole = memory.len().is_multiple_of(PAGE) && memory.len() / PAGE <= PAGES;
+            if index >= MEMORIES || !whole {
                 return None;
             }
             let pages = memory.chunks(PAGE).enumerate().filter(|(_, page)| !is_zero(page));
@@ -158,19 +87,29 @@ impl Image {
         self.memories.iter().map(|start| start.size)
     }
 
+    /// Bytes of memory that a new instance takes at first.
+    pub(crate) fn charged_at_first(&self) -> usize {
+        memory::INSTANCE + self.sizes().sum::<usize>()
+    }
+
     /// Pages that a new instance writes to.
     pub(crate) fn pages(&self) -> usize {
         self.memories.iter().map(|start| start.written.len()).sum()
     }
 
     /// What a page begins with; none, if with zeroes.
-    pub(super) fn page(&self, page: Page) -> Option<&[u8]> {
-        self.memories.get(page.memory())?.bytes.get(page.range())
+    pub(super) fn page(&self, memory: usize, page: usize) -> Option<&[u8]> {
+        self.memories.get(memory)?.bytes.get(page * PAGE..(page + 1) * PAGE)
     }
 
-    /// Bytes at the start of the only memory that hold nothing between calls.
-    pub(super) fn dead(&self) -> usize {
-        self.dead * PAGE
+    /// Whether a new instance writes to a page.
+    pub(super) fn has(&self, memory: usize, page: usize) -> bool {
+        self.memories.get(memory).is_some_and(|start| start.written.binary_search(&page).is_ok())
+    }
+
+    /// Pages at the start of a memory that hold nothing between calls.
+    pub(super) fn dead_of(&self, memory: usize) -> usize {
+        if memory == 0 { self.dead } else { 0 }
     }
 
     /// Writes the image to the memories of a guest's shell, which are all zero. One may be smaller than in the image, if
@@ -186,24 +125,25 @@ impl Image {
         }
     }
 
-    /// Adds all pages to `dirty` that differ from the image and are not in it. Gives how many are left that do not.
-    pub(super) fn find_dirty<'a>(&self, memories: impl Iterator<Item = &'a mut [u8]>, dirty: &mut Dirty) -> usize {
+    /// Makes a page of a memory what it begins with.
+    pub(super) fn put_back(&self, memory: usize, page: usize, bytes: &mut [u8]) {
+        let Some(bytes) = bytes.get_mut(page * PAGE..(page + 1) * PAGE) else { return };
+        match self.page(memory, page) {
+            Some(first) => bytes.copy_from_slice(first),
+            None => bytes.fill(0),
+        }
+    }
+
+    /// Adds those of these pages of a memory to `known` that differ from the image and are not in it.
+    pub(super) fn find_differing(&self, memory: usize, bytes: &[u8], pages: Range<usize>, known: &mut Numbers) {
+        let Some(start) = self.memories.get(memory) else { return };
         let mut found = Vec::new();
-        let mut alive = 0;
-        for (index, (memory, start)) in memories.zip(&self.memories).enumerate() {
-            let mut from = if index == 0 { self.dead } else { 0 };
-            alive += memory.len() / PAGE - from;
-            let known = dirty.of(index).iter().map(|page| page.number());
-            for page in known.chain([memory.len() / PAGE]) {
-                start.find_differing(memory, from..page, |page| found.push(Page::new(index, page)));
-                from = page + 1;
-            }
+        let mut from = pages.start.max(self.dead_of(memory));
+        for page in known.within(from..pages.end).chain([pages.end]) {
+            start.find_differing(bytes, from..page, |page| found.push(page));
+            from = page + 1;
         }
-        if !found.is_empty() {
-            dirty.0.append(&mut found);
-            dirty.0.sort_unstable();
-        }
-        alive.saturating_sub(dirty.0.len())
+        known.extend(found);
     }
 }
 

@@ -1,23 +1,43 @@
-//! What an instance was before a call: a copy of the pages that differ from its image.
+//! What an instance was before a call: copies of the pages that the call may have changed.
 
-use super::{
-    image::{Dirty, Image, Page},
-    snapshot::Snapshot,
-};
-use crate::limits::memory::Memory;
-use std::{cell::RefCell, sync::Arc};
+use super::{image::Image, pages::Numbers};
+use crate::limits::memory::{Charge, Memory};
+use carrel_arena::{Log, PAGE};
+use std::{cell::RefCell, ops::Range, sync::Arc};
 
-/// An instance's state, kept while a call runs in it.
+/// An instance's state before a call, as far as the call has changed it. Complete once the call has ended.
+#[derive(Debug)]
+pub(crate) struct Saved {
+    copies: Copies,
+    /// What pages held that the call has written to, by memories.
+    logs: Vec<(usize, Log)>,
+    /// The pages of each memory that are in it, once another call's was added.
+    has: Vec<Numbers>,
+    /// Something that a call has changed is not in it.
+    lost: bool,
+    /// What the copies take of their user's memory.
+    _charge: Charge,
+}
+
+/// Copies that were made before the call.
 #[derive(Debug, Default)]
-pub(crate) struct Saved(Buffers);
-
-#[derive(Debug, Default)]
-struct Buffers {
-    /// Bytes of each linear memory.
-    sizes: Vec<usize>,
-    pages: Vec<Page>,
-    /// The pages' bytes, one after the other.
+struct Copies {
+    memories: Vec<Before>,
+    /// Memory and page of each copy, in order.
+    pages: Vec<(usize, usize)>,
+    /// The copies' bytes, one after the other.
     bytes: Vec<u8>,
+}
+
+/// What a memory was before the call.
+#[derive(Debug, Clone, Copy)]
+struct Before {
+    /// Bytes that it had.
+    size: usize,
+    /// Whether each page that was not copied was as the image has it.
+    compared: bool,
+    /// The place of the memory's first copy among all.
+    first: usize,
 }
 
 /// The most buffers that a thread keeps.
@@ -27,46 +47,138 @@ const BUFFER: usize = 256 << 10;
 
 thread_local! {
     /// Buffers for the next calls: a call's pages are copied to memory that is in the processor's cache.
-    static BUFFERS_KEPT: RefCell<Vec<Buffers>> = const { RefCell::new(Vec::new()) };
+    static BUFFERS_KEPT: RefCell<Vec<Copies>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A page's bytes in its memory.
+pub(super) fn copied(page: usize) -> Range<usize> {
+    page * PAGE..(page + 1) * PAGE
 }
 
 impl Saved {
-    pub(super) fn new<'a>(memories: impl Iterator<Item = &'a mut [u8]>, dirty: &Dirty) -> Self {
-        let mut kept = BUFFERS_KEPT.with_borrow_mut(Vec::pop).unwrap_or_default();
-        let mut pages = dirty.pages().iter().peekable();
-        for (index, memory) in memories.enumerate() {
-            kept.sizes.push(memory.len());
-            while let Some(page) = pages.next_if(|page| page.memory() == index) {
-                kept.pages.push(*page);
-                kept.bytes.extend_from_slice(&memory[page.range()]);
-            }
-        }
-        Self(kept)
+    /// Of nothing yet; the copies that are going to be made are charged for.
+    pub(super) fn new(charge: Charge) -> Self {
+        let copies = BUFFERS_KEPT.with_borrow_mut(Vec::pop).unwrap_or_default();
+        Self { copies, logs: Vec::new(), has: Vec::new(), lost: false, _charge: charge }
     }
 
-    /// The same as a snapshot.
-    pub(crate) fn snapshot(&self, image: &Image, host: &Arc<Memory>) -> Snapshot {
-        let Buffers { sizes, pages, bytes } = &self.0;
-        let pages = pages.iter().zip(bytes.chunks(carrel_arena::PAGE));
-        Snapshot::new(image, sizes, pages.map(|(page, bytes)| (*page, bytes)), host)
+    /// Of an instance that is not gone back to.
+    pub(crate) fn nothing(memory: &Arc<Memory>) -> Self {
+        Self::new(memory.charge(0))
+    }
+
+    /// The next memory, before any of its pages.
+    pub(super) fn memory(&mut self, size: usize, compared: bool) {
+        let first = self.copies.pages.len();
+        self.copies.memories.push(Before { size, compared, first });
+    }
+
+    /// Copies pages of the last memory.
+    pub(super) fn copy(&mut self, memory: usize, bytes: &[u8], pages: impl Iterator<Item = usize>) {
+        for page in pages {
+            if let Some(bytes) = bytes.get(copied(page)) {
+                self.copies.pages.push((memory, page));
+                self.copies.bytes.extend_from_slice(bytes);
+            }
+        }
+    }
+
+    /// What the call has written to in a memory.
+    pub(super) fn log(&mut self, memory: usize, log: Log) {
+        self.logs.push((memory, log));
+    }
+
+    /// Bytes that a memory had.
+    pub(super) fn size(&self, memory: usize) -> usize {
+        self.copies.memories.get(memory).map_or(0, |before| before.size)
+    }
+
+    /// The copies of a memory's pages, in the order in which they were made.
+    pub(super) fn copies_of(&self, memory: usize) -> impl Iterator<Item = &[u8]> {
+        let first = |memory: usize| self.copies.memories.get(memory).map_or(self.copies.pages.len(), |it| it.first);
+        let copies = self.copies.bytes.get(first(memory) * PAGE..first(memory + 1) * PAGE);
+        copies.unwrap_or_default().chunks_exact(PAGE)
+    }
+
+    /// Whether all is there that the call has changed.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.lost && self.logs.iter().all(|(_, log)| log.is_whole())
+    }
+
+    /// Adds what a later call began with, so that this is what there was before both. Both are complete.
+    pub(crate) fn add(&mut self, later: Saved) {
+        if self.has.is_empty() {
+            self.has.resize(self.copies.memories.len(), Numbers::default());
+            for (memory, page) in &self.copies.pages {
+                self.has[*memory].insert(*page);
+            }
+            for (memory, log) in &self.logs {
+                self.has[*memory].extend(log.pages().map(|(page, _)| page));
+            }
+        }
+        let mut later = later;
+        let memories = self.copies.memories.iter().zip(&later.copies.memories);
+        // The kernel has refused to guard a memory any longer.
+        self.lost |= memories.into_iter().any(|(before, later)| later.compared && !before.compared);
+        for (memory, mut log) in later.logs.drain(..) {
+            let Some(before) = self.copies.memories.get(memory) else { continue };
+            // What was compared is known without it; a page that is in it already held something else before.
+            if before.compared {
+                continue;
+            }
+            let end = before.size / PAGE;
+            let has = &mut self.has[memory];
+            log.retain(|page| page < end && has.insert(page));
+            if !log.is_empty() {
+                self.logs.push((memory, log));
+            }
+        }
+        // A page that was hot before the later call was so before this one, or was written to in it.
+    }
+
+    /// Writes to a memory what it held. `changed` are the pages of it that may differ from the image by now.
+    pub(super) fn put_back(&self, memory: usize, bytes: &mut [u8], changed: &Numbers, image: &Image) {
+        let Some(before) = self.copies.memories.get(memory) else { return };
+        if before.compared {
+            let mut differing = changed.clone();
+            image.find_differing(memory, bytes, 0..bytes.len() / PAGE, &mut differing);
+            for page in differing.iter() {
+                image.put_back(memory, page, bytes);
+            }
+        }
+        for (_, log) in self.logs.iter().filter(|(of, _)| *of == memory) {
+            for (page, held) in log.pages() {
+                let Some(bytes) = bytes.get_mut(copied(page)) else { continue };
+                match held {
+                    Some(held) => bytes.copy_from_slice(held),
+                    None => bytes.fill(0),
+                }
+            }
+        }
+        let copies = self.copies.pages.iter().zip(self.copies.bytes.chunks_exact(PAGE));
+        for ((_, page), held) in copies.filter(|((of, _), _)| *of == memory) {
+            if let Some(bytes) = bytes.get_mut(copied(*page)) {
+                bytes.copy_from_slice(held);
+            }
+        }
     }
 }
 
 impl Drop for Saved {
     /// The buffers are kept for another one.
     fn drop(&mut self) {
-        let mut buffers = std::mem::take(&mut self.0);
-        if buffers.bytes.capacity() > BUFFER || buffers.bytes.capacity() == 0 {
+        let mut copies = std::mem::take(&mut self.copies);
+        if copies.bytes.capacity() > BUFFER || copies.bytes.capacity() == 0 {
             return;
         }
-        buffers.sizes.clear();
-        buffers.pages.clear();
-        buffers.bytes.clear();
+        copies.memories.clear();
+        copies.pages.clear();
+        copies.bytes.clear();
         // A thread that is ending keeps nothing.
         let _ = BUFFERS_KEPT.try_with(|kept| {
             let mut kept = kept.borrow_mut();
             if kept.len() < BUFFERS {
-                kept.push(buffers);
+                kept.push(copies);
             }
         });
     }

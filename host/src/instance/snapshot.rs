@@ -11,7 +11,10 @@
 //! A snapshot is checked as a whole before anything is made of it: one that is cut short, changed, or of another
 //! function is an error.
 
-use super::image::{Dirty, Image, Key, Page};
+use super::{
+    image::{Image, Key},
+    pages::Numbers,
+};
 use crate::limits::memory::{self, Charge, Memory};
 use carrel_arena::PAGE;
 use std::sync::Arc;
@@ -29,7 +32,7 @@ const GRAIN: usize = 8;
 pub(crate) struct Snapshot {
     bytes: Box<[u8]>,
     /// What it takes of the host's memory.
-    _charge: Charge,
+    charge: Charge,
 }
 
 /// A snapshot that was checked.
@@ -57,11 +60,11 @@ pub(crate) enum Broken {
 }
 
 impl Snapshot {
-    /// Of memories of these sizes, of which these pages may differ from the image, in order.
+    /// Of memories of these sizes, of which these pages may differ from the image: by memory and number, in order.
     pub(super) fn new<'a>(
         image: &Image,
         sizes: &[usize],
-        pages: impl Iterator<Item = (Page, &'a [u8])>,
+        pages: impl Iterator<Item = (usize, usize, &'a [u8])>,
         host: &Arc<Memory>,
     ) -> Self {
         let mut body = Vec::with_capacity(1024);
@@ -70,9 +73,9 @@ impl Snapshot {
         }
         let mut runs = Runs { body, end: 0, memory: 0, run: 0..0, bytes: Vec::with_capacity(1024) };
         let starts: Vec<usize> = sizes.iter().scan(0, |at, size| Some(std::mem::replace(at, *at + size))).collect();
-        for (page, now) in pages {
-            let at = starts[page.memory()] + page.range().start;
-            let first = image.page(page);
+        for (memory, page, now) in pages {
+            let at = starts[memory] + page * PAGE;
+            let first = image.page(memory, page);
             for grain in (0..PAGE).step_by(GRAIN) {
                 let bytes = &now[grain..grain + GRAIN];
                 let same = match first {
@@ -81,7 +84,7 @@ impl Snapshot {
                 };
                 if !same {
                     // What lies between this and the run before is in this page, or nothing lies there.
-                    runs.add(page.memory(), at + grain, bytes, &now[..grain]);
+                    runs.add(memory, at + grain, bytes, &now[..grain]);
                 }
             }
         }
@@ -94,12 +97,17 @@ impl Snapshot {
         let check = check(&snapshot);
         snapshot[HEAD - CHECK..HEAD].copy_from_slice(&check);
         let charge = host.charge(memory::SNAPSHOT + snapshot.len());
-        Self { bytes: snapshot.into(), _charge: charge }
+        Self { bytes: snapshot.into(), charge }
     }
 
     /// Bytes that it takes.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Bytes that count for it.
+    pub(crate) fn charged(&self) -> usize {
+        self.charge.bytes()
     }
 
     /// Checks it, and that it is of this image.
@@ -142,16 +150,17 @@ impl Snapshot {
 }
 
 impl Checked {
-    /// Writes the runs to memories of the right sizes that hold the image, and notes which pages they touch.
-    pub(super) fn apply<'a>(&self, memories: impl Iterator<Item = &'a mut [u8]>, dirty: &mut Dirty) {
+    /// Writes the runs to memories of the right sizes that hold the image. Gives the pages of each that they touch.
+    pub(super) fn apply<'a>(&self, memories: impl Iterator<Item = &'a mut [u8]>) -> Vec<Numbers> {
         let mut memories: Vec<_> = memories.collect();
-        dirty.clear();
+        let mut touched = vec![Numbers::default(); memories.len()];
         self.each(|(memory, offset), bytes| {
             if let Some(target) = memories.get_mut(memory).and_then(|it| it.get_mut(offset..offset + bytes.len())) {
                 target.copy_from_slice(bytes);
-                dirty.add(memory, offset..offset + bytes.len());
+                touched[memory].extend(offset / PAGE..(offset + bytes.len()).div_ceil(PAGE));
             }
         });
+        touched
     }
 
     /// All runs: memory and offset in it, and the bytes. `None`, if one is not within its memory.
@@ -251,7 +260,6 @@ fn read(bytes: &mut &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::Saved;
     use proptest::{collection::vec, prelude::*};
 
     type Memories = Vec<Vec<u8>>;
@@ -265,11 +273,23 @@ mod tests {
         Image::new(&memories, true, 0, &identity).unwrap()
     }
 
+    /// Of these pages of each memory.
+    fn of_pages(image: &Image, memories: &Memories, pages: &[Numbers]) -> Snapshot {
+        let sizes: Vec<_> = memories.iter().map(Vec::len).collect();
+        let pages = pages.iter().enumerate().flat_map(|(memory, pages)| {
+            pages.iter().map(move |page| (memory, page, &memories[memory][page * PAGE..(page + 1) * PAGE]))
+        });
+        Snapshot::new(image, &sizes, pages, &Memory::new(usize::MAX))
+    }
+
     /// As an instance's is taken.
     fn taken(image: &Image, now: &Memories) -> Snapshot {
-        let (mut now, mut dirty) = (now.clone(), Dirty::default());
-        image.find_dirty(slices(&mut now), &mut dirty);
-        Saved::new(slices(&mut now), &dirty).snapshot(image, &Memory::new(usize::MAX))
+        let differing = now.iter().enumerate().map(|(memory, bytes)| {
+            let mut pages = Numbers::default();
+            image.find_differing(memory, bytes, 0..bytes.len() / PAGE, &mut pages);
+            pages
+        });
+        of_pages(image, now, &differing.collect::<Vec<_>>())
     }
 
     /// As an instance is made of it.
@@ -277,16 +297,14 @@ mod tests {
         let checked = snapshot.check(image)?;
         let mut memories: Memories = checked.sizes.iter().map(|size| vec![0; *size]).collect();
         image.apply(slices(&mut memories));
-        let mut dirty = Dirty::default();
-        checked.apply(slices(&mut memories), &mut dirty);
+        let touched = checked.apply(slices(&mut memories));
         // What was not written is known to be as it was: a second snapshot needs no other pages.
-        let again = Saved::new(slices(&mut memories), &dirty).snapshot(image, &Memory::new(usize::MAX));
-        assert_eq!(again.bytes, snapshot.bytes);
+        assert_eq!(of_pages(image, &memories, &touched).bytes, snapshot.bytes);
         Ok(memories)
     }
 
     fn of(bytes: &[u8]) -> Snapshot {
-        Snapshot { bytes: bytes.into(), _charge: Memory::new(usize::MAX).charge(0) }
+        Snapshot { bytes: bytes.into(), charge: Memory::new(usize::MAX).charge(0) }
     }
 
     /// With the right key and hash, whatever the body is.
@@ -369,7 +387,7 @@ mod tests {
             prop_assert!(checked.each(within).is_some());
             if checked.sizes.iter().all(|size| *size < 1 << 20) {
                 let mut memories: Memories = checked.sizes.iter().map(|size| vec![0; *size]).collect();
-                checked.apply(slices(&mut memories), &mut Dirty::default());
+                checked.apply(slices(&mut memories));
             }
         }
 

@@ -121,11 +121,11 @@ impl StopKind {
         }
     }
 
-    /// Whose idle sessions have to be parked, so that there is room; nobody's, if room is not what is missing.
-    pub(crate) fn wants_room(&self) -> Option<Level> {
-        match self {
-            Self::HostFull => Some(Level::Host),
-            Self::MemorySpent { level: level @ (Level::Host | Level::Tenant), .. } => Some(*level),
+    /// The level that has no room left, if that is why, and the bytes that there may be at the most.
+    pub(crate) fn full(&self) -> Option<Full> {
+        match *self {
+            Self::HostFull => Some(Full { level: Level::Host, limit: usize::MAX }),
+            Self::MemorySpent { level, limit } => Some(Full { level, limit }),
             _ => None,
         }
     }

@@ -4,7 +4,7 @@
 //! used all it got.
 
 use super::TICK;
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// What a call may still use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

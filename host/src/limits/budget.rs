@@ -54,13 +54,19 @@ impl Budget {
 
     /// Lets a request in: it takes one of the requests, and there must be fuel.
     pub(crate) fn admit(&self, level: Level) -> Result<(), Spent> {
-        if let Some(fuel) = &self.fuel {
-            fuel.has(1).map_err(|time| Spent::new(level, true, fuel, time))?;
-        }
+        self.check_fuel(level)?;
         if let Some(requests) = &self.requests {
             requests.try_take(1).map_err(|time| Spent::new(level, false, requests, time))?;
         }
         Ok(())
+    }
+
+    /// There is fuel for a call to begin with.
+    pub(crate) fn check_fuel(&self, level: Level) -> Result<(), Spent> {
+        match &self.fuel {
+            Some(fuel) => fuel.has(1).map_err(|time| Spent::new(level, true, fuel, time)),
+            None => Ok(()),
+        }
     }
 
     /// A request that was let in was refused elsewhere.

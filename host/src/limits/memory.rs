@@ -36,6 +36,55 @@ pub(crate) struct Charge {
     bytes: usize,
 }
 
+/// Where logs of what calls write to take their memory (see `carrel_arena`): a call that finds none goes on for as long as
+/// it takes until its guest can be stopped.
+pub(crate) struct UndoRoom {
+    memory: Arc<Memory>,
+    /// Has the guests that run look at the clock.
+    engine: Option<wasmtime::Engine>,
+    /// One more than the level of which a log took more than there was, and its limit.
+    outgrown: AtomicUsize,
+}
+
+impl UndoRoom {
+    pub(crate) fn new(memory: &Arc<Memory>, engine: Option<&wasmtime::Engine>) -> Arc<Self> {
+        Arc::new(Self { memory: memory.clone(), engine: engine.cloned(), outgrown: AtomicUsize::new(0) })
+    }
+
+    /// Whose memory the logs of the call that runs take more of than there is.
+    pub(crate) fn outgrown(&self) -> Option<Full> {
+        let nth = self.outgrown.load(Ordering::Relaxed).checked_sub(1)?;
+        let of = self.memory.levels().nth(nth)?;
+        Some(Full { level: of.level, limit: of.limit })
+    }
+
+    /// A call from outside begins.
+    pub(crate) fn begin(&self) {
+        self.outgrown.store(0, Ordering::Relaxed);
+    }
+}
+
+impl carrel_arena::Room for UndoRoom {
+    fn take(&self, bytes: usize) {
+        for (nth, of) in self.memory.levels().enumerate() {
+            if of.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > of.limit {
+                self.outgrown.store(nth + 1, Ordering::Relaxed);
+                self.engine.iter().for_each(wasmtime::Engine::increment_epoch);
+            }
+        }
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.memory.sub(bytes);
+    }
+}
+
+impl std::fmt::Debug for UndoRoom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UndoRoom").field("outgrown", &self.outgrown()).finish_non_exhaustive()
+    }
+}
+
 /// There is not so much memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full {
@@ -121,6 +170,11 @@ impl Charge {
     /// Whose memory it is a part of.
     pub(crate) fn of(&self) -> &Arc<Memory> {
         &self.of
+    }
+
+    /// Bytes that are taken.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Takes more, if there is so much.

@@ -4,9 +4,8 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     task::Poll,
-    time::Instant,
 };
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
 /// What something gives, or `None` if it has not ended by then. Most calls end the first time that they are asked, and
 /// make no timer.
@@ -17,7 +16,7 @@ pub(crate) async fn within<F: Future>(until: impl FnOnce() -> Instant, mut what:
             return Poll::Ready(Some(value));
         }
         if let Some(until) = until.take() {
-            timer = Some(Box::pin(sleep_until(until().into())));
+            timer = Some(Box::pin(sleep_until(until())));
         }
         match &mut timer {
             Some(timer) => timer.as_mut().poll(cx).map(|()| None),

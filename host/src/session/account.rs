@@ -131,6 +131,16 @@ impl<'a> Unbilled<'a> {
         Self { session, fuel }
     }
 
+    /// More of it was used.
+    pub(crate) fn add(&mut self, fuel: u64) {
+        self.fuel += fuel;
+    }
+
+    /// Units of fuel so far.
+    pub(crate) fn fuel(&self) -> u64 {
+        self.fuel
+    }
+
     /// The fuel, for the caller.
     pub(crate) fn bill(mut self) -> u64 {
         std::mem::take(&mut self.fuel)

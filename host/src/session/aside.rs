@@ -8,7 +8,7 @@
 //! What is left here is taken at once, on the same thread: the calls of a session run one after the other, and of
 //! nested ones only the innermost one runs.
 
-use super::{Taken, run};
+use super::{Frame, run};
 use crate::{
     instance::{Done, Emitter, GuestError, Json},
     limits::Allowance,
@@ -43,13 +43,13 @@ impl Aside {
     /// What an import does: has a sibling's call run, and waits for what it gives.
     pub(crate) async fn run(
         &self,
-        taken: Taken,
+        frame: Frame,
         input: Json,
         allowance: Allowance,
         depth: usize,
         emitter: Arc<Emitter>,
     ) -> Given {
-        self.leave(Left::Call(Box::pin(async move { run(taken, &input, allowance, depth, emitter).await })));
+        self.leave(Left::Call(Box::pin(async move { run(frame, &input, allowance, depth, emitter).await })));
         poll_fn(|_| match self.leave(Left::Nothing) {
             Left::Given(given) => Poll::Ready(*given),
             // Nobody has seen the call yet; who finds it wakes the import by polling its guest.

@@ -1,16 +1,19 @@
 //! One call from outside, and one of a function.
 
-use super::{Bill, Ended, Handle, Refusal, Session, Taken, Turn, Unbilled, account::Outcome, to_the_end, undo::Frame};
+use super::{
+    Bill, Ended, Handle, Refusal, Room, Scope, Session, Turn, Unbilled, account::Outcome, to_the_end, undo::Frame,
+};
 use crate::{
-    instance::{Done, Emitter, GuestError, Instance, Json, Making, Stop, StopKind},
-    limits::{Allowance, Level, Permit},
+    instance::{Done, Emitter, GuestError, Json, Making, Stop, StopKind},
+    limits::{Allowance, Permit, within},
 };
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
+use tokio::time::Instant;
 
 /// What a call from outside gives.
 #[derive(Debug)]
@@ -46,7 +49,6 @@ pub enum Failure {
 pub(crate) struct Ready {
     handle: Handle,
     turn: Turn,
-    arrived: Instant,
 }
 
 impl Handle {
@@ -63,33 +65,39 @@ impl Handle {
 
     /// Waits for the turn.
     pub(crate) async fn turn(self) -> Result<Ready, Answer> {
-        let arrived = Instant::now();
-        let session = self.session();
-        let waiting = session.account().arrive();
+        let waiting = self.session().account().arrive();
         let turn = self.live_turn().await;
         drop(waiting);
         match turn {
-            Ok(turn) => Ok(Ready { handle: self, turn, arrived }),
-            Err(refusal) => {
-                let bill = Bill { waited: arrived.elapsed(), ..Bill::default() };
-                session.account().add(bill, Outcome::Failed);
-                Err(Answer { result: Err(Failure::Refused(refusal)), dropped: Vec::new(), bill })
-            }
+            Ok(turn) => Ok(Ready { handle: self, turn }),
+            Err(refusal) => Err(self.refused(refusal)),
         }
     }
 
-    /// Waits for the turn, and for room for a session that is not live.
+    /// Waits for the turn, and for a place for a session that is not live.
     async fn live_turn(&self) -> Result<Turn, Refusal> {
         let session = self.session();
-        let turn = session.turn(session.limits()).await?;
-        while self.registry().enliven(session).is_err() {
-            if !session.shared.pressure.make_room(None).await {
-                // A place may have become free since.
-                self.registry().enliven(session)?;
-                break;
-            }
-        }
+        let turn = session.turn(self.deadline()).await?;
+        // Nobody is parked for a call that cannot be paid for.
+        session.check_fuel()?;
+        self.registry().activate(session, self.deadline()).await?;
         Ok(turn)
+    }
+
+    /// Waits until the call may begin, whose turn it is.
+    async fn begin(&self) -> Result<(), Refusal> {
+        let session = self.session();
+        let begun = within(|| self.deadline(), pin!(session.permit().begin())).await;
+        // The guest has what is left of its time, and none is none.
+        begun.filter(|()| Instant::now() < self.deadline()).ok_or(Refusal::WaitedTooLong)?;
+        Ok(session.check_fuel()?)
+    }
+
+    /// The answer to a call that was not run.
+    fn refused(&self, refusal: Refusal) -> Answer {
+        let bill = Bill { waited: self.arrived().elapsed(), ..Bill::default() };
+        self.session().account().add(bill, Outcome::Failed);
+        Answer { result: Err(Failure::Refused(refusal)), dropped: Vec::new(), bill }
     }
 }
 
@@ -104,13 +112,17 @@ impl Ready {
     ) -> impl Future<Output = Answer> + Send {
         let session = self.handle.session().clone();
         let call = async move {
-            let Self { handle, turn: _turn, arrived } = self;
+            let Self { handle, turn: _turn } = self;
             let session = handle.session();
-            session.permit().begin().await;
-            let mut running = Running { session, arrived, started: Instant::now(), ended: false };
             let _active = session.account().arrive();
+            if let Err(refusal) = handle.begin().await {
+                session.permit().give_back();
+                return handle.refused(refusal);
+            }
+            let (arrived, started) = (handle.arrived(), Instant::now());
+            let mut running = Running { session, arrived, started, ended: false };
             session.begin();
-            let mut call = pin!(outer(session, position, &input, emitter, running.started));
+            let mut call = pin!(outer(session, position, &input, emitter, handle.deadline()));
             let done = permitted(session.permit(), call.as_mut()).await;
             let Ended { lost: dropped, stops, undone, made, functions, .. } = session.end();
             let result = match done.result {
@@ -178,12 +190,11 @@ async fn outer(
     position: usize,
     input: &Json,
     emitter: Arc<Emitter>,
-    now: Instant,
+    deadline: Instant,
 ) -> Done<Result<String, GuestError>> {
-    let limits = session.limits();
-    let allowance = Allowance { fuel: limits.fuel_per_call, deadline: now + limits.deadline };
+    let allowance = Allowance { fuel: session.limits().fuel_per_call, deadline };
     match session.take(position, 0) {
-        Some(taken) => run(taken, input, allowance, 1, emitter).await,
+        Some(frame) => run(frame, input, allowance, 1, emitter).await,
         // It is this call's turn, so no other one has the slot.
         None => Done { result: Ok(Err(GuestError::Failed("the instance is in use".into()))), fuel: 0 },
     }
@@ -213,7 +224,7 @@ async fn permitted<F: Future>(permit: &Permit, mut call: Pin<&mut F>) -> F::Outp
 
 /// Runs a function, whether it was called from outside or by another one: in its instance, or in a new one.
 pub(super) async fn run(
-    Taken { mut frame, instance }: Taken,
+    mut frame: Frame,
     input: &Json,
     allowance: Allowance,
     depth: usize,
@@ -221,79 +232,141 @@ pub(super) async fn run(
 ) -> Done<Result<String, GuestError>> {
     let session = frame.session().clone();
     let mut left = allowance;
-    let (mut instance, unbilled) = match instance {
-        Some(instance) => (instance, Unbilled::new(&session, 0)),
-        None => {
-            let began = Instant::now();
-            // Boxed: most calls find an instance, and need no place for what it takes to make one.
-            let made = Box::pin(make(&frame, &session, allowance, depth)).await;
-            session.current().made += began.elapsed();
-            left.fuel -= made.fuel;
-            let unbilled = Unbilled::new(&session, made.fuel);
-            match made.result {
-                Ok(instance) => {
-                    frame.woken();
-                    (Box::new(instance), unbilled)
-                }
-                Err(stop) => {
-                    frame.stopped(&stop);
-                    return Done { result: Err(stop), fuel: unbilled.bill() };
-                }
-            }
+    let mut unbilled = Unbilled::new(&session, 0);
+    if !matches!(frame.begin(), Ok(true)) {
+        let began = Instant::now();
+        // Boxed: most calls find an instance and room, and need no place for what it takes to make them.
+        let prepared = Box::pin(prepare(&mut frame, &session, allowance, depth)).await;
+        session.current().made += began.elapsed();
+        left.fuel = left.fuel.saturating_sub(prepared.fuel);
+        unbilled.add(prepared.fuel);
+        if let Err(stop) = prepared.result {
+            frame.stopped(&stop);
+            return Done { result: Err(stop), fuel: unbilled.bill() };
         }
+    }
+    let undo = frame.from();
+    let mut done = match frame.instance() {
+        Some(instance) => instance.call(input, &session, left, depth, undo, emitter).await,
+        None => Done { result: Err(frame.stop(StopKind::HostFull)), fuel: 0 },
     };
-    let mut done = instance.call(input, &session, left, depth, frame.from(), emitter).await;
     done.fuel += unbilled.bill();
     match &done.result {
         // Whoever asked from outside is told of a stop, so that the whole call never happened.
-        Ok(Err(GuestError::Failed(why))) if depth == 1 && session.undoes(|stop| passes_on(why, stop)) => {
-            drop(instance);
-            drop(frame);
-        }
-        Ok(_) => frame.commit(instance),
+        Ok(Err(GuestError::Failed(why))) if depth == 1 && session.undoes(|stop| passes_on(why, stop)) => drop(frame),
+        Ok(_) => frame.commit(),
         Err(stop) => {
-            drop(instance);
             frame.stopped(stop);
             // A guest that was refused memory in its call has ended with it; the next one shall find some.
-            if let Some(of) = room_of(&session, &stop.kind) {
-                session.shared.pressure.want(of);
+            if let Some(scope) = full_scope(&session, &stop.kind, Room::default()) {
+                session.shared.pressure.ask_for_room(scope, Room::default());
             }
         }
     }
     done
 }
 
-/// Whether room was made for what was stopped for want of it.
-async fn make_room(session: &Session, kind: &StopKind) -> bool {
-    match room_of(session, kind) {
-        Some(of) => session.shared.pressure.make_room(of).await,
-        None => false,
+/// The scope in which others can make the room for want of which something was stopped.
+fn full_scope(session: &Session, kind: &StopKind, need: Room) -> Option<Scope> {
+    Scope::of(kind.full()?, Some(session.user().tenant()), need)
+}
+
+/// Makes a function's instance, if it has none: a new one, or the one that was parked, whose making the caller does not
+/// pay for; and begins its call. If there is no room for either, idle sessions are parked, and it is tried again: the
+/// caller pays for what failed for want of room.
+async fn prepare(frame: &mut Frame, session: &Arc<Session>, allowance: Allowance, depth: usize) -> Done<()> {
+    let mut failed = Unbilled::new(session, 0);
+    loop {
+        let left = Allowance { fuel: allowance.fuel.saturating_sub(failed.fuel()), ..allowance };
+        let (woken, mut result) = (frame.is_parked(), Ok(()));
+        if frame.instance().is_none() {
+            let position = frame.position();
+            let function = &session.catalog().functions()[position];
+            if woken {
+                session.shared.pressure.woke();
+            }
+            let making = Making { function, session, limits: session.limits(), allowance: left, depth };
+            let made = frame.make(making).await;
+            if made.result.is_err() || !woken {
+                failed.add(made.fuel);
+            }
+            result = made.result;
+        }
+        let begun = result.and_then(|()| frame.begin().map_err(|full| frame.stop(full.into())));
+        let Err(stop) = begun else { return Done { result: Ok(()), fuel: failed.bill() } };
+        let need = Room::bytes(frame.needs());
+        let freed = match full_scope(session, &stop.kind, need) {
+            Some(scope) => session.shared.pressure.make_room(scope, need, allowance.deadline).await,
+            None => Room::default(),
+        };
+        if freed.is_none() {
+            return Done { result: Err(stop), fuel: failed.bill() };
+        }
     }
 }
 
-/// Whose idle sessions have to make room for what was stopped for want of it: its tenant's, or anybody's (`None`).
-fn room_of(session: &Session, kind: &StopKind) -> Option<Option<u16>> {
-    Some((kind.wants_room()? == Level::Tenant).then(|| session.user().tenant()))
-}
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{Host, config::Config, identity::User, session::TooManySessions};
+    use std::path::Path;
+    use tokio::time::sleep;
 
-/// Makes a function's instance: a new one, or the one that was parked, whose making the caller does not pay for. If the
-/// host has no room, idle sessions are parked first.
-async fn make(frame: &Frame, session: &Arc<Session>, allowance: Allowance, depth: usize) -> Done<Instance> {
-    let function = &session.catalog().functions()[frame.position()];
-    let making = Making { function, session, limits: session.limits(), allowance, depth };
-    let once = async || match frame.parked() {
-        Some(snapshot) => {
-            session.shared.pressure.woke();
-            let made = Instance::restore(making, snapshot).await;
-            Done { fuel: 0, ..made }
-        }
-        None => Instance::create(making).await,
-    };
-    loop {
-        let made = once().await;
-        match &made.result {
-            Err(Stop { kind, .. }) if make_room(session, kind).await => {}
-            _ => return made,
-        }
+    async fn host() -> Arc<Host> {
+        let text = "{workflow: {_type: per_user_notepad}, limits: {max_sessions: 1, deadline: 10s}}";
+        Host::start(Config::parse(Path::new("test.yml"), text).unwrap(), 2).await.unwrap()
+    }
+
+    fn session(host: &Host, user: &str) -> Handle {
+        host.registry().session(User::from_credential(user)).unwrap()
+    }
+
+    async fn call(handle: Handle) -> Answer {
+        handle.call(0, Arc::new(r#"{"action":"count"}"#.to_owned()), Emitter::new(None, 1 << 20)).await
+    }
+
+    #[track_caller]
+    fn refused(answer: &Answer, refusal: Refusal) {
+        assert_eq!(answer.result, Err(Failure::Refused(refusal)));
+        assert_eq!((answer.bill.fuel, answer.bill.waited.as_secs()), (0, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_for_the_turn_and_that_for_a_place_end_at_one_deadline() {
+        let host = host().await;
+        assert!(call(session(&host, "alice")).await.result.is_ok());
+        // One who makes room, and has much to do.
+        let _evicting = host.registry().shared().pressure.evicting();
+        let other = session(&host, "bob");
+        let turn = other.session().turn_if_free().unwrap();
+        let waiting = tokio::spawn(call(session(&host, "bob")));
+        sleep(Duration::from_secs(6)).await;
+        drop(turn);
+        refused(&waiting.await.unwrap(), TooManySessions::Live(1).into());
+        // Of a call that came to its turn too late nothing is asked any more.
+        let turn = other.session().turn_if_free().unwrap();
+        let waiting = tokio::spawn(call(session(&host, "bob")));
+        sleep(Duration::from_secs(11)).await;
+        refused(&waiting.await.unwrap(), Refusal::WaitedTooLong);
+        drop(turn);
+        assert!(call(session(&host, "alice")).await.result.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_in_the_slow_lane_ends_at_the_calls_deadline() {
+        let host = host().await;
+        let permit = || Arc::new(Permit::new(host.registry().shared().lane.clone(), 0));
+        let (long, begins) = (permit(), permit());
+        long.clone().next_turn().await;
+        begins.begin().await;
+        let other = session(&host, "alice");
+        let turn = other.session().turn_if_free().unwrap();
+        let waiting = tokio::spawn(call(session(&host, "alice")));
+        sleep(Duration::from_secs(6)).await;
+        drop(turn);
+        refused(&waiting.await.unwrap(), Refusal::WaitedTooLong);
+        drop((long, begins));
+        assert!(call(session(&host, "alice")).await.result.is_ok(), "it left no place behind");
     }
 }

@@ -7,6 +7,8 @@
 //!   a limit, a caller who goes away, its slot becomes what it was before: a failed call never happened.
 //! * A session is dropped only when nobody uses it, and that is looked at under the lock of the registry's shard. It is
 //!   parked only when it is nobody's turn in it.
+//! * A call has one deadline, from its arrival on: for its turn, a place among the live sessions, memory, the slow lane,
+//!   and its run. What it has waited it cannot run.
 //! * Nothing outside of this folder knows which sessions exist.
 //!
 //! # Layout
@@ -14,16 +16,18 @@
 //! * [`Session`] and [`Slot`], here. `call`: one call from outside, and one of a function. `undo`: what a failed one
 //!   leaves, which is nothing.
 //! * [`Registry`]: which sessions exist; [`Handle`] keeps one in use. `sweep`: drops idle ones. `park`: puts idle ones
-//!   to sleep, and makes room when it is needed.
+//!   to sleep. `pressure`: who needs room, and what was freed for them; `evict`: makes it.
 //! * `aside`: where a sibling's call runs. `pace`: how fast both work. [`Policy`]: how the configuration wants it. `account`: what a session has used. `turn`:
 //!   the queue. `to_the_end`: a call whose caller went away, and that cannot be undone.
 
 mod account;
 mod aside;
 mod call;
+mod evict;
 mod pace;
 mod park;
 mod policy;
+mod pressure;
 mod registry;
 mod sweep;
 mod tenant;
@@ -36,8 +40,9 @@ pub use account::{Account, Bill};
 use aside::Aside;
 use call::run;
 pub use call::{Answer, Failure};
-pub(crate) use park::{Pressure, park};
+pub(crate) use park::park;
 pub use policy::Policy;
+pub(crate) use pressure::{Pressure, Room, Scope};
 pub use registry::{Handle, Registry, Seen, TooManySessions, Visit, Walk};
 pub(crate) use sweep::sweep;
 pub use tenant::Tenant;
@@ -45,15 +50,15 @@ pub(crate) use to_the_end::to_the_end;
 pub use turn::Refusal;
 use turn::Turn;
 pub(crate) use turn::calls_of;
-pub(crate) use undo::Taken;
+pub(crate) use undo::Frame;
 
 use crate::{
     function::Catalog,
     identity::User,
-    instance::{Instance, Snapshot, Stop},
+    instance::{Instance, Snapshot, Stop, Undone},
     limits::{
         Budget, Descriptors, Lane, Level, Limits, Permit, Spent,
-        memory::{self, Charge, Memory},
+        memory::{self, Charge, Memory, UndoRoom},
     },
 };
 use registry::Uses;
@@ -98,6 +103,8 @@ pub struct Session {
     tenant: Arc<Tenant>,
     /// What the user may take of memory.
     memory: Arc<Memory>,
+    /// Where logs of what the session's calls write to take their memory.
+    undo_room: Arc<UndoRoom>,
     /// The descriptors that the user's guests may hold.
     descriptors: Descriptors,
     /// What the user has left over time; none, if there is no limit.
@@ -126,6 +133,8 @@ pub(crate) enum Slot {
     #[default]
     Empty,
     Idle(Box<Instance>),
+    /// Its last call has failed: its memories are as they were before that, and it needs a new store.
+    Undone(Box<Undone>),
     /// There is none, but what it takes to make it.
     Parked(Snapshot),
     /// A call has it.
@@ -205,6 +214,10 @@ impl Session {
             account: Account::new(),
             uses: Uses::default(),
             _charge: memory.charge(memory::SESSION),
+            undo_room: UndoRoom::new(
+                &memory,
+                shared.catalog.functions().first().map(|function| function.guest.engine()),
+            ),
             memory,
             descriptors: tenant.descriptors_of_user(),
             tenant,
@@ -245,6 +258,11 @@ impl Session {
         &self.memory
     }
 
+    /// Where logs of what the session's calls write to take their memory.
+    pub(crate) fn undo_room(&self) -> &Arc<UndoRoom> {
+        &self.undo_room
+    }
+
     /// The descriptors that the user's guests may hold.
     pub(crate) fn descriptors(&self) -> &Descriptors {
         &self.descriptors
@@ -253,6 +271,12 @@ impl Session {
     /// A request is let in, if the user's rates allow that.
     fn admit(&self) -> Result<(), Spent> {
         self.budget.as_ref().map_or(Ok(()), |budget| budget.admit(Level::User))
+    }
+
+    /// There is fuel left for a call that was let in, and has waited since: others may have used it meanwhile.
+    fn check_fuel(&self) -> Result<(), Spent> {
+        self.budget.as_ref().map_or(Ok(()), |budget| budget.check_fuel(Level::User))?;
+        self.tenant.check_fuel()
     }
 
     /// Whether the user has used more than there was.
@@ -302,6 +326,10 @@ impl Session {
                     holds.instances += 1;
                     holds.bytes += instance.memory();
                 }
+                Slot::Undone(undone) => {
+                    holds.instances += 1;
+                    holds.bytes += undone.memory();
+                }
                 Slot::Parked(snapshot) => {
                     holds.parked += 1;
                     holds.parked_bytes += snapshot.len();
@@ -323,6 +351,7 @@ impl Session {
 
     /// A call from outside begins.
     fn begin(&self) {
+        self.undo_room.begin();
         self.log_budget.store(self.limits().log_size, Ordering::Relaxed);
     }
 

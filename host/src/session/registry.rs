@@ -5,20 +5,27 @@
 //! removes under it too: a session can never be removed between being found and being used.
 //!
 //! A session is new until its first call begins, live while it has instances, and parked when it has only snapshots.
-//! It becomes live at its turn, where that many may be; a new one whose first call was refused is forgotten.
+//! It becomes live at its turn, where that many may be: it takes a place, and keeps it for as long as it is live. Those
+//! who wait for a place get it in the order in which they came. A new session whose first call was refused is forgotten.
 
-use super::{Refusal, Session, Shared, Tenant, tenant::InFlight};
+use super::{Refusal, Room, Scope, Session, Shared, Tenant, tenant::InFlight};
 use crate::identity::User;
 use std::{
     collections::{HashMap, hash_map::Entry},
+    future::ready,
     hash::{BuildHasher, RandomState},
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{
+    select,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 /// So many that threads rarely meet at one, and that none is held for long with a million sessions.
 const SHARDS: usize = 1024;
@@ -31,6 +38,8 @@ pub struct Registry {
     hasher: RandomState,
     /// Sessions in all shards.
     sessions: AtomicUsize,
+    /// Places for those of them that are live. Its waiters are served in order.
+    places: Arc<Semaphore>,
     /// Those of them that are live.
     live: AtomicUsize,
     /// Those of them that are parked.
@@ -55,6 +64,8 @@ pub(super) struct Uses {
     /// Microseconds since the registry began.
     last: AtomicU64,
     state: AtomicU8,
+    /// Its place among the live ones.
+    place: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 /// What a session is.
@@ -89,6 +100,8 @@ pub enum TooManySessions {
 pub struct Handle {
     session: Arc<Session>,
     registry: Arc<Registry>,
+    /// When its call arrived.
+    arrived: Instant,
 }
 
 /// A session, as monitoring sees it.
@@ -107,6 +120,7 @@ impl Registry {
     /// An empty registry.
     pub fn new(shared: Arc<Shared>) -> Arc<Self> {
         Arc::new(Self {
+            places: Arc::new(Semaphore::new(shared.limits.max_sessions)),
             shared,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
@@ -124,21 +138,25 @@ impl Registry {
     ///
     /// As many calls wait or run as may, the user's or the tenant's budget is spent, or there are too many sessions.
     pub fn session(self: &Arc<Self>, user: User) -> Result<Handle, Refusal> {
-        let tenant = self.shared.tenant(user);
+        let (arrived, tenant) = (Instant::now(), self.shared.tenant(user));
         let in_flight = InFlight::begin(&self.in_use, self.shared.limits.calls, Some(tenant))?;
         tenant.admit()?;
-        let handle = self.enter(user, tenant, in_flight);
-        if handle.is_err() {
-            tenant.readmit();
-        }
-        handle
+        let session = self.enter(user, tenant).inspect_err(|_| tenant.readmit())?;
+        in_flight.keep();
+        Ok(Handle { session, registry: self.clone(), arrived })
     }
 
-    fn enter(self: &Arc<Self>, user: User, tenant: &Tenant, in_flight: InFlight<'_>) -> Result<Handle, Refusal> {
+    /// The user's session, marked as used.
+    fn enter(&self, user: User, tenant: &Tenant) -> Result<Arc<Session>, Refusal> {
+        let entered = |session: &Arc<Session>| {
+            session.uses.handles.fetch_add(1, Ordering::Relaxed);
+            session.clone()
+        };
+        // Marked under the shard's lock.
         match self.shard(user).sessions.entry(user) {
-            Entry::Occupied(entered) => {
-                entered.get().admit()?;
-                Ok(Handle::new(entered.get().clone(), self.clone(), in_flight))
+            Entry::Occupied(known) => {
+                known.get().admit()?;
+                Ok(entered(known.get()))
             }
             Entry::Vacant(free) => {
                 tenant.session_begins()?;
@@ -154,7 +172,7 @@ impl Registry {
                 let session = Session::new(user, self.shared.clone());
                 // It is counted among its requests; a bucket that is new has one.
                 let _ = session.admit();
-                Ok(Handle::new(free.insert(session).clone(), self.clone(), in_flight))
+                Ok(entered(free.insert(session)))
             }
         }
     }
@@ -300,21 +318,46 @@ impl Registry {
         self.shards.len()
     }
 
-    /// A session's turn has come: it becomes live, if another one may.
-    pub(super) fn enliven(&self, session: &Arc<Session>) -> Result<(), TooManySessions> {
+    /// A session's turn has come: it becomes live, once there is a place for it.
+    pub(super) async fn activate(&self, session: &Arc<Session>, deadline: Instant) -> Result<(), TooManySessions> {
         if session.uses.state() == State::Live {
             return Ok(());
         }
-        let most = self.shared.limits.max_sessions;
-        let one_more = |live| (live < most).then_some(live + 1);
-        let admitted = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        admitted.map_err(TooManySessions::Live)?;
+        // Those who wait are not passed by: there is no free place while anybody does.
+        let place = match self.places.clone().try_acquire_owned() {
+            Ok(place) => place,
+            Err(_) => Box::pin(self.next_place(deadline)).await?,
+        };
+        *session.uses.place() = Some(place);
+        self.live.fetch_add(1, Ordering::Relaxed);
         // It is in use, so that it cannot go meanwhile, and it is its turn, so that it is parked by nobody.
         if session.uses.state.swap(State::Live as u8, Ordering::AcqRel) == State::Parked as u8 {
             self.parked.fetch_sub(1, Ordering::Relaxed);
         }
         self.shard(session.user()).live.insert(session.user(), session.clone());
         Ok(())
+    }
+
+    /// Waits for a place among the live sessions, and has idle ones parked meanwhile, for as long as that helps.
+    async fn next_place(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, TooManySessions> {
+        let none = || TooManySessions::Live(self.shared.limits.max_sessions);
+        let mut place = pin!(self.places.clone().acquire_owned());
+        loop {
+            let freed = select! {
+                biased;
+                // Nobody closes it.
+                place = &mut place => return place.map_err(|_| none()),
+                freed = self.shared.pressure.make_room(Scope::Host, Room::PLACE, deadline) => freed,
+            };
+            if freed.is_none() {
+                // One may have become free since.
+                return select! {
+                    biased;
+                    place = &mut place => place.map_err(|_| none()),
+                    () = ready(()) => Err(none()),
+                };
+            }
+        }
     }
 
     /// A session has no instances any more. Called at its turn.
@@ -324,9 +367,15 @@ impl Registry {
         // One that has left the registry meanwhile is not counted any more.
         if session.uses.state.compare_exchange(live, parked, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             shard.live.remove(&session.user());
-            self.live.fetch_sub(1, Ordering::Relaxed);
             self.parked.fetch_add(1, Ordering::Relaxed);
+            self.leave_place(session);
         }
+    }
+
+    /// A session is not live any more.
+    fn leave_place(&self, session: &Session) {
+        self.live.fetch_sub(1, Ordering::Relaxed);
+        *session.uses.place() = None;
     }
 
     /// A session is taken out. Called under the shard's lock.
@@ -335,7 +384,7 @@ impl Registry {
         session.tenant().session_ends();
         let was = session.uses.state.swap(State::Gone as u8, Ordering::AcqRel);
         if was == State::Live as u8 {
-            self.live.fetch_sub(1, Ordering::Relaxed);
+            self.leave_place(session);
         } else if was == State::Parked as u8 {
             self.parked.fetch_sub(1, Ordering::Relaxed);
         }
@@ -384,6 +433,10 @@ impl Uses {
         self.last.load(Ordering::Relaxed)
     }
 
+    fn place(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.handles.load(Ordering::Acquire) == 0
     }
@@ -399,13 +452,6 @@ impl Uses {
 }
 
 impl Handle {
-    /// Called under the shard's lock.
-    fn new(session: Arc<Session>, registry: Arc<Registry>, in_flight: InFlight<'_>) -> Self {
-        in_flight.keep();
-        session.uses.handles.fetch_add(1, Ordering::Relaxed);
-        Self { session, registry }
-    }
-
     /// The session.
     pub fn session(&self) -> &Arc<Session> {
         &self.session
@@ -413,6 +459,16 @@ impl Handle {
 
     pub(super) fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// When its call arrived.
+    pub(super) fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
+    /// When its call must have ended, whatever it waits for until then.
+    pub(super) fn deadline(&self) -> Instant {
+        self.arrived + self.session.limits().deadline
     }
 }
 

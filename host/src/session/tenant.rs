@@ -125,6 +125,11 @@ impl Tenant {
         self.budget.as_ref().map_or(Ok(()), |budget| budget.admit(Level::Tenant))
     }
 
+    /// There is fuel for one of its calls to begin with.
+    pub(super) fn check_fuel(&self) -> Result<(), Spent> {
+        self.budget.as_ref().map_or(Ok(()), |budget| budget.check_fuel(Level::Tenant))
+    }
+
     /// A request of it that was let in was refused elsewhere.
     pub(super) fn readmit(&self) {
         self.budget.iter().for_each(Budget::readmit);

@@ -1,12 +1,15 @@
 //! The queue of a session's calls: one runs, a bounded number waits, first come first served.
 
 use super::{Session, TooManySessions};
-use crate::limits::{Level, Limits, Spent};
+use crate::limits::{Level, Spent};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 
 /// A session's queue.
 #[derive(Debug)]
@@ -39,8 +42,8 @@ pub enum Refusal {
     /// What may be used over time is used.
     #[error(transparent)]
     Spent(#[from] Spent),
-    /// The call waited for longer than it may run.
-    #[error("the call waited for its turn longer than `limits.deadline` allows: this user's other calls are slow")]
+    /// The call's deadline came before its turn did.
+    #[error("the call waited for its turn for as long as `limits.deadline` allows, and was not run")]
     WaitedTooLong,
 }
 
@@ -71,12 +74,12 @@ impl Session {
     }
 
     /// Waits for the turn.
-    pub(crate) async fn turn(self: &Arc<Self>, limits: &Limits) -> Result<Turn, Refusal> {
+    pub(super) async fn turn(self: &Arc<Self>, deadline: Instant) -> Result<Turn, Refusal> {
         if let Some(turn) = self.turn_if_free() {
             return Ok(turn);
         }
-        let _place = Place::take(&self.queue.waiting, limits.queue_per_session)?;
-        match timeout(limits.deadline, self.queue.turn.acquire()).await {
+        let _place = Place::take(&self.queue.waiting, self.limits().queue_per_session)?;
+        match timeout_at(deadline, self.queue.turn.acquire()).await {
             Ok(Ok(permit)) => {
                 permit.forget();
                 Ok(Turn(self.clone()))

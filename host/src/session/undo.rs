@@ -1,15 +1,19 @@
 //! A call is a transaction over all the instances that it touches.
 //!
-//! Before a function runs, what it holds is kept: a copy of its pages, or the snapshot that it was woken from. If it
-//! fails, however it fails, it becomes what was kept, and so does every function that it has called, and those that
-//! these have called. A sibling that fails while its caller goes on is undone alone. What was kept goes at the end of
-//! the call from outside.
+//! Before a function runs, what it would lose is kept: copies of the pages that are likely to change, and a log of the
+//! others, or the snapshot that it was woken from. If it fails, however it fails, it becomes what it was, and so does
+//! every function that it has called, and those that these have called. A sibling that fails while its caller goes on is
+//! undone alone. What was kept goes at the end of the call from outside.
 //!
-//! A function that is undone becomes a snapshot: its store is of no use after a trap, and making another one can wait
-//! until it is needed.
+//! A function is undone in place, at the price of what it changed: its memories are given back what they held, and are
+//! given to a new store when it is called next, since the old one is of no use after a trap.
 
 use super::{Session, Slot};
-use crate::instance::{Image, Instance, Saved, Snapshot, Stop};
+use crate::{
+    function::Function,
+    instance::{Done, Finding, Image, Instance, Making, Saved, Snapshot, Stop, StopKind, Undone},
+    limits::memory::{self, Full},
+};
 use std::sync::Arc;
 
 /// Stops of one call that are remembered: a function may let others fail as often as its fuel lasts.
@@ -19,6 +23,8 @@ const STOPS: usize = 64;
 pub(super) enum Before {
     /// Nothing: there was no instance.
     Nothing,
+    /// What it holds now: it has not run yet.
+    Same,
     /// It was parked.
     Parked(Snapshot),
     /// It had an instance.
@@ -33,10 +39,13 @@ pub(super) struct Entry {
     before: Before,
 }
 
-/// A function that runs. Its slot is taken for as long as this lives; dropping it undoes what it did.
+/// A function that is called. Its slot is taken for as long as this lives; dropping it undoes what it did.
 pub(crate) struct Frame {
     session: Arc<Session>,
     position: usize,
+    instance: Option<Box<Instance>>,
+    /// What there is instead of the instance, if its last call has failed.
+    undone: Option<Box<Undone>>,
     before: Before,
     /// Where the entries of the functions that it has called begin, in the session's list.
     from: usize,
@@ -45,16 +54,10 @@ pub(crate) struct Frame {
     ended: bool,
 }
 
-/// A function's slot, taken for a call, and the instance that was in it.
-pub(crate) struct Taken {
-    pub(super) frame: Frame,
-    pub(super) instance: Option<Box<Instance>>,
-}
-
 impl Session {
     /// Takes a function's slot; `None` if it is taken already. `callers` is the caller's [`Frame::from`], or 0 for a
     /// call from outside.
-    pub(crate) fn take(self: &Arc<Self>, position: usize, callers: usize) -> Option<Taken> {
+    pub(crate) fn take(self: &Arc<Self>, position: usize, callers: usize) -> Option<Frame> {
         let was = {
             let mut slot = self.slot(position);
             match *slot {
@@ -62,49 +65,49 @@ impl Session {
                 _ => std::mem::replace(&mut *slot, Slot::Running),
             }
         };
-        let (instance, before) = match was {
-            Slot::Idle(mut instance) => {
-                let saved = self.undone_by(position).and_then(|_| instance.save());
-                (Some(instance), saved.map_or(Before::Lost, Before::Saved))
-            }
-            Slot::Parked(snapshot) => (None, Before::Parked(snapshot)),
-            Slot::Empty | Slot::Running => (None, Before::Nothing),
+        let (instance, undone, before) = match was {
+            Slot::Idle(instance) => (Some(instance), None, Before::Same),
+            Slot::Undone(undone) => (None, Some(undone), Before::Same),
+            Slot::Parked(snapshot) => (None, None, Before::Parked(snapshot)),
+            Slot::Empty | Slot::Running => (None, None, Before::Nothing),
         };
         let from = {
             let mut current = self.current();
-            current.loses |= matches!(before, Before::Lost);
             current.functions += 1;
             current.undo.len()
         };
-        let frame = Frame { session: self.clone(), position, before, from, callers, ended: false };
-        Some(Taken { frame, instance })
+        Some(Frame { session: self.clone(), position, instance, undone, before, from, callers, ended: false })
     }
 
     /// What a function's instances begin with, if its calls can be undone.
-    fn undone_by(&self, position: usize) -> Option<&Image> {
-        self.catalog().functions()[position].image().filter(|_| self.shared.policy.rollback)
+    pub(crate) fn undone_by<'a>(&self, function: &'a Function) -> Option<&'a Image> {
+        function.image().filter(|_| self.shared.policy.rollback)
     }
 
-    /// Makes a function what it was before.
-    fn undo(&self, Entry { position, before }: Entry) {
-        let was = match before {
-            Before::Nothing => Slot::Empty,
-            Before::Parked(snapshot) => Slot::Parked(snapshot),
-            Before::Saved(saved) => match self.catalog().functions()[position].image() {
-                Some(image) => Slot::Parked(saved.snapshot(image, self.memory())),
-                None => Slot::Empty,
-            },
-            Before::Lost => {
-                let mut current = self.current();
-                if !current.lost.contains(&position) {
-                    current.lost.push(position);
-                }
-                Slot::Empty
-            }
+    /// Makes a function what it was before, of which this is there now.
+    fn undo(&self, Entry { position, before }: Entry, now: Slot) {
+        let function = &self.catalog().functions()[position];
+        let was = match (before, now) {
+            (Before::Nothing, _) => Some(Slot::Empty),
+            (Before::Same, now) => Some(now),
+            (Before::Parked(snapshot), _) => Some(Slot::Parked(snapshot)),
+            (Before::Saved(mut saved), now) => function.image().and_then(|image| {
+                let undone = match now {
+                    Slot::Idle(instance) => instance.undo(&mut saved, image),
+                    Slot::Undone(undone) => undone.put_back(&mut saved, image),
+                    Slot::Empty | Slot::Parked(_) | Slot::Running => None,
+                };
+                undone.map(Slot::Undone)
+            }),
+            (Before::Lost, _) => None,
         };
-        let undone = std::mem::replace(&mut *self.slot(position), was);
-        // Dropped outside of the slot's lock.
-        drop(undone);
+        if was.is_none() {
+            let mut current = self.current();
+            if !current.lost.contains(&position) {
+                current.lost.push(position);
+            }
+        }
+        *self.slot(position) = was.unwrap_or_default();
     }
 }
 
@@ -113,8 +116,20 @@ impl Frame {
         &self.session
     }
 
+    pub(super) fn function(&self) -> &Function {
+        &self.session.catalog().functions()[self.position]
+    }
+
     pub(super) fn position(&self) -> usize {
         self.position
+    }
+
+    /// Bytes that its call needs to begin.
+    pub(super) fn needs(&self) -> usize {
+        match &self.instance {
+            Some(instance) => instance.whole().saturating_sub(instance.charged()),
+            None => self.function().image().map_or(memory::INSTANCE, Image::charged_at_first),
+        }
     }
 
     /// Where the entries of the functions that it calls begin.
@@ -122,43 +137,88 @@ impl Frame {
         self.from
     }
 
-    /// It was parked, and has an instance again. Without rollback that is what is lost if it fails.
-    pub(super) fn woken(&mut self) {
-        if self.session.undone_by(self.position).is_none() && matches!(self.before, Before::Parked(_)) {
-            self.before = Before::Lost;
-            self.session.current().loses = true;
-        }
+    /// The instance, once there is one.
+    pub(super) fn instance(&mut self) -> Option<&mut Instance> {
+        self.instance.as_deref_mut()
     }
 
-    /// What it has to be woken from, if it is parked.
-    pub(super) fn parked(&self) -> Option<&Snapshot> {
-        match &self.before {
-            Before::Parked(snapshot) => Some(snapshot),
-            _ => None,
+    /// Whether it is parked, and no instance was made of it yet.
+    pub(super) fn is_parked(&self) -> bool {
+        self.instance.is_none() && matches!(self.before, Before::Parked(_))
+    }
+
+    /// Makes the instance: a new one, or what the function had.
+    pub(super) async fn make(&mut self, making: Making<'_>) -> Done<()> {
+        let made = match &self.before {
+            Before::Parked(snapshot) => Instance::restore(making, snapshot).await,
+            _ => Instance::revive(making, &mut self.undone).await,
+        };
+        let result = made.result.map(|instance| self.instance = Some(Box::new(instance)));
+        Done { result, fuel: made.fuel }
+    }
+
+    /// Its call is about to run: keeps what it would lose. Gives whether there is an instance to run it in.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for what it could write to, or for what has to be kept.
+    pub(super) fn begin(&mut self) -> Result<bool, Full> {
+        let Some(instance) = &mut self.instance else { return Ok(false) };
+        let undoes = {
+            let function = &self.session.catalog().functions()[self.position];
+            self.session.undone_by(function).is_some()
+        };
+        let same = matches!(self.before, Before::Same);
+        let saved = instance.begin(same && undoes)?;
+        // What is woken is lost as well, where nothing is undone.
+        if same || (!undoes && matches!(self.before, Before::Parked(_))) {
+            self.session.current().loses |= saved.is_none();
+            self.before = saved.map_or(Before::Lost, Before::Saved);
         }
+        Ok(true)
+    }
+
+    /// A stop of the function.
+    pub(super) fn stop(&self, kind: StopKind) -> Stop {
+        Stop { function: self.function().name.clone(), kind }
     }
 
     /// It ended well. Its instance is put back, and what it held before is kept for its caller's sake.
-    pub(super) fn commit(mut self, mut instance: Box<Instance>) {
+    pub(super) fn commit(mut self) {
         self.ended = true;
+        let mut before = std::mem::replace(&mut self.before, Before::Nothing);
         let (session, position) = (&self.session, self.position);
-        if let Some(image) = session.undone_by(position) {
-            instance.changed(image);
+        if let Some(mut instance) = self.instance.take() {
+            if let Some(image) = session.undone_by(&session.catalog().functions()[position]) {
+                let of = Finding { image, room: session.undo_room().clone() };
+                match &mut before {
+                    Before::Saved(saved) => instance.commit(&of, saved),
+                    _ => instance.commit(&of, &mut Saved::nothing(session.memory())),
+                }
+            }
+            *session.slot(position) = Slot::Idle(instance);
         }
-        *session.slot(position) = Slot::Idle(instance);
         let mut current = session.current();
-        let before = std::mem::replace(&mut self.before, Before::Nothing);
         current.undo.push(Entry { position, before });
         // The caller goes back to what there was before its first call of a function: of several entries of one, the
-        // first one counts. So there are never more of them than functions, for each caller.
+        // first one counts, with what the others have changed besides. So there are never more of them than functions, for
+        // each caller.
         let mut index = self.from;
         while index < current.undo.len() {
-            let position = current.undo[index].position;
-            if current.undo[self.callers..index].iter().any(|entry| entry.position == position) {
-                current.undo.remove(index);
-            } else {
+            let (earlier, entry) = current.undo.split_at_mut(index);
+            let position = entry[0].position;
+            let Some(first) = earlier[self.callers..].iter_mut().find(|entry| entry.position == position) else {
                 index += 1;
+                continue;
+            };
+            let later = std::mem::replace(&mut entry[0].before, Before::Nothing);
+            match (&mut first.before, later) {
+                (Before::Saved(first), Before::Saved(later)) => first.add(later),
+                // It had an instance that could be made again, and has one that cannot.
+                (first @ Before::Saved(_), Before::Lost) => *first = Before::Lost,
+                _ => {}
             }
+            current.undo.remove(index);
         }
     }
 
@@ -180,9 +240,15 @@ impl Drop for Frame {
         }
         let entries = self.session.current().undo.split_off(self.from);
         for entry in entries.into_iter().rev() {
-            self.session.undo(entry);
+            let now = std::mem::replace(&mut *self.session.slot(entry.position), Slot::Running);
+            self.session.undo(entry, now);
         }
         let before = std::mem::replace(&mut self.before, Before::Nothing);
-        self.session.undo(Entry { position: self.position, before });
+        let now = match (self.instance.take(), self.undone.take()) {
+            (Some(instance), _) => Slot::Idle(instance),
+            (None, Some(undone)) => Slot::Undone(undone),
+            (None, None) => Slot::Empty,
+        };
+        self.session.undo(Entry { position: self.position, before }, now);
     }
 }

@@ -65,7 +65,7 @@ fn a_growing_memory_keeps_its_bytes_and_gains_zeroes() {
 
 #[test]
 fn a_full_arena_is_an_error_and_then_serves_again() {
-    let memories = Memories::with_slots(SMALLEST, 2).unwrap();
+    let memories = Memories::with_slots(SMALLER[0], 2).unwrap();
     let first = memories.allocate(1).unwrap();
     let _second = memories.allocate(1).unwrap();
     assert!(memories.allocate(1).err().unwrap().starts_with(EXHAUSTED));
@@ -83,12 +83,12 @@ fn a_memory_that_finds_no_slot_of_its_size_gets_a_larger_one() {
     assert!(memory(&memories, 1).is_err());
     // One that cannot grow stays what it was.
     small.bytes().fill(1);
-    assert!(small.grow_to(SMALLEST + 1).unwrap_err().to_string().starts_with(EXHAUSTED));
+    assert!(small.grow_to(SMALLER[0] + 1).unwrap_err().to_string().starts_with(EXHAUSTED));
     assert_eq!(small.bytes(), [1]);
-    small.grow_to(SMALLEST).unwrap();
+    small.grow_to(SMALLER[0]).unwrap();
     assert_eq!((small.bytes()[0], zero(&small.bytes()[1..])), (1, true));
     drop(large);
-    small.grow_to(SMALLEST + 1).unwrap();
+    small.grow_to(SMALLER[0] + 1).unwrap();
     assert_eq!(small.byte_capacity(), 4 << 20);
     assert_eq!((small.bytes()[0], zero(&small.bytes()[1..])), (1, true));
     assert_eq!(memories.in_use(), 2);
@@ -99,19 +99,19 @@ fn a_slot_that_the_kernel_does_not_take_back_is_zeroed_all_the_same() {
     let memories = Memories::with_slots(4 << 20, 1).unwrap();
     for size in [KEEP + 65536, 1 << 20] {
         let slot = memories.allocate(size).unwrap();
-        let (slots, offset) = (slot.slots.clone(), slot.slots.offset(slot.index));
-        if !slots.region().lock(offset, size, true) {
+        let (of, offset) = (slot.of.clone(), slot.of.slots.offset(slot.index));
+        if !of.slots.region().lock(offset, size, true) {
             return;
         }
         slice(&slot).fill(0x77);
         drop(slot);
         let again = memories.allocate(size).unwrap();
-        assert_eq!(again.base(), slots.region().at(offset));
+        assert_eq!(again.base(), of.slots.region().at(offset));
         assert!(zero(slice(&again)), "{size} bytes");
-        assert!(slots.region().lock(offset, size, false));
+        assert!(of.slots.region().lock(offset, size, false));
         slice(&again).fill(0x77);
         drop(again);
-        slots.check();
+        of.slots.check();
         assert!(zero(slice(&memories.allocate(size).unwrap())));
     }
 }
@@ -153,7 +153,7 @@ fn seven_hundred_thousand_reuses_find_zeroes() {
         }
     });
     assert_eq!(memories.in_use(), 0);
-    memories.sizes.iter().for_each(|slots| slots.check());
+    memories.sizes.iter().for_each(|of| of.slots.check());
 }
 
 /// A small xorshift generator.
@@ -180,7 +180,7 @@ enum Step {
 /// Bytes around the borders of slots, of pages, and of what is kept.
 fn sizes() -> impl Strategy<Value = usize> + Clone {
     prop_oneof![
-        2 => prop::sample::select(vec![0, 1, 4095, 4096, 65536, KEEP, KEEP + 1, SMALLEST, SMALLEST + 1, 1 << 20]),
+        2 => prop::sample::select(vec![0, 1, 4095, 4096, 65536, KEEP, KEEP + 1, SMALLER[0], SMALLER[0] + 1, 1 << 20]),
         3 => (0..6usize).prop_map(|pages| pages << 16),
         1 => 0..(5usize << 20),
     ]
@@ -211,7 +211,7 @@ struct Model {
 }
 
 /// The slot sizes of [`LARGEST`].
-const CAPACITIES: [usize; 3] = [SMALLEST, 4 * SMALLEST, 16 * SMALLEST];
+const CAPACITIES: [usize; 3] = [SMALLER[0], 4 * SMALLER[0], 16 * SMALLER[0]];
 
 impl Model {
     fn run(&mut self, memories: &Memories, step: &Step, alone: bool) {
@@ -313,15 +313,15 @@ proptest! {
         for step in &steps {
             model.run(&memories, step, true);
             model.check();
-            for (slots, used) in memories.sizes.iter().zip(model.used) {
-                slots.check();
-                assert_eq!(slots.used(), used);
+            for (of, used) in memories.sizes.iter().zip(model.used) {
+                of.slots.check();
+                assert_eq!(of.slots.used(), used);
             }
             assert_eq!(memories.in_use(), model.lives.len());
         }
         model.end();
         assert_eq!(memories.in_use(), 0);
-        memories.sizes.iter().for_each(|slots| slots.check());
+        memories.sizes.iter().for_each(|of| of.slots.check());
     }
 
     #[test]
@@ -339,6 +339,6 @@ proptest! {
             }
         });
         assert_eq!(memories.in_use(), 0);
-        memories.sizes.iter().for_each(|slots| slots.check());
+        memories.sizes.iter().for_each(|of| of.slots.check());
     }
 }

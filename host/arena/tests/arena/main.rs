@@ -1,12 +1,12 @@
 //! What the arena promises, with real guests: core modules in wasmtime stores, set up as the host sets them up.
 
+mod barrier;
 mod bounds;
 mod exhaustion;
 mod isolation;
 mod tracked;
-mod watch;
 
-use carrel_arena::{Memories, Stacks, Tracked};
+use carrel_arena::{Lent, Memories, Room, Stacks, Tracked};
 use std::{
     future::Future,
     pin::pin,
@@ -36,9 +36,17 @@ impl Host {
     /// For memories of up to `largest` bytes, of which there are `memories` of each size of slot, and for `stacks`
     /// stores that run something.
     fn new(largest: usize, memories: usize, stacks: usize) -> Self {
+        Self::with(Memories::with_slots(largest, memories).unwrap(), stacks)
+    }
+
+    /// The same, in a process that may not use userfaultfd.
+    fn without_userfaults(largest: usize, memories: usize, stacks: usize) -> Self {
+        Self::with(Memories::without_userfaults(largest, memories).unwrap(), stacks)
+    }
+
+    fn with(memories: Memories, stacks: usize) -> Self {
         // SAFETY: nothing in this process reads the environment but by `std`, which does so under a lock.
         NO_BACKTRACES.call_once(|| unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") });
-        let memories = Memories::with_slots(largest, memories).unwrap();
         let stacks = Stacks::with_slots(STACK, stacks).unwrap();
         let engine = Engine::new(&config(&memories, &stacks)).unwrap();
         Self { engine, memories, stacks }
@@ -100,10 +108,24 @@ impl Guest {
         self.store.context().set_fuel(FUEL).unwrap();
     }
 
-    /// Its n-th memory.
+    /// Its n-th memory, for what can be done with it.
+    fn memory_of(&mut self, index: usize) -> Lent<'_> {
+        self.store.memory(index).unwrap()
+    }
+
+    /// The bytes of its n-th memory.
     fn memory(&mut self, index: usize) -> &mut [u8] {
         self.store.memories().nth(index).unwrap()
     }
+}
+
+/// Room for logs without an end.
+struct Unlimited;
+
+impl Room for Unlimited {
+    fn take(&self, _: usize) {}
+
+    fn give_back(&self, _: usize) {}
 }
 
 /// Polls until it is ready. Nothing here waits for anything but itself.

@@ -1,0 +1,510 @@
+//! The first write to each page of a memory, noticed before it happens.
+//!
+//! A memory that is *guarded* has pages that are *closed*: writing to one stops the thread for some microseconds, keeps
+//! a copy of what the page holds in the memory's [`Log`], and opens the page. So whoever guards a memory learns which of
+//! its pages are written to, and can put back what they held, at a cost that depends on what is written and not on what
+//! is there. A page stays open until it is closed again.
+//!
+//! # How a write is noticed
+//!
+//! | means | closed pages are | a write gives | mappings |
+//! |---|---|---|---|
+//! | userfaultfd | write-protected by `UFFDIO_WRITEPROTECT`, whether there is memory behind them or not | `SIGBUS` | none |
+//! | `mprotect` | read-only | `SIGSEGV` | two for each run of open pages |
+//!
+//! The first needs Linux 6.4 and a process that may use userfaultfd, which many containers are kept from. The second
+//! works everywhere. Since a process has 65,530 mappings by default, few memories are guarded by it, and after the first
+//! openings each one opens more pages than it must: see [`Barrier::most`] and `Guard::group`.
+//!
+//! # What must always hold
+//!
+//! * A slot that is handed out has no closed page: nobody would open it, and the process would end.
+//! * A memory's log is touched by the thread that writes to that memory, or by whoever has its store exclusively while
+//!   nothing runs in it. These are never two at once.
+
+use crate::{PAGE, region::Region};
+use std::{
+    fmt, io,
+    ops::Range,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+mod handler;
+mod log;
+
+pub(crate) use handler::Table;
+pub use log::{Log, Room};
+
+/// Memories that may be guarded by `mprotect` at a time: with [`OPENINGS`] runs of open pages each, they take fewer
+/// mappings than a process has by default.
+const MOST_PROTECTED: usize = 400;
+/// How often a memory guarded by `mprotect` is opened, at most, until its log is taken.
+const OPENINGS: usize = 64;
+/// Openings of them that open a single page.
+const SINGLE: usize = OPENINGS / 2;
+
+/// What notices writes.
+#[derive(Debug)]
+pub(crate) struct Barrier {
+    means: Means,
+    guards: AtomicUsize,
+}
+
+#[derive(Debug)]
+enum Means {
+    Userfaults(OwnedFd),
+    Protection,
+}
+
+// From `linux/userfaultfd.h`.
+const USER_MODE_ONLY: libc::c_int = 1;
+const API: u64 = 0xaa;
+const FEATURES: u64 = FEATURE_WP | FEATURE_SIGBUS | FEATURE_WP_UNPOPULATED;
+const FEATURE_WP: u64 = 1;
+const FEATURE_SIGBUS: u64 = 1 << 7;
+const FEATURE_WP_UNPOPULATED: u64 = 1 << 13;
+const MODE_WP: u64 = 2;
+const WRITEPROTECT_WP: u64 = 1;
+const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
+const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00;
+const UFFDIO_WRITEPROTECT: libc::c_ulong = 0xc018_aa06;
+
+#[repr(C)]
+struct Api {
+    api: u64,
+    features: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+struct Register {
+    start: u64,
+    len: u64,
+    mode: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+struct WriteProtect {
+    start: u64,
+    len: u64,
+    mode: u64,
+}
+
+impl Barrier {
+    /// Of userfaultfd where the process may use it and it works, else of `mprotect`.
+    pub(crate) fn new() -> Self {
+        let userfaults = Means::userfaults().map(|means| Self { means, guards: AtomicUsize::new(0) });
+        userfaults.filter(Self::works).unwrap_or_else(Self::of_protection)
+    }
+
+    /// Of `mprotect`.
+    pub(crate) fn of_protection() -> Self {
+        Self { means: Means::Protection, guards: AtomicUsize::new(0) }
+    }
+
+    /// Whether a write to a closed page is noticed, and one to an open page is not.
+    fn works(&self) -> bool {
+        let Ok(region) = Region::reserve(2 * PAGE) else { return false };
+        if handler::install(self.means.signal()).is_err() {
+            return false;
+        }
+        let registered = region.open(0, 2 * PAGE).and_then(|_| self.register(&region, 2 * PAGE));
+        let start = region.at(0).as_ptr() as usize;
+        registered.is_ok()
+            && self.means.close(start..start + 2 * PAGE).is_ok()
+            && self.means.open(start..start + PAGE).is_ok()
+            && Table::new(&region, 2 * PAGE, 1).is_ok_and(|table| self.notices(&region, &table))
+    }
+
+    fn notices(&self, region: &Region, table: &Table) -> bool {
+        let start = region.at(0).as_ptr() as usize;
+        let mut guard = Guard::new(start, 1..2, Arc::new(log::Unlimited));
+        let pointer = NonNull::from(&mut guard);
+        // SAFETY: the guard outlives its entry, the pages are this region's own, and no other thread knows of them.
+        unsafe {
+            guard.means = NonNull::from(&self.means);
+            table.set(0, Some(pointer));
+            region.at(0).write_volatile(1);
+            region.at(PAGE).write_volatile(1);
+            table.set(0, None);
+            pointer.as_ref().log.len() == 1
+        }
+    }
+
+    /// Whether it costs mappings to guard a memory.
+    pub(crate) fn takes_mappings(&self) -> bool {
+        matches!(self.means, Means::Protection)
+    }
+
+    /// The most memories that may be guarded at a time.
+    pub(crate) fn most(&self) -> usize {
+        if self.takes_mappings() { MOST_PROTECTED } else { usize::MAX }
+    }
+
+    /// Memories that are guarded.
+    pub(crate) fn guards(&self) -> usize {
+        self.guards.load(Ordering::Relaxed)
+    }
+
+    /// Makes a region's pages such as can be closed.
+    pub(crate) fn register(&self, region: &Region, len: usize) -> io::Result<()> {
+        let Means::Userfaults(userfaults) = &self.means else { return Ok(()) };
+        let start = region.at(0).as_ptr() as u64;
+        ask(userfaults, UFFDIO_REGISTER, &mut Register { start, len: len as u64, mode: MODE_WP, ioctls: 0 })
+    }
+}
+
+impl Means {
+    fn userfaults() -> Option<Self> {
+        // SAFETY: the call takes no memory, and gives a file of its own or -1.
+        let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | libc::O_NONBLOCK | USER_MODE_ONLY) };
+        let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
+        // SAFETY: the file was just opened, and nobody else has it.
+        let userfaults = unsafe { OwnedFd::from_raw_fd(fd) };
+        ask(&userfaults, UFFDIO_API, &mut Api { api: API, features: FEATURES, ioctls: 0 }).ok()?;
+        Some(Self::Userfaults(userfaults))
+    }
+
+    /// What a write to a closed page gives.
+    fn signal(&self) -> libc::c_int {
+        match self {
+            Self::Userfaults(_) => libc::SIGBUS,
+            Self::Protection => libc::SIGSEGV,
+        }
+    }
+
+    /// From now on, the first write to each of these pages is noticed.
+    fn close(&self, addresses: Range<usize>) -> io::Result<()> {
+        self.set(addresses, true)
+    }
+
+    /// Writes to these pages are as they always were.
+    fn open(&self, addresses: Range<usize>) -> io::Result<()> {
+        self.set(addresses, false)
+    }
+
+    /// Also called by the handler of signals: one call of the kernel.
+    fn set(&self, addresses: Range<usize>, closed: bool) -> io::Result<()> {
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        match self {
+            Self::Userfaults(userfaults) => {
+                let (start, len) = (addresses.start as u64, addresses.len() as u64);
+                let mode = if closed { WRITEPROTECT_WP } else { 0 };
+                ask(userfaults, UFFDIO_WRITEPROTECT, &mut WriteProtect { start, len, mode })
+            }
+            Self::Protection => {
+                let access = if closed { libc::PROT_READ } else { libc::PROT_READ | libc::PROT_WRITE };
+                // SAFETY: the pages are those of one slot that is in use, open for reading and writing but for this, and
+                // a write to one that is closed is met by the handler. What they hold does not change.
+                match unsafe { libc::mprotect(addresses.start as *mut libc::c_void, addresses.len(), access) } {
+                    0 => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                }
+            }
+        }
+    }
+}
+
+fn ask<T>(userfaults: &OwnedFd, request: libc::c_ulong, argument: &mut T) -> io::Result<()> {
+    // SAFETY: `argument` is of the type that the request takes, and lives until the call is over. None of the requests
+    // changes what memory holds.
+    match unsafe { libc::ioctl(userfaults.as_raw_fd(), request, std::ptr::from_mut(argument)) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A guarded memory: the pages of it that are closed, and its log.
+pub(crate) struct Guard {
+    /// The barrier's; it lives for as long as the [`Guarded`] that this is of.
+    means: NonNull<Means>,
+    /// The address of the memory's first page.
+    start: usize,
+    /// The pages that are guarded; all others are open.
+    pages: Range<usize>,
+    /// Which of these are open, a bit each, from the memory's first page on.
+    open: Vec<u64>,
+    log: Log,
+    /// How often pages were opened since the log was last taken.
+    openings: usize,
+}
+
+impl Guard {
+    fn new(start: usize, pages: Range<usize>, room: Arc<dyn Room>) -> Self {
+        let open = vec![0; pages.end.div_ceil(64)];
+        Self { means: NonNull::dangling(), start, pages, open, log: Log::new(room), openings: 0 }
+    }
+
+    fn is_open(&self, page: usize) -> bool {
+        self.open[page / 64] & 1 << (page % 64) != 0
+    }
+
+    fn addresses(&self, pages: Range<usize>) -> Range<usize> {
+        self.start + pages.start * PAGE..self.start + pages.end * PAGE
+    }
+
+    /// A page is written to. Gives whether the write can go on: it is a closed page, and now open.
+    ///
+    /// # Safety
+    ///
+    /// The guard's memory and means must live, and nobody else may use the guard.
+    unsafe fn met(&mut self, address: usize) -> bool {
+        let page = (address - self.start) / PAGE;
+        if !self.pages.contains(&page) || self.is_open(page) {
+            return false;
+        }
+        let mut group = self.group(page);
+        while let Some(run) = self.next_closed(&mut group) {
+            for page in run.clone() {
+                let bytes = (self.start + page * PAGE) as *const [u8; PAGE];
+                // SAFETY: the page is the memory's own and can be read; whoever writes to the memory waits for this.
+                self.log.keep(page, Some(unsafe { &*bytes }));
+            }
+            // SAFETY: as this function asks of its callers.
+            if unsafe { self.means.as_ref() }.open(self.addresses(run.clone())).is_err() {
+                return false;
+            }
+            self.mark(run, true);
+        }
+        self.openings += 1;
+        true
+    }
+
+    /// The pages that are opened together with one.
+    fn group(&self, page: usize) -> Range<usize> {
+        // SAFETY: as `met` asks of its callers, the only ones of this.
+        let single = match unsafe { self.means.as_ref() } {
+            Means::Userfaults(_) => true,
+            Means::Protection => self.openings < SINGLE,
+        };
+        if single {
+            return page..page + 1;
+        }
+        // So large that all of them are fewer than the openings that are left.
+        let size = self.pages.end.div_ceil(OPENINGS - SINGLE);
+        let start = page / size * size;
+        start.max(self.pages.start)..(start + size).min(self.pages.end)
+    }
+
+    /// Takes the next run of closed pages off the front of `pages`.
+    fn next_closed(&self, pages: &mut Range<usize>) -> Option<Range<usize>> {
+        let start = pages.clone().find(|page| !self.is_open(*page))?;
+        let end = (start..pages.end).find(|page| self.is_open(*page)).unwrap_or(pages.end);
+        pages.start = end;
+        Some(start..end)
+    }
+
+    fn mark(&mut self, pages: Range<usize>, open: bool) {
+        for page in pages {
+            let bit = 1 << (page % 64);
+            if open {
+                self.open[page / 64] |= bit;
+            } else {
+                self.open[page / 64] &= !bit;
+            }
+        }
+    }
+}
+
+/// A memory's guard, for the slot that the memory is in. Dropped, it has opened all pages.
+pub(crate) struct Guarded {
+    barrier: Arc<Barrier>,
+    table: Arc<Table>,
+    /// The slot's place in the table.
+    index: usize,
+    guard: NonNull<Guard>,
+}
+
+// SAFETY: the guard is this one's own, as a `Box` would be, but for the handler, which uses it only on a thread that
+// writes to the memory: and such a thread has the memory's store.
+unsafe impl Send for Guarded {}
+
+impl Guarded {
+    /// Guards these pages of a memory, which is in the slot `index` of a table's region, and begins at `start`. All of
+    /// them are closed.
+    ///
+    /// # Safety
+    ///
+    /// The slot must be in use, by this memory alone, and stay so until this is dropped; nothing may write to the memory
+    /// while a method of this runs.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses it, or as many memories are guarded as may be.
+    pub(crate) unsafe fn new(
+        barrier: &Arc<Barrier>,
+        table: &Arc<Table>,
+        index: usize,
+        start: NonNull<u8>,
+        pages: Range<usize>,
+        room: Arc<dyn Room>,
+    ) -> io::Result<Self> {
+        let guards = barrier.guards.fetch_add(1, Ordering::Relaxed);
+        let mut guard = Box::new(Guard::new(start.as_ptr() as usize, pages.clone(), room));
+        guard.means = NonNull::from(&barrier.means);
+        // SAFETY: a box is never null.
+        let guard = unsafe { NonNull::new_unchecked(Box::into_raw(guard)) };
+        let guarded = Self { barrier: barrier.clone(), table: table.clone(), index, guard };
+        if guards >= barrier.most() {
+            return Err(io::Error::other("as many memories are guarded as the process has mappings for"));
+        }
+        handler::install(barrier.means.signal())?;
+        // SAFETY: the guard lives until `drop` has taken it out of the table.
+        unsafe { table.set(index, Some(guard)) };
+        let addresses = guarded.guard().addresses(pages);
+        barrier.means.close(addresses)?;
+        Ok(guarded)
+    }
+
+    fn guard(&self) -> &Guard {
+        // SAFETY: it is a box's content that `drop` frees, and nothing writes to the memory now, as `new` asks.
+        unsafe { self.guard.as_ref() }
+    }
+
+    fn guard_mut(&mut self) -> &mut Guard {
+        // SAFETY: as in `guard`.
+        unsafe { self.guard.as_mut() }
+    }
+
+    /// The pages that are guarded.
+    pub(crate) fn pages(&self) -> Range<usize> {
+        self.guard().pages.clone()
+    }
+
+    /// Bytes that it takes besides its log.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<Guard>() + size_of_val(self.guard().open.as_slice())
+    }
+
+    /// The log since it was last taken. The pages in it stay open.
+    pub(crate) fn take_log(&mut self) -> Log {
+        let guard = self.guard_mut();
+        guard.openings = 0;
+        let room = guard.log.room().clone();
+        std::mem::replace(&mut guard.log, Log::new(room))
+    }
+
+    /// Closes pages that are guarded.
+    pub(crate) fn close(&mut self, pages: Range<usize>) -> io::Result<()> {
+        let guard = self.guard_mut();
+        let pages = pages.start.max(guard.pages.start)..pages.end.min(guard.pages.end);
+        if pages.is_empty() {
+            return Ok(());
+        }
+        guard.mark(pages.clone(), false);
+        let addresses = guard.addresses(pages);
+        self.barrier.means.close(addresses)
+    }
+
+    /// Opens pages, without noting anything.
+    pub(crate) fn open(&mut self, pages: Range<usize>) -> io::Result<()> {
+        let guard = self.guard_mut();
+        let pages = pages.start.max(guard.pages.start)..pages.end.min(guard.pages.end);
+        if pages.is_empty() {
+            return Ok(());
+        }
+        guard.mark(pages.clone(), true);
+        let addresses = guard.addresses(pages);
+        self.barrier.means.open(addresses)
+    }
+
+    /// Guards also the pages from the last guarded one to `end`, and closes them.
+    pub(crate) fn extend(&mut self, end: usize) -> io::Result<()> {
+        let guard = self.guard_mut();
+        let more = guard.pages.end..end;
+        if more.is_empty() {
+            return Ok(());
+        }
+        guard.open.resize(end.div_ceil(64), 0);
+        guard.mark(more.clone(), false);
+        guard.pages.end = end;
+        let addresses = guard.addresses(more);
+        self.barrier.means.close(addresses)
+    }
+
+    /// Guards only the pages before `end` from now on.
+    pub(crate) fn truncate(&mut self, end: usize) -> io::Result<()> {
+        let guard = self.guard_mut();
+        let less = end.max(guard.pages.start)..guard.pages.end;
+        if less.is_empty() {
+            return Ok(());
+        }
+        guard.pages.end = less.start;
+        let addresses = guard.addresses(less);
+        self.barrier.means.open(addresses)
+    }
+
+    /// The memory is in another slot now, with the same bytes in it, and all of its pages there are open. Those that
+    /// were closed are closed there; if the kernel refuses that, the log says that it is not whole.
+    ///
+    /// # Safety
+    ///
+    /// As for [`new`](Self::new), of the other slot.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not open the pages of the slot that the memory was in: that slot must never be used again.
+    pub(crate) unsafe fn move_to(&mut self, table: &Arc<Table>, index: usize, start: NonNull<u8>) -> io::Result<()> {
+        let opened = self.forget_slot();
+        // SAFETY: nobody is in the old slot any more.
+        unsafe { self.table.set(self.index, None) };
+        let at = start.as_ptr() as usize;
+        self.guard_mut().start = at;
+        (self.table, self.index) = (table.clone(), index);
+        // SAFETY: the guard lives until `drop` has taken it out of the table.
+        unsafe { table.set(index, Some(self.guard)) };
+        let guard = self.guard();
+        let mut left = guard.pages.clone();
+        let closed = std::iter::from_fn(|| guard.next_closed(&mut left))
+            .try_for_each(|run| self.barrier.means.close(guard.addresses(run)));
+        if closed.is_err() {
+            self.guard_mut().log.lose();
+        }
+        opened
+    }
+
+    /// Opens all pages of the slot, and takes the guard out of the table.
+    fn forget_slot(&self) -> io::Result<()> {
+        let guard = self.guard();
+        self.barrier.means.open(guard.addresses(guard.pages.clone()))?;
+        // SAFETY: no page of the slot is closed any more.
+        unsafe { self.table.set(self.index, None) };
+        Ok(())
+    }
+
+    /// Opens all pages: the slot can be used by others.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses it. Then the slot must never be used by others; this is given back, and still guards it.
+    pub(crate) fn release(self) -> Result<(), Self> {
+        match self.forget_slot() {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self),
+        }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // SAFETY: nobody writes to the memory, and no other one is in the slot before this is gone.
+        unsafe { self.table.set(self.index, None) };
+        // SAFETY: it was made of a box, and no table refers to it.
+        drop(unsafe { Box::from_raw(self.guard.as_ptr()) });
+        self.barrier.guards.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Guarded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guarded").field("pages", &self.pages()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,387 @@
+//! Which pages of an instance differ from its function's image, and which of them a call changes.
+//!
+//! A call costs what it changes, and not what there is. So an instance's memories are *guarded* (see `carrel_arena`): the
+//! first write to a closed page is noticed, and what the page held before is kept in a log. Noticing takes some
+//! microseconds, and most calls of a guest write to the same few pages, so these stay open: they are *hot*, and are
+//! copied before each call, which takes a tenth of a microsecond for each.
+//!
+//! | a memory | before a call | after it |
+//! |---|---|---|
+//! | of up to [`SMALL`] pages, in its first call | the pages that differ from the image are copied | the others are compared with the image, and the memory is guarded |
+//! | guarded | its hot pages are copied | the log's pages are hot now; those that were not changed for [`QUIET`] calls are closed |
+//! | that cannot be guarded | the pages that differ are copied | the others are compared with the image |
+//!
+//! Only small memories are compared, but where the kernel refuses to guard a large one. Where guarding takes mappings,
+//! of which a process has few, only large ones are guarded.
+//!
+//! # What must always hold
+//!
+//! * Each page that differs from the image is in [`Known::changed`], before and after each call. In builds with debug
+//!   assertions that is looked at after each of them.
+//! * A page of a guarded memory is closed, or hot, or below the stack's top and nobody's between calls.
+
+use super::{
+    context::Context,
+    image::Image,
+    saved::{Saved, copied},
+    snapshot::Snapshot,
+};
+use crate::limits::memory::{Full, Memory};
+use carrel_arena::{Held, Lent, PAGE, Room, Tracked};
+use std::{io, ops::Range, sync::Arc};
+
+/// Pages of a memory that is compared in its first call: 256 KiB.
+pub(super) const SMALL: usize = 64;
+/// The most hot pages of a memory. A call that changes more finds some of them closed the next time.
+const HOT: usize = 64;
+/// Hot pages of which none is closed again: to copy them costs less than to find out which could be.
+const FEW: usize = 16;
+/// Calls that have to leave a hot page as it is, one after the other, before it is closed.
+const QUIET: u8 = 8;
+
+/// A set of pages of one memory, by their numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Numbers {
+    words: Vec<u64>,
+    len: usize,
+}
+
+impl Numbers {
+    /// Adds a page; gives whether it was not there.
+    pub(super) fn insert(&mut self, page: usize) -> bool {
+        let word = page / 64;
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
+        }
+        let bit = 1 << (page % 64);
+        let new = self.words[word] & bit == 0;
+        self.words[word] |= bit;
+        self.len += usize::from(new);
+        new
+    }
+
+    /// Adds pages.
+    pub(super) fn extend(&mut self, pages: impl IntoIterator<Item = usize>) {
+        for page in pages {
+            self.insert(page);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The pages, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
+        self.within(0..self.words.len() * 64)
+    }
+
+    /// Those of these pages that are in it, in order.
+    pub(super) fn within(&self, pages: Range<usize>) -> impl Iterator<Item = usize> {
+        let words = pages.start / 64..pages.end.div_ceil(64).min(self.words.len());
+        let words = self.words.get(words.clone()).unwrap_or_default().iter().zip(words.start..);
+        let all = words.flat_map(|(word, index)| {
+            let mut left = *word;
+            std::iter::from_fn(move || {
+                let bit = left.trailing_zeros() as usize;
+                left &= left.checked_sub(1)?;
+                Some(index * 64 + bit)
+            })
+        });
+        all.filter(move |page| pages.contains(page))
+    }
+
+    /// Forgets the pages from `end` on.
+    fn truncate(&mut self, end: usize) {
+        for page in self.iter().filter(|page| *page >= end).collect::<Vec<_>>() {
+            self.words[page / 64] &= !(1 << (page % 64));
+            self.len -= 1;
+        }
+    }
+}
+
+/// What is known of an instance's memories.
+#[derive(Debug, Default)]
+pub(crate) struct Pages(Vec<Known>);
+
+/// What is known of one memory.
+#[derive(Debug, Default)]
+struct Known {
+    /// The pages that differ from the image, or may.
+    changed: Numbers,
+    /// The open pages of a guarded memory.
+    hot: Vec<Hot>,
+    guarded: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Hot {
+    page: u32,
+    /// Calls that have left it as it is, one after the other.
+    quiet: u8,
+}
+
+/// How an instance's pages are found out about.
+pub(crate) struct Finding<'a> {
+    pub(crate) image: &'a Image,
+    /// Where logs take their memory.
+    pub(crate) room: Arc<dyn Room>,
+}
+
+impl Pages {
+    /// Of memories that hold the image but for these pages, of one memory after the other.
+    pub(super) fn new(changed: Vec<Numbers>) -> Self {
+        Self(changed.into_iter().map(|changed| Known { changed, ..Known::default() }).collect())
+    }
+
+    fn of(&mut self, memory: usize) -> &mut Known {
+        if memory >= self.0.len() {
+            self.0.resize_with(memory + 1, Known::default);
+        }
+        &mut self.0[memory]
+    }
+
+    /// Guards the memories that are too large to be compared. Those of a new instance may hold anything: `compare` says
+    /// whether they have to be compared once.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses it, or there are too many guarded ones.
+    pub(super) fn start(&mut self, store: &mut Tracked<Context>, of: &Finding<'_>, compare: bool) -> io::Result<()> {
+        for memory in 0..store.memories_len() {
+            let Some(mut lent) = store.memory(memory) else { continue };
+            let known = self.of(memory);
+            if lent.size() / PAGE <= SMALL {
+                continue;
+            }
+            if compare {
+                let mut populated = Vec::new();
+                lent.populated(|run| populated.push(run));
+                for run in populated {
+                    of.image.find_differing(memory, lent.bytes(), run, &mut known.changed);
+                }
+            }
+            known.guard(memory, &mut lent, of)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of memory that the instance takes: of pages that a new one writes to, and of those that differ.
+    pub(super) fn written(&self, image: &Image) -> usize {
+        (image.pages() + self.0.iter().map(|known| known.changed.len()).sum::<usize>()) * PAGE
+    }
+
+    /// What the instance holds now, as far as a call that begins may change it unnoticed.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for the copies.
+    pub(super) fn begin(&mut self, store: &mut Tracked<Context>, host: &Arc<Memory>) -> Result<Saved, Full> {
+        let copies: usize = self.0.iter().map(|known| known.copies()).sum();
+        let mut saved = Saved::new(host.try_charge(copies * PAGE)?);
+        for memory in 0..store.memories_len() {
+            let Some(mut lent) = store.memory(memory) else { continue };
+            let known = self.of(memory);
+            saved.memory(lent.size(), !known.guarded);
+            if known.guarded {
+                let hot = known.hot.iter().map(|hot| hot.page as usize);
+                saved.copy(memory, lent.bytes(), hot);
+            } else {
+                saved.copy(memory, lent.bytes(), known.changed.iter());
+            }
+        }
+        Ok(saved)
+    }
+
+    /// The state of memories with these bytes.
+    pub(super) fn snapshot(&self, memories: &[&[u8]], image: &Image, host: &Arc<Memory>) -> Snapshot {
+        let sizes: Vec<_> = memories.iter().map(|bytes| bytes.len()).collect();
+        let pages = self.0.iter().zip(memories).enumerate().flat_map(|(memory, (known, bytes))| {
+            let pages = known.changed.iter();
+            pages.filter_map(move |page| Some((memory, page, bytes.get(copied(page))?)))
+        });
+        Snapshot::new(image, &sizes, pages, host)
+    }
+
+    /// A call has ended well: finds out what it has changed. `saved` is what it began with, which is complete then.
+    pub(super) fn commit(&mut self, store: &mut Tracked<Context>, of: &Finding<'_>, saved: &mut Saved) {
+        for memory in 0..store.memories_len() {
+            let Some(mut lent) = store.memory(memory) else { continue };
+            let known = self.of(memory);
+            if known.guarded {
+                known.settle(memory, &mut lent, saved);
+                continue;
+            }
+            known.compare(memory, &mut lent, of.image);
+            if lent.size() / PAGE > SMALL || lent.guarding_is_free() {
+                let differ = known.changed.iter().collect();
+                // If the kernel refuses it, the memory is compared again after the next call.
+                if known.guard(memory, &mut lent, of).is_ok() {
+                    known.keep_open(&mut lent, differ);
+                }
+            }
+        }
+        #[cfg(debug_assertions)]
+        self.check(store, of.image);
+    }
+
+    /// Finds out what has changed without a call's end: in an instance that is not undone, and so is not guarded.
+    pub(super) fn look(&mut self, store: &mut Tracked<Context>, image: &Image) {
+        for memory in 0..store.memories_len() {
+            let Some(mut lent) = store.memory(memory) else { continue };
+            let known = self.of(memory);
+            if !known.guarded {
+                known.compare(memory, &mut lent, image);
+            }
+        }
+    }
+
+    /// Puts back what an instance held before a call, of which `saved` is what it began with. Gives whether that is all:
+    /// if not, there was no memory to keep it.
+    pub(super) fn undo(&mut self, memories: &mut [Held], saved: &mut Saved, image: &Image) -> io::Result<bool> {
+        for (memory, held) in memories.iter_mut().enumerate() {
+            let known = self.of(memory);
+            let mut lent = held.lend();
+            known.finish(memory, &mut lent, saved);
+            let size = saved.size(memory);
+            if size < lent.size() {
+                held.truncate(size)?;
+                known.changed.truncate(size / PAGE);
+                known.hot.retain(|hot| (hot.page as usize) < size / PAGE);
+            }
+            let mut lent = held.lend();
+            saved.put_back(memory, lent.bytes(), &known.changed, image);
+            // What was written just now is no part of the next call.
+            known.reopened(&mut lent);
+        }
+        Ok(saved.is_whole())
+    }
+
+    /// What must hold after each call: all that differs from the image is known.
+    #[cfg(debug_assertions)]
+    fn check(&mut self, store: &mut Tracked<Context>, image: &Image) {
+        for memory in 0..store.memories_len() {
+            let Some(mut lent) = store.memory(memory) else { continue };
+            let pages = 0..lent.size() / PAGE;
+            let mut found = self.0[memory].changed.clone();
+            let known = found.len();
+            image.find_differing(memory, lent.bytes(), pages, &mut found);
+            assert_eq!(found.len(), known, "pages of memory {memory} differ from the image and are not known");
+        }
+    }
+}
+
+impl Known {
+    /// Pages that are copied before a call.
+    fn copies(&self) -> usize {
+        if self.guarded { self.hot.len() } else { self.changed.len() }
+    }
+
+    /// Compares what is not known to differ with the image.
+    fn compare(&mut self, memory: usize, lent: &mut Lent<'_>, image: &Image) {
+        let pages = 0..lent.size() / PAGE;
+        if pages.len() <= SMALL {
+            image.find_differing(memory, lent.bytes(), pages, &mut self.changed);
+            return;
+        }
+        let mut populated = Vec::new();
+        lent.populated(|run| populated.push(run));
+        for run in populated {
+            image.find_differing(memory, lent.bytes(), run, &mut self.changed);
+        }
+    }
+
+    /// Guards the memory, all pages of which are known by now.
+    fn guard(&mut self, memory: usize, lent: &mut Lent<'_>, of: &Finding<'_>) -> io::Result<()> {
+        // Pages of zeroes that were written to take memory, though they do not differ.
+        lent.populated(|run| {
+            self.changed.extend(run.filter(|page| !of.image.has(memory, *page)));
+        });
+        lent.guard(of.image.dead_of(memory), of.room.clone())?;
+        self.guarded = true;
+        Ok(())
+    }
+
+    /// A call has ended in a guarded memory: what it wrote to is known, and which pages are hot now.
+    fn settle(&mut self, memory: usize, lent: &mut Lent<'_>, saved: &mut Saved) {
+        let mut open = Vec::new();
+        if self.hot.len() > FEW {
+            for (hot, was) in self.hot.iter_mut().zip(saved.copies_of(memory)) {
+                let same = lent.bytes().get(copied(hot.page as usize)).is_some_and(|now| now == was);
+                hot.quiet = if same { hot.quiet + 1 } else { 0 };
+            }
+        }
+        let quiet = |hot: &Hot| hot.quiet >= QUIET;
+        let mut close: Vec<usize> = self.hot.iter().filter(|hot| quiet(hot)).map(|hot| hot.page as usize).collect();
+        self.hot.retain(|hot| !quiet(hot));
+        let mut refused = false;
+        if let Some(log) = lent.take_log().filter(|log| !log.is_empty()) {
+            for (page, _) in log.pages() {
+                self.changed.insert(page);
+                open.push(page);
+            }
+            saved.log(memory, log);
+        }
+        let changed = &mut self.changed;
+        refused |= lent.settle(|run| changed.extend(run)).is_err();
+        self.hot.extend(open.into_iter().map(|page| Hot { page: page as u32, quiet: 0 }));
+        if self.hot.len() > HOT {
+            // Those that were hot first go first.
+            let cold = self.hot.drain(..self.hot.len() - HOT);
+            close.extend(cold.map(|hot| hot.page as usize));
+        }
+        refused |= close_all(lent, close).is_err();
+        if refused {
+            self.give_up(lent);
+        }
+    }
+
+    /// A call has failed in a guarded memory: what it wrote to is to be put back. What was not hot is closed again
+    /// after that, since nobody knows whether it will be written to; it stays open until then.
+    fn finish(&mut self, memory: usize, lent: &mut Lent<'_>, saved: &mut Saved) {
+        let Some(log) = lent.take_log().filter(|log| !log.is_empty()) else { return };
+        for (page, _) in log.pages() {
+            self.changed.insert(page);
+            self.hot.push(Hot { page: page as u32, quiet: 0 });
+        }
+        saved.log(memory, log);
+    }
+
+    /// The host has written to the memory: pages that were closed are open.
+    fn reopened(&mut self, lent: &mut Lent<'_>) {
+        let Some(log) = lent.take_log() else { return };
+        for (page, _) in log.pages() {
+            self.changed.insert(page);
+            self.hot.push(Hot { page: page as u32, quiet: 0 });
+        }
+    }
+
+    /// Keeps these pages open, or the first of them.
+    fn keep_open(&mut self, lent: &mut Lent<'_>, mut pages: Vec<usize>) {
+        pages.truncate(HOT);
+        if runs(&pages).try_for_each(|run| lent.open(run)).is_err() {
+            self.give_up(lent);
+            return;
+        }
+        self.hot = pages.into_iter().map(|page| Hot { page: page as u32, quiet: 0 }).collect();
+    }
+
+    /// The kernel refuses to guard the memory: from now on it is compared.
+    fn give_up(&mut self, lent: &mut Lent<'_>) {
+        tracing::warn!("the kernel refuses to guard a memory: it is compared after each call from now on");
+        lent.unguard();
+        self.guarded = false;
+        self.hot.clear();
+    }
+}
+
+/// Closes pages, run by run.
+fn close_all(lent: &mut Lent<'_>, mut pages: Vec<usize>) -> io::Result<()> {
+    pages.sort_unstable();
+    runs(&pages).try_for_each(|run| lent.close(run))
+}
+
+/// The runs of neighbours in a list of pages that is in order.
+fn runs(pages: &[usize]) -> impl Iterator<Item = Range<usize>> {
+    pages.chunk_by(|one, next| one + 1 == *next).filter_map(|run| Some(*run.first()?..*run.last()? + 1))
+}
