@@ -82,7 +82,9 @@ async fn what_is_woken_finds_its_own_bytes_and_no_others() {
         } else {
             assert_eq!(server.park().await, usize::from(USERS));
         }
-        assert_eq!(server.host.engine().memories().in_use(), 0);
+        // What is undone stays where it is.
+        let stay = if round == 1 { usize::from(USERS) } else { 0 };
+        assert_eq!(server.host.engine().memories().in_use(), stay);
         // 7 has no divisor with 24: everybody comes once, in another order each time.
         for n in 0..USERS {
             finds_only_their_own(&server, (n * 7 + round) % USERS).await;

@@ -130,6 +130,11 @@ impl<'a> Lent<'a> {
         self.0.guarded(|guarded| guarded.open(pages)).unwrap_or(Ok(()))
     }
 
+    /// Gives the memory of pages back to the kernel: they hold zeroes, and are open.
+    pub fn discard(&mut self, pages: Range<usize>) {
+        self.0.discard(pages);
+    }
+
     /// Closes what a guarded memory has grown by, and tells the runs of pages of that which take memory: those that were
     /// written to meanwhile, or read.
     ///

@@ -255,6 +255,19 @@ impl Shared {
         of.populated.find(addresses, |run| found(page(run.start)..page(run.end)));
     }
 
+    /// See [`Lent::discard`](crate::Lent::discard).
+    pub(crate) fn discard(&self, pages: Range<usize>) {
+        let mut slot = self.slot();
+        let end = pages.end.min(slot.size / crate::PAGE);
+        if pages.start >= end {
+            return;
+        }
+        if slot.guarded.as_mut().is_some_and(|guarded| guarded.open(pages.start..end).is_err()) {
+            return;
+        }
+        slot.zero(pages.start * crate::PAGE..end * crate::PAGE);
+    }
+
     /// See [`Held::truncate`](crate::Held::truncate).
     pub(crate) fn truncate(&self, size: usize) -> io::Result<()> {
         let mut slot = self.slot();
@@ -264,7 +277,8 @@ impl Shared {
         if let Some(guarded) = &mut slot.guarded {
             guarded.truncate(size / crate::PAGE)?;
         }
-        slot.zero(size);
+        let end = slot.size;
+        slot.zero(size..end);
         slot.size = size;
         Ok(())
     }
@@ -344,16 +358,16 @@ impl Slot {
         *self = larger;
     }
 
-    /// Zeroes all bytes from `start` on that may have been written. Those pages are not guarded.
-    fn zero(&mut self, start: usize) {
-        let written = self.size.next_multiple_of(crate::PAGE);
+    /// Zeroes bytes of it, whose pages are open.
+    fn zero(&mut self, bytes: Range<usize>) {
         let offset = self.of.slots.offset(self.index);
         let region = self.of.slots.region();
-        if region.advise(offset + start, written - start, libc::MADV_DONTNEED).is_err() {
-            // SAFETY: the slot is this one's own, and open; whoever calls this has the memory exclusively.
-            let bytes = unsafe { std::slice::from_raw_parts_mut(region.at(offset + start).as_ptr(), written - start) };
-            bytes.fill(0);
-        }
+        let whole = bytes.start.next_multiple_of(crate::PAGE)..bytes.end.next_multiple_of(crate::PAGE);
+        let given_back = region.advise(offset + whole.start, whole.len(), libc::MADV_DONTNEED).is_ok();
+        let left = if given_back { bytes.start..whole.start.min(bytes.end) } else { bytes };
+        // SAFETY: the slot is this one's own, and open; whoever calls this has the memory exclusively.
+        let left = unsafe { std::slice::from_raw_parts_mut(region.at(offset + left.start).as_ptr(), left.len()) };
+        left.fill(0);
     }
 }
 

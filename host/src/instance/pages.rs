@@ -27,7 +27,7 @@ use super::{
     snapshot::Snapshot,
 };
 use crate::limits::memory::{Full, Memory};
-use carrel_arena::{Held, Lent, PAGE, Room, Tracked};
+use carrel_arena::{Held, Lent, Log, PAGE, Room, Tracked};
 use std::{io, ops::Range, sync::Arc};
 
 /// Pages of a memory that is compared in its first call: 256 KiB.
@@ -58,6 +58,13 @@ impl Numbers {
         self.words[word] |= bit;
         self.len += usize::from(new);
         new
+    }
+
+    fn remove(&mut self, page: usize) {
+        let Some(word) = self.words.get_mut(page / 64) else { return };
+        let bit = 1 << (page % 64);
+        self.len -= usize::from(*word & bit != 0);
+        *word &= !bit;
     }
 
     /// Adds pages.
@@ -93,10 +100,8 @@ impl Numbers {
 
     /// Forgets the pages from `end` on.
     fn truncate(&mut self, end: usize) {
-        for page in self.iter().filter(|page| *page >= end).collect::<Vec<_>>() {
-            self.words[page / 64] &= !(1 << (page % 64));
-            self.len -= 1;
-        }
+        let cut: Vec<_> = self.within(end..self.words.len() * 64).collect();
+        cut.into_iter().for_each(|page| self.remove(page));
     }
 }
 
@@ -242,7 +247,11 @@ impl Pages {
         for (memory, held) in memories.iter_mut().enumerate() {
             let known = self.of(memory);
             let mut lent = held.lend();
-            known.finish(memory, &mut lent, saved);
+            let mut written = Vec::new();
+            if let Some(log) = lent.take_log().filter(|log| !log.is_empty()) {
+                written.extend(log.pages().map(|(page, _)| page));
+                saved.log(memory, log);
+            }
             let size = saved.size(memory);
             if size < lent.size() {
                 held.truncate(size)?;
@@ -251,8 +260,7 @@ impl Pages {
             }
             let mut lent = held.lend();
             saved.put_back(memory, lent.bytes(), &known.changed, image);
-            // What was written just now is no part of the next call.
-            known.reopened(&mut lent);
+            known.close_again(memory, &mut lent, written, saved, image)?;
         }
         Ok(saved.is_whole())
     }
@@ -336,24 +344,26 @@ impl Known {
         }
     }
 
-    /// A call has failed in a guarded memory: what it wrote to is to be put back. What was not hot is closed again
-    /// after that, since nobody knows whether it will be written to; it stays open until then.
-    fn finish(&mut self, memory: usize, lent: &mut Lent<'_>, saved: &mut Saved) {
-        let Some(log) = lent.take_log().filter(|log| !log.is_empty()) else { return };
-        for (page, _) in log.pages() {
-            self.changed.insert(page);
-            self.hot.push(Hot { page: page as u32, quiet: 0 });
-        }
-        saved.log(memory, log);
-    }
-
-    /// The host has written to the memory: pages that were closed are open.
-    fn reopened(&mut self, lent: &mut Lent<'_>) {
-        let Some(log) = lent.take_log() else { return };
-        for (page, _) in log.pages() {
-            self.changed.insert(page);
-            self.hot.push(Hot { page: page as u32, quiet: 0 });
-        }
+    /// A guarded memory was given back what it held: the pages that were `written` to by a call that failed, and those
+    /// that were written to just now, are closed again. Those that held zeroes take no memory any more.
+    fn close_again(
+        &mut self,
+        memory: usize,
+        lent: &mut Lent<'_>,
+        mut written: Vec<usize>,
+        saved: &Saved,
+        image: &Image,
+    ) -> io::Result<()> {
+        let logged = |log: &Log| log.pages().map(|(page, _)| page).collect::<Vec<_>>();
+        written.extend(lent.take_log().as_ref().map(logged).unwrap_or_default());
+        let end = lent.size() / PAGE;
+        written.retain(|page| *page < end);
+        let mut zero: Vec<_> = saved.zeroes_of(memory).filter(|page| *page < end && !image.has(memory, *page)).collect();
+        zero.sort_unstable();
+        runs(&zero).for_each(|run| lent.discard(run));
+        zero.iter().for_each(|page| self.changed.remove(*page));
+        self.hot.retain(|hot| zero.binary_search(&(hot.page as usize)).is_err());
+        close_all(lent, written)
     }
 
     /// Keeps these pages open, or the first of them.

@@ -100,6 +100,12 @@ impl Saved {
         copies.unwrap_or_default().chunks_exact(PAGE)
     }
 
+    /// The pages of a memory that the call has written to, and that held zeroes before.
+    pub(super) fn zeroes_of(&self, memory: usize) -> impl Iterator<Item = usize> {
+        let logs = self.logs.iter().filter(move |(of, _)| *of == memory);
+        logs.flat_map(|(_, log)| log.pages().filter(|(_, held)| held.is_none()).map(|(page, _)| page))
+    }
+
     /// Whether all is there that the call has changed.
     pub(super) fn is_whole(&self) -> bool {
         !self.lost && self.logs.iter().all(|(_, log)| log.is_whole())

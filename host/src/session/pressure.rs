@@ -437,7 +437,7 @@ mod tests {
             }
         });
         assert_eq!(grow(&tenant, 400).await, Ok(()));
-        let _taken = tenant.charge(150);
+        let _taken = tenant.charge(50);
         assert_eq!(grow(&tenant, 400).await, Ok(()), "the second part is gone, too");
         let _more = tenant.charge(150);
         assert_eq!(grow(&tenant, 400).await, Err(Level::Tenant));
