@@ -35,6 +35,6 @@ mod siblings;
 mod streams;
 mod tenants;
 mod tools;
-mod waking;
 mod waits;
+mod waking;
 mod wire;

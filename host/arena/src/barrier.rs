@@ -37,9 +37,8 @@ use std::{
 mod handler;
 mod log;
 
-pub use log::{Log, Room};
 pub(crate) use handler::Table;
-
+pub use log::{Log, Room};
 
 /// Memories that may be guarded by `mprotect` at a time: with [`OPENINGS`] runs of open pages each, they take fewer
 /// mappings than a process has by default.

@@ -59,7 +59,7 @@ fn as_json(functions: &[FunctionConfig], guests: &[Arc<Guest>]) -> String {
     format!("{:#}", json!({"functions": functions, "guests": guests}))
 }
 
-/// What is true of each guest whose state is found to be in its memories: it may still hold something of the host's.
+/// The text for each guest whose state is found to be in its memories: it may still hold something of the host's.
 const KEPT: &str = "all in its linear memories: an instance is parked and rolled back, unless it holds something of the \
                     host's then, such as a stream or an open file";
 

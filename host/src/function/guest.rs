@@ -33,7 +33,7 @@ pub struct Guest {
     /// Where its state is, or why its instances cannot be made again from their memories.
     pub(crate) state: Result<State, Vec<String>>,
     pre: GuestPre<Context>,
-    /// What instances are made of whose memories' bytes are known: no start code runs in it, and no data is written.
+    /// The guest's shell, for instances whose memories' bytes are known: it runs no start code, and writes no data.
     shell: GuestPre<Context>,
 }
 
@@ -213,7 +213,7 @@ impl Guest {
         &self.pre
     }
 
-    /// What an instance is made of whose memories' bytes are known, if its state is all in them.
+    /// The guest's shell, of which an instance is made whose memories' bytes are known.
     pub(crate) fn shell(&self) -> &GuestPre<Context> {
         &self.shell
     }

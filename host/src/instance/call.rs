@@ -200,7 +200,9 @@ impl Instance {
         if let Some(image) = making.function.image().filter(|image| image.is_configured()) {
             let sizes: Vec<usize> = image.sizes().collect();
             let made = making.instantiate_image(image, &sizes).await;
-            let result = made.result.and_then(|(store, guest)| Self { store, guest, pages: Pages::default() }.start(making, false));
+            let result = made
+                .result
+                .and_then(|(store, guest)| Self { store, guest, pages: Pages::default() }.start(making, false));
             return Done { result, fuel: made.fuel };
         }
         let made = making.instantiate_whole(making.context(making.session.log_budget().clone(), None, None)).await;
@@ -388,10 +390,7 @@ pub(crate) async fn describe(
     let memory = MemoryLimit::new(limits.memory_per_instance, &Memory::new(limits.memory));
     let context = Context::new(name, User::from_credential(""), memory, budget, Arc::default(), None);
     let mut store = Tracked::new(new_store(guest.engine(), context, limits));
-    let allowance = Allowance {
-        fuel: limits.fuel_per_call,
-        deadline: tokio::time::Instant::now() + limits.deadline,
-    };
+    let allowance = Allowance { fuel: limits.fuel_per_call, deadline: tokio::time::Instant::now() + limits.deadline };
     let running = Running {
         session: None,
         permit,

@@ -358,7 +358,8 @@ impl Known {
         written.extend(lent.take_log().as_ref().map(logged).unwrap_or_default());
         let end = lent.size() / PAGE;
         written.retain(|page| *page < end);
-        let mut zero: Vec<_> = saved.zeroes_of(memory).filter(|page| *page < end && !image.has(memory, *page)).collect();
+        let mut zero: Vec<_> =
+            saved.zeroes_of(memory).filter(|page| *page < end && !image.has(memory, *page)).collect();
         zero.sort_unstable();
         runs(&zero).for_each(|run| lent.discard(run));
         zero.iter().for_each(|page| self.changed.remove(*page));

@@ -3,14 +3,7 @@
 //! A store is of no use after a trap. The memories stay where they are, and the next call gives them to a new store of
 //! the guest's shell, which writes nothing to them.
 
-use super::{
-    Making, Snapshot,
-    call::new_store,
-    context::Context,
-    image::Image,
-    pages::Pages,
-    saved::Saved,
-};
+use super::{Making, Snapshot, call::new_store, context::Context, image::Image, pages::Pages, saved::Saved};
 use crate::limits::memory::{self, Charge};
 use carrel_arena::{Held, Tracked};
 

@@ -214,7 +214,10 @@ impl Session {
             account: Account::new(),
             uses: Uses::default(),
             _charge: memory.charge(memory::SESSION),
-            undo_room: UndoRoom::new(&memory, shared.catalog.functions().first().map(|function| function.guest.engine())),
+            undo_room: UndoRoom::new(
+                &memory,
+                shared.catalog.functions().first().map(|function| function.guest.engine()),
+            ),
             memory,
             descriptors: tenant.descriptors_of_user(),
             tenant,

@@ -33,7 +33,7 @@ pub(super) struct Module<'a> {
     pub(super) data: Vec<Option<u64>>,
     /// Its start function.
     pub(super) start: Option<u32>,
-    /// It has a section that says that its stack is dead between calls.
+    /// A section says that what lies below the stack pointer holds nothing between calls.
     pub(super) says_dead_stack: bool,
     /// What cannot be kept, in words.
     pub(super) obstacles: Vec<String>,
@@ -278,12 +278,12 @@ impl<'a> Module<'a> {
         self.during_start().flat_map(|(_, does)| does.sets.iter().copied()).collect()
     }
 
-    /// What functions of its own do that run only before the first call, with their numbers.
+    /// The numbers of its own functions that run only before the first call, with what they do.
     pub(super) fn during_start(&self) -> impl Iterator<Item = (u32, &Does<'a>)> {
         self.start_only.iter().filter_map(|number| Some((*number, self.does(*number)?)))
     }
 
-    /// What a function of its own does.
+    /// The doings of one of its own functions.
     pub(super) fn does(&self, function: u32) -> Option<&Does<'a>> {
         self.does.get((function as usize).checked_sub(self.imported_functions)?)
     }
@@ -303,7 +303,7 @@ impl<'a> Module<'a> {
     }
 }
 
-/// What instructions take and give outside of any block; those that depend on blocks or tags have no arity here.
+/// The arity of instructions outside of any block; those that depend on blocks or tags have none here.
 impl ModuleArity for Module<'_> {
     fn sub_type_at(&self, index: u32) -> Option<&SubType> {
         self.types.get(index as usize)

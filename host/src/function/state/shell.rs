@@ -22,7 +22,7 @@ use wasmparser::{BinaryReader, DataKind, DataSectionReader, ModuleArity, Operato
 /// Functions that call each other in a start function, one inside of the other, at the most.
 const DEPTH: usize = 32;
 
-/// What a module's start function does to tables, to segments and to globals that cannot be moved, as code.
+/// The code of a module's start function that changes tables, segments and globals that cannot be moved.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Kept(Vec<u8>);
 
@@ -127,7 +127,7 @@ fn lasting(module: &Module<'_>) -> BTreeSet<u32> {
     found
 }
 
-/// What is done in a way that cannot be followed.
+/// A step that cannot be followed, in words.
 struct Unknown(&'static str);
 
 const COMPUTES: Unknown = Unknown("changes tables, segments or globals that cannot be moved to memory");
@@ -272,7 +272,7 @@ mod tests {
         Some(shell)
     }
 
-    /// An instance of a module that may import a global, `host.base`, and how often it has called `host.called`.
+    /// An instance of a module that may import a global, `host.base`, and calls of `host.called`, which it counts.
     struct Made {
         store: Store<u32>,
         instance: Instance,
