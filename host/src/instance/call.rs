@@ -308,10 +308,7 @@ pub(crate) async fn describe(
     let memory = MemoryLimit::new(limits.memory_per_instance, &Memory::new(limits.memory));
     let context = Context::new(name, User::from_credential(""), memory, budget, Arc::default(), None);
     let mut store = Tracked::new(new_store(guest.engine(), context, limits));
-    let allowance = Allowance {
-        fuel: limits.fuel_per_call,
-        deadline: tokio::time::Instant::now() + limits.deadline,
-    };
+    let allowance = Allowance { fuel: limits.fuel_per_call, deadline: tokio::time::Instant::now() + limits.deadline };
     let running = Running {
         session: None,
         permit,

@@ -1,7 +1,8 @@
 //! One call from outside, and one of a function.
 
 use super::{
-    Bill, Ended, Handle, Refusal, Room, Scope, Session, Taken, Turn, Unbilled, account::Outcome, to_the_end, undo::Frame,
+    Bill, Ended, Handle, Refusal, Room, Scope, Session, Taken, Turn, Unbilled, account::Outcome, to_the_end,
+    undo::Frame,
 };
 use crate::{
     instance::{Done, Emitter, GuestError, Image, Instance, Json, Making, Stop, StopKind},

@@ -112,10 +112,7 @@ impl Sub for Room {
 
     /// What was freed between two readings; a count may have begun anew meanwhile.
     fn sub(self, earlier: Self) -> Self {
-        Self {
-            sessions: self.sessions.wrapping_sub(earlier.sessions),
-            bytes: self.bytes.wrapping_sub(earlier.bytes),
-        }
+        Self { sessions: self.sessions.wrapping_sub(earlier.sessions), bytes: self.bytes.wrapping_sub(earlier.bytes) }
     }
 }
 
@@ -291,7 +288,10 @@ impl Pressure {
     }
 
     fn free(&self, tenant: u16, freed: Room) {
-        [Scope::Host, Scope::Tenant(tenant)].into_iter().filter_map(|scope| self.ledger(scope)).for_each(|it| it.free(freed));
+        [Scope::Host, Scope::Tenant(tenant)]
+            .into_iter()
+            .filter_map(|scope| self.ledger(scope))
+            .for_each(|it| it.free(freed));
     }
 
     /// An instance was woken.

@@ -8,7 +8,7 @@
 //! It becomes live at its turn, where that many may be: it takes a place, and keeps it for as long as it is live. Those
 //! who wait for a place get it in the order in which they came. A new session whose first call was refused is forgotten.
 
-use super::{Refusal, Session, Shared, Tenant, Room, Scope, tenant::InFlight};
+use super::{Refusal, Room, Scope, Session, Shared, Tenant, tenant::InFlight};
 use crate::identity::User;
 use std::{
     collections::{HashMap, hash_map::Entry},
