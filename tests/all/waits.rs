@@ -76,6 +76,19 @@ async fn a_call_runs_no_longer_than_what_its_wait_has_left_of_its_deadline() {
     assert_eq!(alice.call(count()).await.ok()["calls"], 4);
 }
 
+/// By the system's own clock, not a paused one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_has_waited_does_not_begin_its_deadline_anew() {
+    let server = Test::hostile().set("limits.deadline", "2s").start().await;
+    let alice = server.user("alice").at("/hostile");
+    alice.call(count()).await.ok();
+    let first = alice.spawn(sleep(1500));
+    server.until_in_use(1).await;
+    let second = alice.call(sleep(1500)).await;
+    second.error(504, "deadline_exceeded");
+    first.await.expect("no panic").ok();
+}
+
 /// One runs, 128 wait, and there is one unit of fuel: whoever has none left by their turn is not run.
 #[tokio::test(start_paused = true)]
 async fn queued_calls_are_refused_when_those_before_them_have_used_the_fuel() {
