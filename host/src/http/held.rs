@@ -33,7 +33,7 @@ pub(super) struct Question<'a> {
     most: usize,
     tenant: Option<u16>,
     pressure: &'a Pressure,
-    /// When it must have come.
+    /// The time by which it must have come.
     deadline: Instant,
 }
 

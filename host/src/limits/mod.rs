@@ -52,7 +52,7 @@ pub(crate) const SHORT: Duration = Duration::from_micros(250);
 pub struct Limits {
     /// Fuel that a call and all that it calls may use together. A unit is about one WebAssembly instruction.
     pub fuel_per_call: u64,
-    /// How long a call may run, and how long it may wait for its turn before that.
+    /// The time from a call's arrival to its end: for all that it waits for, and its run.
     pub deadline: Duration,
     /// Bytes of linear memory and tables of one instance.
     pub memory_per_instance: usize,

@@ -66,7 +66,7 @@ impl Registry {
 }
 
 impl Session {
-    /// Replaces its instances by snapshots. Gives whether that was so for all, and the bytes that it freed. Called at its
+    /// Replaces its instances by snapshots. Gives true if that was so for all, and the bytes that it freed. Called at its
     /// turn.
     fn park(&self) -> (bool, usize) {
         let (mut all, mut freed) = (true, 0);

@@ -94,7 +94,7 @@ impl Room {
         self == Self::default()
     }
 
-    /// Whether it is as much as is needed.
+    /// True if it is as much as is needed.
     pub(super) fn covers(self, need: Self) -> bool {
         self.sessions >= need.sessions && self.bytes >= need.bytes
     }
@@ -121,7 +121,7 @@ impl Sub for Room {
 pub(crate) struct Pressure {
     /// The host's, and then those of the tenants.
     ledgers: Box<[Ledger]>,
-    /// Whether there are evictors: as many times as the host is served.
+    /// Sets of evictors that run: one, while the host serves.
     evicting: AtomicUsize,
     /// Sessions that were parked, since the start.
     parked: AtomicU64,

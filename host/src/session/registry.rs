@@ -100,7 +100,7 @@ pub enum TooManySessions {
 pub struct Handle {
     session: Arc<Session>,
     registry: Arc<Registry>,
-    /// When its call arrived.
+    /// The time at which its call arrived.
     arrived: Instant,
 }
 
@@ -461,12 +461,12 @@ impl Handle {
         &self.registry
     }
 
-    /// When its call arrived.
+    /// The time at which its call arrived.
     pub(super) fn arrived(&self) -> Instant {
         self.arrived
     }
 
-    /// When its call must have ended, whatever it waits for until then.
+    /// The time by which its call must have ended, whatever it waits for until then.
     pub(super) fn deadline(&self) -> Instant {
         self.arrived + self.session.limits().deadline
     }
