@@ -26,7 +26,7 @@ fn assemble() -> Result<(), Box<dyn Error>> {
         }
     }
     let frame = fs::read_to_string("guests/frame.wat")?;
-    for file in fs::read_dir("guests/starts")? {
+    for file in fs::read_dir("guests/framed")? {
         let file = file?.path();
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
         let (name, text) = (stem.replace('-', "_"), fs::read_to_string(&file)?);

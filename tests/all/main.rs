@@ -32,6 +32,7 @@ mod rollback;
 mod served;
 mod sessions;
 mod siblings;
+mod state;
 mod streams;
 mod tenants;
 mod tools;

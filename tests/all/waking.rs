@@ -4,7 +4,7 @@ use carrel_tests::{Caller, Server, Test};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// Calls of a guest of `guests/starts`, each after a call that crashed and a parking.
+/// Calls of a guest of `guests/framed`, each after a call that crashed and a parking.
 struct Woken {
     server: Server,
     caller: Caller,

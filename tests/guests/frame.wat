@@ -1,4 +1,4 @@
-;; What the guests of `starts` have in common: the contract, and a count.
+;; What the guests of `framed` have in common: the contract, and a count.
 ;;
 ;; A file there has the fields of the core module that are its own, and after a line `;;; component` what follows the
 ;; module's instance. It has a memory, exported as "memory", whose first 12 KiB are its own; a function `$configured`,
