@@ -114,9 +114,9 @@ impl Making<'_> {
         let price = self.price(image);
         let Done { result, fuel } = self.instantiate(self.function.guest.shell(), context, sizes, price).await;
         let result = result.and_then(|(mut store, guest)| {
-            if let Err(kind) = store.data_mut().memory.restored(sizes.iter().sum()) {
-                return Err(store.data().stop(kind));
-            }
+            let memory = &mut store.data_mut().memory;
+            let reserved = memory.restored(sizes.iter().sum()).and_then(|()| Ok(memory.reserve()?));
+            reserved.map_err(|kind| store.data().stop(kind))?;
             image.apply(store.memories());
             Ok((store, guest))
         });
@@ -218,7 +218,9 @@ impl Instance {
     }
 
     /// The instance that a snapshot is of.
-    pub(crate) async fn restore(making: Making<'_>, snapshot: &Snapshot) -> Done<Self> {
+    /// From the moment on at which there is one, it counts in place of the snapshot: who could pay for one of them only
+    /// would never be served again.
+    pub(crate) async fn restore(making: Making<'_>, snapshot: &mut Snapshot) -> Done<Self> {
         let broken = |why: String| {
             let kind = StopKind::SnapshotBroken { user: making.session.user(), why };
             Done { result: Err(Stop { function: making.function.name.clone(), kind }), fuel: 0 }
@@ -228,7 +230,11 @@ impl Instance {
             Ok(checked) => checked,
             Err(error) => return broken(error.to_string()),
         };
+        let charged = snapshot.uncharge();
         let made = making.instantiate_image(image, &checked.sizes).await;
+        if made.result.is_err() {
+            snapshot.recharge(charged);
+        }
         let result = made.result.and_then(|(mut store, guest)| {
             let pages = Pages::new(checked.apply(store.memories()));
             Self { store, guest, pages }.start(making, false)
@@ -360,6 +366,11 @@ impl Instance {
             _ => {}
         }
         done
+    }
+
+    /// Bytes that logs of what a call writes to may take, where the instance is large.
+    pub(crate) fn logs(&self, image: &Image) -> usize {
+        self.pages.logs(image)
     }
 
     /// Bytes that it takes of its user's memory while it runs: all that it could write to.

@@ -97,6 +97,11 @@ impl Image {
         self.memories.iter().map(|start| start.written.len()).sum()
     }
 
+    /// Pages of a memory that a new instance writes to.
+    pub(super) fn written(&self, memory: usize) -> usize {
+        self.memories.get(memory).map_or(0, |start| start.written.len())
+    }
+
     /// What a page begins with; none, if with zeroes.
     pub(super) fn page(&self, memory: usize, page: usize) -> Option<&[u8]> {
         self.memories.get(memory)?.bytes.get(page * PAGE..(page + 1) * PAGE)

@@ -176,6 +176,16 @@ impl Pages {
         (image.pages() + self.0.iter().map(|known| known.changed.len()).sum::<usize>()) * PAGE
     }
 
+    /// Bytes that logs may take in a call: those of all pages of large memories that could be written to, and of which no
+    /// copy is made before.
+    pub(super) fn logs(&self, image: &Image) -> usize {
+        let large = self.0.iter().enumerate().filter(|(_, known)| known.guarded);
+        let pages = large.map(|(memory, known)| {
+            (image.written(memory) + known.changed.len()).saturating_sub(known.hot.len())
+        });
+        pages.filter(|pages| *pages > SMALL).sum::<usize>() * PAGE
+    }
+
     /// What the instance holds now, as far as a call that begins may change it unnoticed.
     ///
     /// # Errors

@@ -31,6 +31,8 @@ const GRAIN: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     bytes: Box<[u8]>,
+    /// Bytes of the memories that it is of.
+    memory: usize,
     /// What it takes of the host's memory.
     charge: Charge,
 }
@@ -97,12 +99,29 @@ impl Snapshot {
         let check = check(&snapshot);
         snapshot[HEAD - CHECK..HEAD].copy_from_slice(&check);
         let charge = host.charge(memory::SNAPSHOT + snapshot.len());
-        Self { bytes: snapshot.into(), charge }
+        Self { bytes: snapshot.into(), memory: sizes.iter().sum(), charge }
     }
 
     /// Bytes that it takes.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Bytes of the memories that it is of.
+    pub(crate) fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// It counts no longer, as what is made of it does. Gives what it counted.
+    pub(super) fn uncharge(&mut self) -> usize {
+        let charged = self.charge.bytes();
+        self.charge.set(0);
+        charged
+    }
+
+    /// It counts again, whether there is room or not: nothing came of it.
+    pub(super) fn recharge(&mut self, charged: usize) {
+        self.charge.set(charged);
     }
 
     /// Bytes that count for it.
@@ -304,7 +323,7 @@ mod tests {
     }
 
     fn of(bytes: &[u8]) -> Snapshot {
-        Snapshot { bytes: bytes.into(), charge: Memory::new(usize::MAX).charge(0) }
+        Snapshot { bytes: bytes.into(), memory: 0, charge: Memory::new(usize::MAX).charge(0) }
     }
 
     /// With the right key and hash, whatever the body is.

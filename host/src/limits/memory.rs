@@ -42,13 +42,15 @@ pub(crate) struct UndoRoom {
     memory: Arc<Memory>,
     /// Has the guests that run look at the clock.
     engine: Option<wasmtime::Engine>,
-    /// One more than the level of which a log took more than there was, and its limit.
+    /// Bytes that are taken for logs of the call that runs, and that none has yet.
+    reserved: AtomicUsize,
+    /// One more than the place of the level of which a log took more than there was.
     outgrown: AtomicUsize,
 }
 
 impl UndoRoom {
     pub(crate) fn new(memory: &Arc<Memory>, engine: Option<&wasmtime::Engine>) -> Arc<Self> {
-        Arc::new(Self { memory: memory.clone(), engine: engine.cloned(), outgrown: AtomicUsize::new(0) })
+        Arc::new(Self { memory: memory.clone(), engine: engine.cloned(), reserved: AtomicUsize::new(0), outgrown: AtomicUsize::new(0) })
     }
 
     /// Whose memory the logs of the call that runs take more of than there is.
@@ -58,14 +60,30 @@ impl UndoRoom {
         Some(Full { level: of.level, limit: of.limit })
     }
 
-    /// A call from outside begins.
-    pub(crate) fn begin(&self) {
+    /// Takes what the logs of a function's call may need, so that it is not stopped for want of it.
+    pub(crate) fn reserve(&self, bytes: usize) -> Result<(), Full> {
+        self.memory.take(bytes)?;
+        self.reserved.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A call from outside has ended: what was reserved and not needed is given back.
+    pub(crate) fn end(&self) {
         self.outgrown.store(0, Ordering::Relaxed);
+        if self.reserved.load(Ordering::Relaxed) > 0 {
+            self.memory.sub(self.reserved.swap(0, Ordering::Relaxed));
+        }
     }
 }
 
 impl carrel_arena::Room for UndoRoom {
     fn take(&self, bytes: usize) {
+        let rest = |reserved: usize| Some(reserved.saturating_sub(bytes));
+        let reserved = self.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).unwrap_or_default();
+        let bytes = bytes.saturating_sub(reserved);
+        if bytes == 0 {
+            return;
+        }
         for (nth, of) in self.memory.levels().enumerate() {
             if of.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > of.limit {
                 self.outgrown.store(nth + 1, Ordering::Relaxed);
@@ -76,6 +94,12 @@ impl carrel_arena::Room for UndoRoom {
 
     fn give_back(&self, bytes: usize) {
         self.memory.sub(bytes);
+    }
+}
+
+impl Drop for UndoRoom {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -233,7 +233,7 @@ pub(super) async fn run(
     let session = frame.session().clone();
     let mut left = allowance;
     let mut unbilled = Unbilled::new(&session, 0);
-    if !matches!(frame.begin(), Ok(true)) {
+    if !matches!(frame.begin(true), Ok(true)) {
         let began = Instant::now();
         // Boxed: most calls find an instance and room, and need no place for what it takes to make them.
         let prepared = Box::pin(prepare(&mut frame, &session, allowance, depth)).await;
@@ -292,7 +292,7 @@ async fn prepare(frame: &mut Frame, session: &Arc<Session>, allowance: Allowance
             }
             result = made.result;
         }
-        let begun = result.and_then(|()| frame.begin().map_err(|full| frame.stop(full.into())));
+        let begun = result.and_then(|()| frame.begin(true).map_err(|full| frame.stop(full.into())));
         let Err(stop) = begun else { return Done { result: Ok(()), fuel: failed.bill() } };
         let need = Room::bytes(frame.needs());
         let freed = match full_scope(session, &stop.kind, need) {
@@ -300,7 +300,9 @@ async fn prepare(frame: &mut Frame, session: &Arc<Session>, allowance: Allowance
             None => Room::default(),
         };
         if freed.is_none() {
-            return Done { result: Err(stop), fuel: failed.bill() };
+            // Most calls change little, so that one may well end without what it could need to be undone.
+            let begun = frame.begin(false).is_ok_and(|begun| begun);
+            return Done { result: if begun { Ok(()) } else { Err(stop) }, fuel: failed.bill() };
         }
     }
 }

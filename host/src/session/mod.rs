@@ -351,7 +351,6 @@ impl Session {
 
     /// A call from outside begins.
     fn begin(&self) {
-        self.undo_room.begin();
         self.log_budget.store(self.limits().log_size, Ordering::Relaxed);
     }
 
@@ -359,6 +358,7 @@ impl Session {
     fn end(&self) -> Ended {
         let mut current = self.current();
         current.undo.clear();
+        self.undo_room.end();
         current.loses = false;
         let name = |position: usize| self.catalog().functions()[position].name.clone();
         let lost = current.lost.drain(..).map(name).collect();

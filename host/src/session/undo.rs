@@ -47,6 +47,8 @@ pub(crate) struct Frame {
     /// What there is instead of the instance, if its last call has failed.
     undone: Option<Box<Undone>>,
     before: Before,
+    /// Room was taken for what it may need to be undone.
+    ahead: bool,
     /// Where the entries of the functions that it has called begin, in the session's list.
     from: usize,
     /// Where those of its caller's begin.
@@ -76,7 +78,7 @@ impl Session {
             current.functions += 1;
             current.undo.len()
         };
-        Some(Frame { session: self.clone(), position, instance, undone, before, from, callers, ended: false })
+        Some(Frame { session: self.clone(), position, instance, undone, before, ahead: false, from, callers, ended: false })
     }
 
     /// What a function's instances begin with, if its calls can be undone.
@@ -126,9 +128,14 @@ impl Frame {
 
     /// Bytes that its call needs to begin.
     pub(super) fn needs(&self) -> usize {
-        match &self.instance {
-            Some(instance) => instance.whole().saturating_sub(instance.charged()),
-            None => self.function().image().map_or(memory::INSTANCE, Image::charged_at_first),
+        match (&self.instance, &self.before) {
+            (Some(instance), _) => {
+                let image = self.session.undone_by(self.function());
+                let logs = image.map_or(0, |image| instance.logs(image));
+                instance.whole().saturating_sub(instance.charged()) + logs
+            }
+            (None, Before::Parked(snapshot)) => memory::INSTANCE + snapshot.memory(),
+            (None, _) => self.function().image().map_or(memory::INSTANCE, Image::charged_at_first),
         }
     }
 
@@ -149,31 +156,40 @@ impl Frame {
 
     /// Makes the instance: a new one, or what the function had.
     pub(super) async fn make(&mut self, making: Making<'_>) -> Done<()> {
-        let made = match &self.before {
+        let made = match &mut self.before {
             Before::Parked(snapshot) => Instance::restore(making, snapshot).await,
             _ => Instance::revive(making, &mut self.undone).await,
         };
-        let result = made.result.map(|instance| self.instance = Some(Box::new(instance)));
+        let result = made.result.map(|instance| {
+            self.instance = Some(Box::new(instance));
+            // What it was woken from is not needed any more: it can be undone as it is now.
+            if let Before::Parked(_) = self.before {
+                self.before = Before::Same;
+            }
+        });
         Done { result, fuel: made.fuel }
     }
 
     /// Its call is about to run: keeps what it would lose. Gives whether there is an instance to run it in.
     ///
+    /// It may need more to be undone, as it goes on: room is taken for that as well, if `ahead` says so.
+    ///
     /// # Errors
     ///
     /// There is no room for what it could write to, or for what has to be kept.
-    pub(super) fn begin(&mut self) -> Result<bool, Full> {
+    pub(super) fn begin(&mut self, ahead: bool) -> Result<bool, Full> {
         let Some(instance) = &mut self.instance else { return Ok(false) };
-        let undoes = {
-            let function = &self.session.catalog().functions()[self.position];
-            self.session.undone_by(function).is_some()
-        };
+        let image = self.session.undone_by(&self.session.catalog().functions()[self.position]);
         let same = matches!(self.before, Before::Same);
-        let saved = instance.begin(same && undoes)?;
-        // What is woken is lost as well, where nothing is undone.
-        if same || (!undoes && matches!(self.before, Before::Parked(_))) {
+        let saved = instance.begin(same && image.is_some())?;
+        if same {
             self.session.current().loses |= saved.is_none();
             self.before = saved.map_or(Before::Lost, Before::Saved);
+        }
+        let logs = image.filter(|_| ahead && !self.ahead).map_or(0, |image| instance.logs(image));
+        if logs > 0 {
+            self.session.undo_room().reserve(logs)?;
+            self.ahead = true;
         }
         Ok(true)
     }
