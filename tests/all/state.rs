@@ -47,7 +47,11 @@ impl Large {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn however_a_call_fails_large_state_is_as_before_awake_and_parked() {
-    let server = Test::fixture("large").set("limits.deadline", "3s").set("limits.fuel_per_call", 1_000_000_000_000_u64).start().await;
+    let server = Test::fixture("large")
+        .set("limits.deadline", "3s")
+        .set("limits.fuel_per_call", 1_000_000_000_000_u64)
+        .start()
+        .await;
     let mut alice = Large::of(&server, "alice");
     alice.value(write_all(3)).await;
     alice.value(json!([1, FIRST, 100, PAGE, 5])).await;

@@ -7,7 +7,7 @@ use super::{
     image::Image,
     pages::{Finding, Pages},
     saved::Saved,
-    snapshot::Snapshot,
+    snapshot::{Broken, PIECE, Snapshot},
     undone::Undone,
     work::{self, Work},
 };
@@ -117,10 +117,33 @@ impl Making<'_> {
             let memory = &mut store.data_mut().memory;
             let reserved = memory.restored(sizes.iter().sum()).and_then(|()| Ok(memory.reserve()?));
             reserved.map_err(|kind| store.data().stop(kind))?;
-            image.apply(store.memories());
             Ok((store, guest))
         });
+        let result = match result {
+            Ok((store, guest)) => self.write_image(image, store).await.map(|store| (store, guest)),
+            Err(stop) => Err(stop),
+        };
         Done { result, fuel }
+    }
+
+    /// Writes an image to a store's memories, with turns for others in between.
+    async fn write_image(&self, image: &Image, mut store: Tracked<Context>) -> Result<Tracked<Context>, Stop> {
+        for from in (0..image.pages()).step_by(PIECE) {
+            if from > 0 {
+                self.turn().await?;
+            }
+            image.apply(store.memories(), from..from + PIECE);
+        }
+        Ok(store)
+    }
+
+    /// Lets others have their turns, while the making goes on for long.
+    async fn turn(&self) -> Result<(), Stop> {
+        tokio::task::yield_now().await;
+        if tokio::time::Instant::now() < self.allowance.deadline {
+            return Ok(());
+        }
+        Err(Stop { function: self.function.name.clone(), kind: StopKind::DeadlineExceeded })
     }
 
     /// Units of fuel that writing an image takes: as many as writing the guest's data would, or, where more than that is
@@ -226,20 +249,36 @@ impl Instance {
             Done { result: Err(Stop { function: making.function.name.clone(), kind }), fuel: 0 }
         };
         let Some(image) = making.function.image() else { return broken("the function has no image".into()) };
-        let checked = match snapshot.check(image) {
-            Ok(checked) => checked,
+        let mut piece = match snapshot.piece(image, 0) {
+            Ok(piece) => piece,
             Err(error) => return broken(error.to_string()),
         };
-        let charged = snapshot.uncharge();
-        let made = making.instantiate_image(image, &checked.sizes).await;
-        if made.result.is_err() {
-            snapshot.recharge(charged);
+        let snapshot = snapshot.uncounted();
+        let Done { result, fuel } = making.instantiate_image(image, &piece.sizes).await;
+        let (mut store, guest) = match result {
+            Ok(made) => made,
+            Err(stop) => return Done { result: Err(stop), fuel },
+        };
+        let mut touched = Vec::new();
+        for next in 1.. {
+            piece.apply(store.memories(), &mut touched);
+            if piece.is_last {
+                break;
+            }
+            if let Err(stop) = making.turn().await {
+                return Done { result: Err(stop), fuel };
+            }
+            piece = match snapshot.piece(image, next) {
+                Ok(next) if next.sizes == piece.sizes => next,
+                Ok(_) => return broken(Broken::Damaged.to_string()),
+                Err(error) => return broken(error.to_string()),
+            };
         }
-        let result = made.result.and_then(|(mut store, guest)| {
-            let pages = Pages::new(checked.apply(store.memories()));
-            Self { store, guest, pages }.start(making, false)
-        });
-        Done { result, fuel: made.fuel }
+        let result = Self { store, guest, pages: Pages::new(touched) }.start(making, false);
+        if result.is_ok() {
+            snapshot.end();
+        }
+        Done { result, fuel }
     }
 
     /// The instance that was undone: its memories, in a new store. If it cannot be made, `undone` is as before.
@@ -310,16 +349,16 @@ impl Instance {
         Undone::of(store, pages).put_back(saved, image)
     }
 
-    /// Its state, without the instance; `None`, if it holds what lies outside of its memory.
-    pub(crate) fn snapshot(&mut self, image: &Image) -> Option<Snapshot> {
-        if self.store.data().holds_handles() {
-            return None;
-        }
+    /// Whether it holds what lies outside of its memory, so that it can be neither parked nor undone.
+    pub(crate) fn holds_handles(&self) -> bool {
+        self.store.data().holds_handles()
+    }
+
+    /// Its memories, to be parked. The store goes.
+    pub(crate) fn leave(mut self, image: &Image) -> Box<Undone> {
         self.pages.look(&mut self.store, image);
         self.store.data_mut().memory.settle(self.pages.written(image));
-        let host = self.store.data().memory.host().clone();
-        let memories: Vec<_> = self.store.memories().map(|bytes| &*bytes).collect();
-        Some(self.pages.snapshot(&memories, image, &host))
+        Undone::of(self.store, self.pages)
     }
 
     /// One call. After a [`Stop`] the instance can only be dropped.

@@ -118,10 +118,15 @@ impl Image {
     }
 
     /// Writes the image to the memories of a guest's shell, which are all zero. One may be smaller than in the image, if
-    /// it is not of a configured instance: start code may grow memories by chance.
-    pub(super) fn apply<'a>(&self, memories: impl Iterator<Item = &'a mut [u8]>) {
+    /// it is not of a configured instance: start code may grow memories by chance. Only these of the image's pages are
+    /// written, counted through all memories.
+    pub(super) fn apply<'a>(&self, memories: impl Iterator<Item = &'a mut [u8]>, pages: Range<usize>) {
+        let mut before = 0;
         for (memory, start) in memories.zip(&self.memories) {
-            for page in &start.written {
+            let of_this = pages.start.saturating_sub(before)..pages.end.saturating_sub(before);
+            let of_this = of_this.start.min(start.written.len())..of_this.end.min(start.written.len());
+            before += start.written.len();
+            for page in &start.written[of_this] {
                 let bytes = page * PAGE..(page + 1) * PAGE;
                 if let (Some(to), Some(from)) = (memory.get_mut(bytes.clone()), start.bytes.get(bytes)) {
                     to.copy_from_slice(from);

@@ -24,7 +24,6 @@ use super::{
     context::Context,
     image::Image,
     saved::{Saved, copied},
-    snapshot::Snapshot,
 };
 use crate::limits::memory::{Full, Memory};
 use carrel_arena::{Held, Lent, Log, PAGE, Room, Tracked};
@@ -180,9 +179,8 @@ impl Pages {
     /// copy is made before.
     pub(super) fn logs(&self, image: &Image) -> usize {
         let large = self.0.iter().enumerate().filter(|(_, known)| known.guarded);
-        let pages = large.map(|(memory, known)| {
-            (image.written(memory) + known.changed.len()).saturating_sub(known.hot.len())
-        });
+        let pages =
+            large.map(|(memory, known)| (image.written(memory) + known.changed.len()).saturating_sub(known.hot.len()));
         pages.filter(|pages| *pages > SMALL).sum::<usize>() * PAGE
     }
 
@@ -208,14 +206,12 @@ impl Pages {
         Ok(saved)
     }
 
-    /// The state of memories with these bytes.
-    pub(super) fn snapshot(&self, memories: &[&[u8]], image: &Image, host: &Arc<Memory>) -> Snapshot {
-        let sizes: Vec<_> = memories.iter().map(|bytes| bytes.len()).collect();
-        let pages = self.0.iter().zip(memories).enumerate().flat_map(|(memory, (known, bytes))| {
-            let pages = known.changed.iter();
-            pages.filter_map(move |page| Some((memory, page, bytes.get(copied(page))?)))
-        });
-        Snapshot::new(image, &sizes, pages, host)
+    /// The pages that differ from the image: by memory and number, in order, from one of them on.
+    pub(super) fn from(&self, (memory, page): (usize, usize)) -> impl Iterator<Item = (usize, usize)> {
+        self.0.iter().enumerate().skip(memory).flat_map(move |(index, known)| {
+            let first = if index == memory { page } else { 0 };
+            known.changed.within(first..usize::MAX).map(move |page| (index, page))
+        })
     }
 
     /// A call has ended well: finds out what it has changed. `saved` is what it began with, which is complete then.

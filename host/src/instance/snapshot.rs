@@ -2,46 +2,51 @@
 //!
 //! # Format
 //!
-//! A byte for the version, 16 bytes that identify the image (the guest, the function's configuration, and the bytes of
-//! a new instance), 8 bytes of a hash over all else, and the body, compressed with LZ4. The body has a number for each
-//! linear memory, its size in pages; after it, for each run of bytes that differ: how many bytes lie between it and the
-//! run before, how long it is, and the bytes. Offsets count through all memories, one after the other. Numbers are
-//! LEB128.
+//! A snapshot is a list of pieces, each of at most [`PIECE`] pages, so that neither parking nor waking holds a thread for
+//! long, however much there is. A piece is a byte for the version, 16 bytes that identify the image (the guest, the
+//! function's configuration, and the bytes of a new instance), 8 bytes of a hash over all else, and the body, compressed
+//! with LZ4. The body has the piece's number, 1 if it is the last one and 0 if not, and a number for each linear memory,
+//! its size in pages; after them, for each run of bytes that differ: how many bytes lie between it and the run before,
+//! how long it is, and the bytes. Offsets count through all memories, one after the other. Numbers are LEB128.
 //!
-//! A snapshot is checked as a whole before anything is made of it: one that is cut short, changed, or of another
-//! function is an error.
+//! A piece is checked before anything is made of it: one that is cut short, changed, of another function, or out of its
+//! place is an error. An instance that is made of pieces is nobody's before the last one is in it.
 
 use super::{
     image::{Image, Key},
     pages::Numbers,
 };
-use crate::limits::memory::{self, Charge, Memory};
+use crate::limits::memory::{self, Charge};
 use carrel_arena::PAGE;
-use std::sync::Arc;
+use std::ops::Deref;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const CHECK: usize = 8;
 const HEAD: usize = 1 + size_of::<Key>() + CHECK;
 /// Bytes that are alike between two runs and make it not worth it to end one.
 const GAP: usize = 16;
+/// The most pages of a piece: 128 KiB.
+pub(super) const PIECE: usize = 32;
 /// Bytes that are compared at once.
 const GRAIN: usize = 8;
 
 /// An instance's state, without the instance.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
-    bytes: Box<[u8]>,
+    pieces: Vec<Box<[u8]>>,
     /// Bytes of the memories that it is of.
     memory: usize,
     /// What it takes of the host's memory.
     charge: Charge,
 }
 
-/// A snapshot that was checked.
+/// A piece that was checked.
 #[derive(Debug)]
-pub(super) struct Checked {
+pub(super) struct Piece {
     /// Bytes of each linear memory.
     pub(super) sizes: Vec<usize>,
+    /// Whether it is the last one.
+    pub(super) is_last: bool,
     body: Vec<u8>,
     /// Where the runs begin in the body.
     runs: usize,
@@ -62,14 +67,23 @@ pub(crate) enum Broken {
 }
 
 impl Snapshot {
-    /// Of memories of these sizes, of which these pages may differ from the image: by memory and number, in order.
-    pub(super) fn new<'a>(
+    /// Of memories of so many bytes in all, without its pieces.
+    pub(super) fn new(memory: usize, charge: Charge) -> Self {
+        Self { pieces: Vec::new(), memory, charge }
+    }
+
+    /// Adds the next piece, of memories of these sizes, of which these pages may differ from the image: by memory and
+    /// number, in order, and after those of the piece before.
+    pub(super) fn add<'a>(
+        &mut self,
         image: &Image,
         sizes: &[usize],
         pages: impl Iterator<Item = (usize, usize, &'a [u8])>,
-        host: &Arc<Memory>,
-    ) -> Self {
+        is_last: bool,
+    ) {
         let mut body = Vec::with_capacity(1024);
+        number(&mut body, self.pieces.len());
+        number(&mut body, usize::from(is_last));
         for size in sizes {
             number(&mut body, size / PAGE);
         }
@@ -91,20 +105,20 @@ impl Snapshot {
             }
         }
         let compressed = lz4_flex::block::compress_prepend_size_with_dict(&runs.finish(), image.dictionary());
-        let mut snapshot = Vec::with_capacity(HEAD + compressed.len());
-        snapshot.push(VERSION);
-        snapshot.extend_from_slice(image.key());
-        snapshot.extend_from_slice(&[0; CHECK]);
-        snapshot.extend_from_slice(&compressed);
-        let check = check(&snapshot);
-        snapshot[HEAD - CHECK..HEAD].copy_from_slice(&check);
-        let charge = host.charge(memory::SNAPSHOT + snapshot.len());
-        Self { bytes: snapshot.into(), memory: sizes.iter().sum(), charge }
+        let mut piece = Vec::with_capacity(HEAD + compressed.len());
+        piece.push(VERSION);
+        piece.extend_from_slice(image.key());
+        piece.extend_from_slice(&[0; CHECK]);
+        piece.extend_from_slice(&compressed);
+        let check = check(&piece);
+        piece[HEAD - CHECK..HEAD].copy_from_slice(&check);
+        self.charge.set(self.charge.bytes() + memory::SNAPSHOT + piece.len());
+        self.pieces.push(piece.into());
     }
 
     /// Bytes that it takes.
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
+        self.pieces.iter().map(|piece| piece.len()).sum()
     }
 
     /// Bytes of the memories that it is of.
@@ -112,32 +126,23 @@ impl Snapshot {
         self.memory
     }
 
-    /// It counts no longer, as what is made of it does. Gives what it counted.
-    pub(super) fn uncharge(&mut self) -> usize {
-        let charged = self.charge.bytes();
+    /// From now on it counts no longer, as what is made of it does; until what this gives is dropped.
+    pub(super) fn uncounted(&mut self) -> Uncounted<'_> {
+        let bytes = self.charge.bytes();
         self.charge.set(0);
-        charged
+        Uncounted { snapshot: self, bytes }
     }
 
-    /// It counts again, whether there is room or not: nothing came of it.
-    pub(super) fn recharge(&mut self, charged: usize) {
-        self.charge.set(charged);
-    }
-
-    /// Bytes that count for it.
-    pub(crate) fn charged(&self) -> usize {
-        self.charge.bytes()
-    }
-
-    /// Checks it, and that it is of this image.
-    pub(super) fn check(&self, image: &Image) -> Result<Checked, Broken> {
-        let (&version, rest) = self.bytes.split_first().ok_or(Broken::Damaged)?;
+    /// One of its pieces, checked, and that it is of this image.
+    pub(super) fn piece(&self, image: &Image, index: usize) -> Result<Piece, Broken> {
+        let bytes = self.pieces.get(index).ok_or(Broken::Damaged)?;
+        let (&version, rest) = bytes.split_first().ok_or(Broken::Damaged)?;
         if version != VERSION {
             return Err(Broken::Version(version));
         }
         let (key, rest) = rest.split_at_checked(size_of::<Key>()).ok_or(Broken::Damaged)?;
         let (seal, compressed) = rest.split_at_checked(CHECK).ok_or(Broken::Damaged)?;
-        if check(&self.bytes) != *seal {
+        if check(bytes) != *seal {
             return Err(Broken::Damaged);
         }
         if key != image.key() {
@@ -146,6 +151,11 @@ impl Snapshot {
         let body = lz4_flex::block::decompress_size_prepended_with_dict(compressed, image.dictionary())
             .map_err(|_| Broken::Damaged)?;
         let mut left = body.as_slice();
+        let is_last = (read(&mut left), read(&mut left));
+        let is_last = match is_last {
+            (Some(number), Some(last @ 0..=1)) if number == index => last == 1,
+            _ => return Err(Broken::Damaged),
+        };
         let mut sizes = Vec::new();
         for first in image.sizes() {
             let size = read(&mut left).and_then(|pages| pages.checked_mul(PAGE)).ok_or(Broken::Damaged)?;
@@ -156,30 +166,57 @@ impl Snapshot {
             sizes.push(size);
         }
         let runs = body.len() - left.len();
-        let checked = Checked { sizes, body, runs };
-        checked.each(|_, _| ()).ok_or(Broken::Damaged)?;
-        Ok(checked)
+        let piece = Piece { sizes, is_last, body, runs };
+        piece.each(|_, _| ()).ok_or(Broken::Damaged)?;
+        Ok(piece)
     }
 
     /// What it is made of, to be broken on purpose.
     #[cfg(test)]
     pub(crate) fn bytes(&mut self) -> &mut [u8] {
-        &mut self.bytes
+        &mut self.pieces[0]
     }
 }
 
-impl Checked {
-    /// Writes the runs to memories of the right sizes that hold the image. Gives the pages of each that they touch.
-    pub(super) fn apply<'a>(&self, memories: impl Iterator<Item = &'a mut [u8]>) -> Vec<Numbers> {
+/// A snapshot that does not count, since what is made of it does. Dropped, it counts again, whether there is room for it
+/// or not: nothing came of what was made.
+pub(super) struct Uncounted<'a> {
+    snapshot: &'a mut Snapshot,
+    bytes: usize,
+}
+
+impl Uncounted<'_> {
+    /// The instance is made: the snapshot is to go.
+    pub(super) fn end(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Deref for Uncounted<'_> {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        self.snapshot
+    }
+}
+
+impl Drop for Uncounted<'_> {
+    fn drop(&mut self) {
+        self.snapshot.charge.set(self.bytes);
+    }
+}
+
+impl Piece {
+    /// Writes the runs to memories of the right sizes that hold the image, and notes the pages of each that they touch.
+    pub(super) fn apply<'a>(&self, memories: impl Iterator<Item = &'a mut [u8]>, touched: &mut Vec<Numbers>) {
         let mut memories: Vec<_> = memories.collect();
-        let mut touched = vec![Numbers::default(); memories.len()];
+        touched.resize(memories.len(), Numbers::default());
         self.each(|(memory, offset), bytes| {
             if let Some(target) = memories.get_mut(memory).and_then(|it| it.get_mut(offset..offset + bytes.len())) {
                 target.copy_from_slice(bytes);
                 touched[memory].extend(offset / PAGE..(offset + bytes.len()).div_ceil(PAGE));
             }
         });
-        touched
     }
 
     /// All runs: memory and offset in it, and the bytes. `None`, if one is not within its memory.
@@ -279,6 +316,7 @@ fn read(bytes: &mut &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::memory::Memory;
     use proptest::{collection::vec, prelude::*};
 
     type Memories = Vec<Vec<u8>>;
@@ -292,13 +330,20 @@ mod tests {
         Image::new(&memories, true, 0, &identity).unwrap()
     }
 
-    /// Of these pages of each memory.
+    /// Of these pages of each memory, two in a piece.
     fn of_pages(image: &Image, memories: &Memories, pages: &[Numbers]) -> Snapshot {
         let sizes: Vec<_> = memories.iter().map(Vec::len).collect();
         let pages = pages.iter().enumerate().flat_map(|(memory, pages)| {
             pages.iter().map(move |page| (memory, page, &memories[memory][page * PAGE..(page + 1) * PAGE]))
         });
-        Snapshot::new(image, &sizes, pages, &Memory::new(usize::MAX))
+        let pages: Vec<_> = pages.collect();
+        let mut snapshot = Snapshot::new(sizes.iter().sum(), Memory::new(usize::MAX).charge(0));
+        let pieces = pages.len().div_ceil(2).max(1);
+        for piece in 0..pieces {
+            let pages = pages.iter().skip(2 * piece).take(2).copied();
+            snapshot.add(image, &sizes, pages, piece + 1 == pieces);
+        }
+        snapshot
     }
 
     /// As an instance's is taken.
@@ -313,17 +358,26 @@ mod tests {
 
     /// As an instance is made of it.
     fn restored(image: &Image, snapshot: &Snapshot) -> Result<Memories, Broken> {
-        let checked = snapshot.check(image)?;
-        let mut memories: Memories = checked.sizes.iter().map(|size| vec![0; *size]).collect();
-        image.apply(slices(&mut memories));
-        let touched = checked.apply(slices(&mut memories));
+        let sizes = snapshot.piece(image, 0)?.sizes;
+        let mut memories: Memories = sizes.iter().map(|size| vec![0; *size]).collect();
+        image.apply(slices(&mut memories), 0..image.pages());
+        let mut touched = Vec::new();
+        for index in 0.. {
+            let piece = snapshot.piece(image, index)?;
+            assert_eq!(piece.sizes, sizes);
+            piece.apply(slices(&mut memories), &mut touched);
+            if piece.is_last {
+                assert_eq!(index + 1, snapshot.pieces.len());
+                break;
+            }
+        }
         // What was not written is known to be as it was: a second snapshot needs no other pages.
-        assert_eq!(of_pages(image, &memories, &touched).bytes, snapshot.bytes);
+        assert_eq!(of_pages(image, &memories, &touched).pieces, snapshot.pieces);
         Ok(memories)
     }
 
     fn of(bytes: &[u8]) -> Snapshot {
-        Snapshot { bytes: bytes.into(), memory: 0, charge: Memory::new(usize::MAX).charge(0) }
+        Snapshot { pieces: vec![bytes.into()], memory: 0, charge: Memory::new(usize::MAX).charge(0) }
     }
 
     /// With the right key and hash, whatever the body is.
@@ -399,20 +453,21 @@ mod tests {
         #[test]
         fn any_body_is_read_within_its_bounds(body in vec(prop_oneof![0..20u8, any::<u8>()], 0..60), (start, _) in states()) {
             let image = image(start, "a guest");
-            let Ok(checked) = sealed(&image, VERSION, &body).check(&image) else { return Ok(()) };
+            let body = [&[0, 1], body.as_slice()].concat();
+            let Ok(checked) = sealed(&image, VERSION, &body).piece(&image, 0) else { return Ok(()) };
             let within = |(memory, offset): (usize, usize), bytes: &[u8]| {
                 assert!(offset + bytes.len() <= checked.sizes[memory]);
             };
             prop_assert!(checked.each(within).is_some());
             if checked.sizes.iter().all(|size| *size < 1 << 20) {
                 let mut memories: Memories = checked.sizes.iter().map(|size| vec![0; *size]).collect();
-                checked.apply(slices(&mut memories));
+                checked.apply(slices(&mut memories), &mut Vec::new());
             }
         }
 
         #[test]
         fn any_bytes_are_no_snapshot(bytes in vec(any::<u8>(), 0..200)) {
-            prop_assert!(of(&bytes).check(&example().0).is_err());
+            prop_assert!(of(&bytes).piece(&example().0, 0).is_err());
         }
     }
 
@@ -428,11 +483,11 @@ mod tests {
         let (image, now) = example();
         let whole = taken(&image, &now);
         assert_eq!(restored(&image, &whole), Ok(now));
-        for bit in 0..whole.len() * 8 {
-            let mut flipped = of(&whole.bytes);
+        for bit in 0..whole.pieces[0].len() * 8 {
+            let mut flipped = of(&whole.pieces[0]);
             flipped.bytes()[bit / 8] ^= 1 << (bit % 8);
             let expected = if bit < 8 { Broken::Version(VERSION ^ 1 << bit) } else { Broken::Damaged };
-            assert_eq!(flipped.check(&image).unwrap_err(), expected, "bit {bit}");
+            assert_eq!(flipped.piece(&image, 0).unwrap_err(), expected, "bit {bit}");
         }
     }
 
@@ -440,12 +495,28 @@ mod tests {
     fn a_snapshot_that_is_cut_or_continued_is_an_error() {
         let (image, now) = example();
         let whole = taken(&image, &now);
-        for len in 0..whole.len() {
-            assert_eq!(of(&whole.bytes[..len]).check(&image).unwrap_err(), Broken::Damaged, "{len} bytes");
+        for len in 0..whole.pieces[0].len() {
+            assert_eq!(of(&whole.pieces[0][..len]).piece(&image, 0).unwrap_err(), Broken::Damaged, "{len} bytes");
         }
         for more in [0, 1, 255] {
-            assert_eq!(of(&[&whole.bytes, &[more][..]].concat()).check(&image).unwrap_err(), Broken::Damaged);
+            assert_eq!(of(&[&whole.pieces[0], &[more][..]].concat()).piece(&image, 0).unwrap_err(), Broken::Damaged);
         }
+    }
+
+    #[test]
+    fn pieces_that_are_missing_or_out_of_their_places_are_an_error() {
+        let (image, now) = example();
+        let mut whole = taken(&image, &now);
+        assert!(whole.pieces.len() > 2, "{whole:?}");
+        whole.pieces.swap(1, 2);
+        assert_eq!(restored(&image, &whole), Err(Broken::Damaged));
+        whole.pieces.swap(1, 2);
+        let last = whole.pieces.pop();
+        assert_eq!(restored(&image, &whole), Err(Broken::Damaged));
+        whole.pieces.extend(last);
+        assert_eq!(restored(&image, &whole), Ok(now));
+        whole.pieces.remove(0);
+        assert_eq!(restored(&image, &whole), Err(Broken::Damaged));
     }
 
     #[test]
@@ -454,15 +525,17 @@ mod tests {
         let snapshot = taken(&of_it, &now);
         let (other_bytes, other_guest) = (vec![vec![0; 3 * PAGE], vec![0; PAGE]], "another guest");
         for other in [image(other_bytes, "a guest"), image(now, other_guest)] {
-            assert_eq!(snapshot.check(&other).unwrap_err(), Broken::Other);
+            assert_eq!(snapshot.piece(&other, 0).unwrap_err(), Broken::Other);
         }
-        assert_eq!(sealed(&of_it, VERSION + 1, b"").check(&of_it).unwrap_err(), Broken::Version(VERSION + 1));
+        assert_eq!(sealed(&of_it, VERSION + 1, b"").piece(&of_it, 0).unwrap_err(), Broken::Version(VERSION + 1));
     }
 
     #[test]
     fn memories_never_shrink_and_no_run_lies_outside_of_them() {
         let (image, _) = example();
-        let check = |body: &[u8]| sealed(&image, VERSION, body).check(&image).map(|checked| checked.sizes);
+        let check = |body: &[u8]| {
+            sealed(&image, VERSION, &[&[0, 1], body].concat()).piece(&image, 0).map(|checked| checked.sizes)
+        };
         assert_eq!(check(&[3, 1]), Ok(vec![3 * PAGE, PAGE]));
         assert_eq!(check(&[3, 2, 0, 1, 9]), Ok(vec![3 * PAGE, 2 * PAGE]));
         let endless = [0xff; 11];

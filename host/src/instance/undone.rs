@@ -3,9 +3,17 @@
 //! A store is of no use after a trap. The memories stay where they are, and the next call gives them to a new store of
 //! the guest's shell, which writes nothing to them.
 
-use super::{Making, Snapshot, call::new_store, context::Context, image::Image, pages::Pages, saved::Saved};
+use super::{
+    Making, Snapshot,
+    call::new_store,
+    context::Context,
+    image::Image,
+    pages::Pages,
+    saved::{Saved, copied},
+    snapshot::PIECE,
+};
 use crate::limits::memory::{self, Charge};
-use carrel_arena::{Held, Tracked};
+use carrel_arena::{Held, PAGE, Tracked};
 
 /// An instance without its store.
 pub(crate) struct Undone {
@@ -37,20 +45,16 @@ impl Undone {
         Some(self)
     }
 
-    /// Bytes that it takes of its user's memory.
-    pub(crate) fn charged(&self) -> usize {
-        self.charge.bytes()
-    }
-
     /// Bytes of its memories.
     pub(crate) fn memory(&self) -> usize {
         self.memories.iter().map(Held::size).sum()
     }
 
-    /// Its state, parked.
-    pub(crate) fn snapshot(&self, image: &Image) -> Snapshot {
-        let memories: Vec<_> = self.memories.iter().map(Held::bytes).collect();
-        self.pages.snapshot(&memories, image, self.charge.of())
+    /// Has it parked.
+    pub(crate) fn park(self: Box<Self>, image: &Image) -> Parking<'_> {
+        let sizes: Vec<_> = self.memories.iter().map(Held::size).collect();
+        let snapshot = Snapshot::new(sizes.iter().sum(), self.charge.of().charge(0));
+        Parking { undone: self, image, sizes, snapshot, next: (0, 0), is_done: false }
     }
 
     /// A store for it. Dropped before its end, what that is puts all back.
@@ -59,6 +63,55 @@ impl Undone {
         let context = making.context(making.session.log_budget().clone(), None, Some(charge));
         let store = Tracked::new(new_store(making.function.guest.engine(), context, making.limits));
         Reviving { store: Some(store), memories, pages, back }
+    }
+}
+
+/// An instance that becomes a snapshot, piece by piece: what is in one takes no memory of the instance's any more, so that
+/// both together take no more than the instance did.
+pub(crate) struct Parking<'a> {
+    undone: Box<Undone>,
+    image: &'a Image,
+    /// Bytes of each memory.
+    sizes: Vec<usize>,
+    snapshot: Snapshot,
+    /// The memory and the page from which on pages are in no piece yet.
+    next: (usize, usize),
+    is_done: bool,
+}
+
+impl Parking<'_> {
+    /// Makes the next piece; gives whether there is another one after it.
+    pub(crate) fn step(&mut self) -> bool {
+        if self.is_done {
+            return false;
+        }
+        let Undone { memories, pages, charge } = &mut *self.undone;
+        let mut left = pages.from(self.next);
+        let some: Vec<_> = left.by_ref().take(PIECE).collect();
+        let next = left.next();
+        drop(left);
+        let bytes = some
+            .iter()
+            .filter_map(|(memory, page)| Some((*memory, *page, memories.get(*memory)?.bytes().get(copied(*page))?)));
+        self.snapshot.add(self.image, &self.sizes, bytes, next.is_none());
+        // After the last one, all of it goes.
+        if next.is_some() {
+            for run in some.chunk_by(|one, next| (one.0, one.1 + 1) == *next) {
+                if let Some(held) = memories.get_mut(run[0].0) {
+                    held.lend().discard(run[0].1..run[0].1 + run.len());
+                }
+            }
+            charge.shrink(some.len() * PAGE);
+        }
+        self.is_done = next.is_none();
+        self.next = next.unwrap_or_default();
+        !self.is_done
+    }
+
+    /// The snapshot. What is left to do is done at once.
+    pub(crate) fn end(mut self) -> Snapshot {
+        while self.step() {}
+        self.snapshot
     }
 }
 

@@ -50,7 +50,12 @@ pub(crate) struct UndoRoom {
 
 impl UndoRoom {
     pub(crate) fn new(memory: &Arc<Memory>, engine: Option<&wasmtime::Engine>) -> Arc<Self> {
-        Arc::new(Self { memory: memory.clone(), engine: engine.cloned(), reserved: AtomicUsize::new(0), outgrown: AtomicUsize::new(0) })
+        Arc::new(Self {
+            memory: memory.clone(),
+            engine: engine.cloned(),
+            reserved: AtomicUsize::new(0),
+            outgrown: AtomicUsize::new(0),
+        })
     }
 
     /// Whose memory the logs of the call that runs take more of than there is.

@@ -51,7 +51,7 @@ async fn park_some(registry: &Registry, scope: Scope, need: Room) -> Room {
         // By one reading of each: some may be used meanwhile.
         idle.sort_by_cached_key(|session| session.uses.last());
         for session in idle {
-            let room = registry.park(&session);
+            let room = registry.park(&session).await;
             helped += usize::from(!room.is_none());
             freed += room;
             if helped >= enough && freed.covers(need) {

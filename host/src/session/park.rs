@@ -8,6 +8,7 @@
 //! place, but its session's other instances go.
 
 use super::{Registry, Session, Slot, evict::evictors, pace::Pace, pressure::Room};
+use crate::instance::Parking;
 use std::{future::pending, sync::Arc, time::Duration};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -38,7 +39,7 @@ impl Registry {
         let (mut parked, mut pace) = (0, Pace::new());
         for shard in 0..self.shards() {
             for session in self.idle_live(shard, time, None) {
-                parked += self.park(&session).sessions;
+                parked += self.park(&session).await.sessions;
                 pace.step().await;
             }
             pace.step().await;
@@ -47,7 +48,7 @@ impl Registry {
     }
 
     /// Parks a session, unless it is used: all of it, or what can be. Gives what that has freed.
-    pub(super) fn park(&self, session: &Arc<Session>) -> Room {
+    pub(super) async fn park(&self, session: &Arc<Session>) -> Room {
         if self.parked() >= self.shared().policy.max_sleeping() {
             return Room::default();
         }
@@ -55,7 +56,7 @@ impl Registry {
         if !session.uses.is_idle() {
             return Room::default();
         }
-        let (all, bytes) = session.park();
+        let (all, bytes) = session.park().await;
         if all {
             self.parked_one(session);
         }
@@ -68,39 +69,49 @@ impl Registry {
 impl Session {
     /// Replaces its instances by snapshots. Gives true if that was so for all, and the bytes that it freed. Called at its
     /// turn.
-    fn park(&self) -> (bool, usize) {
-        let (mut all, mut freed) = (true, 0);
+    async fn park(&self) -> (bool, usize) {
+        let (mut all, mut pace) = (true, Pace::new());
+        let before = self.memory().used();
         for (position, function) in self.catalog().functions().iter().enumerate() {
             let was = std::mem::replace(&mut *self.slot(position), Slot::Running);
-            let (now, gone) = match was {
-                Slot::Idle(mut instance) => {
-                    let had = instance.charged();
-                    match function.image().and_then(|image| instance.snapshot(image)) {
-                        Some(snapshot) => {
-                            freed += had.saturating_sub(snapshot.charged());
-                            (Slot::Parked(snapshot), Some(instance))
-                        }
-                        None => {
-                            all = false;
-                            (Slot::Idle(instance), None)
-                        }
-                    }
+            let parking = match (was, function.image()) {
+                (Slot::Idle(instance), Some(image)) if !instance.holds_handles() => instance.leave(image).park(image),
+                (Slot::Undone(undone), Some(image)) => undone.park(image),
+                (was, _) => {
+                    all &= !matches!(was, Slot::Idle(_) | Slot::Undone(_));
+                    *self.slot(position) = was;
+                    continue;
                 }
-                Slot::Undone(undone) => match function.image() {
-                    Some(image) => {
-                        let snapshot = undone.snapshot(image);
-                        freed += undone.charged().saturating_sub(snapshot.charged());
-                        (Slot::Parked(snapshot), None)
-                    }
-                    None => (Slot::Undone(undone), None),
-                },
-                other => (other, None),
             };
-            *self.slot(position) = now;
-            drop(gone);
+            let mut parked = Parked { session: self, position, parking: Some(parking) };
+            while parked.step() {
+                pace.step().await;
+            }
         }
         self.current().undo.shrink_to_fit();
-        (all, freed)
+        (all, before.saturating_sub(self.memory().used()))
+    }
+}
+
+/// A function that is being parked. Dropped, it is: if that is before the end, the rest is done at once.
+struct Parked<'a> {
+    session: &'a Session,
+    position: usize,
+    parking: Option<Parking<'a>>,
+}
+
+impl Parked<'_> {
+    fn step(&mut self) -> bool {
+        self.parking.as_mut().is_some_and(Parking::step)
+    }
+}
+
+impl Drop for Parked<'_> {
+    fn drop(&mut self) {
+        if let Some(parking) = self.parking.take() {
+            let snapshot = parking.end();
+            *self.session.slot(self.position) = Slot::Parked(snapshot);
+        }
     }
 }
 

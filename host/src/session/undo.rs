@@ -78,7 +78,17 @@ impl Session {
             current.functions += 1;
             current.undo.len()
         };
-        Some(Frame { session: self.clone(), position, instance, undone, before, ahead: false, from, callers, ended: false })
+        Some(Frame {
+            session: self.clone(),
+            position,
+            instance,
+            undone,
+            before,
+            ahead: false,
+            from,
+            callers,
+            ended: false,
+        })
     }
 
     /// What a function's instances begin with, if its calls can be undone.
