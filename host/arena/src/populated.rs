@@ -81,6 +81,6 @@ mod tests {
     fn where_the_kernel_does_not_tell_all_may_take_memory() {
         let mut found = Vec::new();
         Populated(None).find(PAGE..9 * PAGE, |run| found.push(run));
-        assert_eq!(found, [PAGE..9 * PAGE]);
+        assert_eq!((found.len(), found.pop()), (1, Some(PAGE..9 * PAGE)));
     }
 }

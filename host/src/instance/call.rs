@@ -5,7 +5,7 @@ use super::{
     context::{MemoryLimit, Watch},
     contract::Guest as Contract,
     image::Image,
-    pages::{Finding, Pages},
+    pages::{Finding, Numbers, Pages, SMALL},
     saved::Saved,
     snapshot::{Broken, PIECE, Snapshot},
     undone::Undone,
@@ -274,9 +274,11 @@ impl Instance {
                 Err(error) => return broken(error.to_string()),
             };
         }
+        let large = touched.iter().map(Numbers::len).sum::<usize>().saturating_sub(SMALL);
         let result = Self { store, guest, pages: Pages::new(touched) }.start(making, false);
         if result.is_ok() {
             snapshot.end();
+            making.session.upkeep(work::WAKE * (large * PAGE) as u64);
         }
         Done { result, fuel }
     }
@@ -335,16 +337,18 @@ impl Instance {
         saved.map(Some)
     }
 
-    /// A call has ended well, of which `saved` is what it began with: finds out what it has changed.
-    pub(crate) fn commit(&mut self, of: &Finding<'_>, saved: &mut Saved) {
-        self.pages.commit(&mut self.store, of, saved);
+    /// A call has ended well, of which `saved` is what it began with: finds out what it has changed. Gives the units of
+    /// fuel that this has taken.
+    pub(crate) fn commit(&mut self, of: &Finding<'_>, saved: &mut Saved) -> u64 {
+        let units = self.pages.commit(&mut self.store, of, saved);
         let written = self.pages.written(of.image);
         self.store.data_mut().memory.settle(written);
+        units
     }
 
     /// Its state before a call, of which `saved` is what it began with; `None`, if that is not known. The store goes: it is
     /// of no use after a trap.
-    pub(crate) fn undo(self, saved: &mut Saved, image: &Image) -> Option<Box<Undone>> {
+    pub(crate) fn undo(self, saved: &mut Saved, image: &Image) -> Option<(Box<Undone>, u64)> {
         let Self { store, pages, .. } = self;
         Undone::of(store, pages).put_back(saved, image)
     }

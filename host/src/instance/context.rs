@@ -260,6 +260,8 @@ pub(super) struct MemoryLimit {
     pub(super) limit: usize,
     /// Of linear memories and tables.
     pub(super) used: usize,
+    /// Of tables.
+    tables: usize,
     /// Of linear memories, as far as the engine has asked for them.
     asked: usize,
     /// Of handles, the most that there were at once.
@@ -299,6 +301,7 @@ impl MemoryLimit {
         Self {
             limit,
             used: 0,
+            tables: 0,
             asked: 0,
             held: 0,
             refused: None,
@@ -389,7 +392,7 @@ impl MemoryLimit {
 
     /// A call has ended: of its linear memories, so many bytes were written to.
     pub(super) fn settle(&mut self, written: usize) {
-        self.charge.set(memory::INSTANCE + self.held + written);
+        self.charge.set(memory::INSTANCE + self.held + self.tables + written);
     }
 
     /// Bytes that it takes of the user's memory.
@@ -463,11 +466,14 @@ impl ResourceLimiter for MemoryLimit {
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(self.grow(desired.saturating_sub(current).saturating_mul(TABLE_ELEMENT)))
+        let granted = self.grow(desired.saturating_sub(current).saturating_mul(TABLE_ELEMENT));
+        self.tables += if granted { self.granted } else { 0 };
+        Ok(granted)
     }
 
     fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        self.failed(&error);
+        let granted = self.failed(&error);
+        self.tables = self.tables.saturating_sub(granted);
         Ok(())
     }
 

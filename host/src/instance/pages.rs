@@ -24,6 +24,7 @@ use super::{
     context::Context,
     image::Image,
     saved::{Saved, copied},
+    work,
 };
 use crate::limits::memory::{Full, Memory};
 use carrel_arena::{Held, Lent, Log, PAGE, Room, Tracked};
@@ -215,12 +216,15 @@ impl Pages {
     }
 
     /// A call has ended well: finds out what it has changed. `saved` is what it began with, which is complete then.
-    pub(super) fn commit(&mut self, store: &mut Tracked<Context>, of: &Finding<'_>, saved: &mut Saved) {
+    /// Gives the units of fuel that this has taken.
+    pub(super) fn commit(&mut self, store: &mut Tracked<Context>, of: &Finding<'_>, saved: &mut Saved) -> u64 {
+        let mut units = 0;
         for memory in 0..store.memories_len() {
             let Some(mut lent) = store.memory(memory) else { continue };
             let known = self.of(memory);
             if known.guarded {
-                known.settle(memory, &mut lent, saved);
+                let written = known.settle(memory, &mut lent, saved);
+                units += price(&lent, written, saved.copies_of(memory).len());
                 continue;
             }
             known.compare(memory, &mut lent, of.image);
@@ -234,6 +238,7 @@ impl Pages {
         }
         #[cfg(debug_assertions)]
         self.check(store, of.image);
+        units
     }
 
     /// Finds out what has changed without a call's end: in an instance that is not undone, and so is not guarded.
@@ -247,9 +252,15 @@ impl Pages {
         }
     }
 
-    /// Puts back what an instance held before a call, of which `saved` is what it began with. Gives whether that is all:
-    /// if not, there was no memory to keep it.
-    pub(super) fn undo(&mut self, memories: &mut [Held], saved: &mut Saved, image: &Image) -> io::Result<bool> {
+    /// Puts back what an instance held before a call, of which `saved` is what it began with. Gives the units of fuel that
+    /// this has taken; `None`, if that is not all, since there was no memory to keep it.
+    pub(super) fn undo(
+        &mut self,
+        memories: &mut [Held],
+        saved: &mut Saved,
+        image: &Image,
+    ) -> io::Result<Option<u64>> {
+        let mut units = 0;
         for (memory, held) in memories.iter_mut().enumerate() {
             let known = self.of(memory);
             let mut lent = held.lend();
@@ -265,10 +276,12 @@ impl Pages {
                 known.hot.retain(|hot| (hot.page as usize) < size / PAGE);
             }
             let mut lent = held.lend();
+            let copies = saved.copies_of(memory).len();
+            units += price(&lent, written.len(), written.len() + 2 * copies);
             saved.put_back(memory, lent.bytes(), &known.changed, image);
             known.close_again(memory, &mut lent, written, saved, image)?;
         }
-        Ok(saved.is_whole())
+        Ok(saved.is_whole().then_some(units))
     }
 
     /// What must hold after each call: all that differs from the image is known.
@@ -316,8 +329,9 @@ impl Known {
         Ok(())
     }
 
-    /// A call has ended in a guarded memory: what it wrote to is known, and which pages are hot now.
-    fn settle(&mut self, memory: usize, lent: &mut Lent<'_>, saved: &mut Saved) {
+    /// A call has ended in a guarded memory: what it wrote to is known, and which pages are hot now. Gives the number of
+    /// pages that it wrote to first.
+    fn settle(&mut self, memory: usize, lent: &mut Lent<'_>, saved: &mut Saved) -> usize {
         let mut open = Vec::new();
         if self.hot.len() > FEW {
             for (hot, was) in self.hot.iter_mut().zip(saved.copies_of(memory)) {
@@ -336,6 +350,7 @@ impl Known {
             }
             saved.log(memory, log);
         }
+        let written = open.len();
         let changed = &mut self.changed;
         refused |= lent.settle(|run| changed.extend(run)).is_err();
         self.hot.extend(open.into_iter().map(|page| Hot { page: page as u32, quiet: 0 }));
@@ -348,6 +363,7 @@ impl Known {
         if refused {
             self.give_up(lent);
         }
+        written
     }
 
     /// A guarded memory was given back what it held: the pages that were `written` to by a call that failed, and those
@@ -392,6 +408,13 @@ impl Known {
         self.guarded = false;
         self.hot.clear();
     }
+}
+
+/// Units of fuel that guarding a memory takes in a call: so many of its pages were met, and so many copied. For small
+/// ones it is nothing that would matter, and their calls cost the same each time.
+fn price(lent: &Lent<'_>, met: usize, copied: usize) -> u64 {
+    let large = lent.size() / PAGE > SMALL;
+    if large { work::MET * met as u64 + work::COPY * copied as u64 } else { 0 }
 }
 
 /// Closes pages, run by run.

@@ -94,7 +94,7 @@ impl Saved {
     }
 
     /// The copies of a memory's pages, in the order in which they were made.
-    pub(super) fn copies_of(&self, memory: usize) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn copies_of(&self, memory: usize) -> impl ExactSizeIterator<Item = &[u8]> {
         let first = |memory: usize| self.copies.memories.get(memory).map_or(self.copies.pages.len(), |it| it.first);
         let copies = self.copies.bytes.get(first(memory) * PAGE..first(memory + 1) * PAGE);
         copies.unwrap_or_default().chunks_exact(PAGE)

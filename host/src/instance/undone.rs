@@ -31,18 +31,15 @@ impl Undone {
     }
 
     /// Puts back what it held before a call, of which `saved` is what it began with; `None`, if that is not all known,
-    /// for want of memory, or because the kernel refused to help.
-    pub(crate) fn put_back(mut self: Box<Self>, saved: &mut Saved, image: &Image) -> Option<Box<Self>> {
-        match self.pages.undo(&mut self.memories, saved, image) {
-            Ok(true) => {}
-            Ok(false) => return None,
-            Err(error) => {
-                tracing::warn!(%error, "a call cannot be undone");
-                return None;
-            }
-        }
+    /// for want of memory, or because the kernel refused to help. Gives the units of fuel that this has taken, too.
+    pub(crate) fn put_back(mut self: Box<Self>, saved: &mut Saved, image: &Image) -> Option<(Box<Self>, u64)> {
+        let undone = self.pages.undo(&mut self.memories, saved, image);
+        let units = undone.unwrap_or_else(|error| {
+            tracing::warn!(%error, "a call cannot be undone");
+            None
+        })?;
         self.charge.set(memory::INSTANCE + self.pages.written(image));
-        Some(self)
+        Some((self, units))
     }
 
     /// Bytes of its memories.
@@ -58,8 +55,8 @@ impl Undone {
     }
 
     /// A store for it. Dropped before its end, what that is puts all back.
-    pub(super) fn revive<'a>(self: Box<Self>, making: &Making<'_>, back: &'a mut Option<Box<Self>>) -> Reviving<'a> {
-        let Self { memories, pages, charge } = *self;
+    pub(super) fn revive<'a>(self, making: &Making<'_>, back: &'a mut Option<Box<Self>>) -> Reviving<'a> {
+        let Self { memories, pages, charge } = self;
         let context = making.context(making.session.log_budget().clone(), None, Some(charge));
         let store = Tracked::new(new_store(making.function.guest.engine(), context, making.limits));
         Reviving { store: Some(store), memories, pages, back }

@@ -124,7 +124,7 @@ impl Ready {
             session.begin();
             let mut call = pin!(outer(session, position, &input, emitter, handle.deadline()));
             let done = permitted(session.permit(), call.as_mut()).await;
-            let Ended { lost: dropped, stops, undone, made, functions, .. } = session.end();
+            let Ended { lost: dropped, stops, undone, made, functions, upkeep, .. } = session.end();
             let result = match done.result {
                 Ok(Ok(output)) => Ok(output),
                 Ok(Err(GuestError::InvalidInput(why))) => Err(Failure::InvalidInput(why)),
@@ -136,7 +136,7 @@ impl Ready {
                 Err(Failure::InvalidInput(_)) => Outcome::Misfit,
                 Err(_) => Outcome::Failed,
             };
-            let bill = running.end((done.fuel, made, functions), outcome);
+            let bill = running.end((done.fuel + upkeep, made, functions), outcome);
             Answer { result, dropped, bill }
         };
         to_the_end(call, move || !session.can_be_undone())
@@ -166,8 +166,8 @@ impl Running<'_> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            let Ended { abandoned, made, functions, .. } = self.session.end();
-            self.end((abandoned, made, functions), Outcome::Failed);
+            let Ended { abandoned, made, functions, upkeep, .. } = self.session.end();
+            self.end((abandoned + upkeep, made, functions), Outcome::Failed);
         }
     }
 }
@@ -242,6 +242,7 @@ pub(super) async fn run(
         unbilled.add(prepared.fuel);
         if let Err(stop) = prepared.result {
             frame.stopped(&stop);
+            unbilled.add(frame.abort());
             return Done { result: Err(stop), fuel: unbilled.bill() };
         }
     }
@@ -253,10 +254,14 @@ pub(super) async fn run(
     done.fuel += unbilled.bill();
     match &done.result {
         // Whoever asked from outside is told of a stop, so that the whole call never happened.
-        Ok(Err(GuestError::Failed(why))) if depth == 1 && session.undoes(|stop| passes_on(why, stop)) => drop(frame),
-        Ok(_) => frame.commit(),
+        Ok(Err(GuestError::Failed(why))) if depth == 1 && session.undoes(|stop| passes_on(why, stop)) => {
+            done.fuel += frame.abort();
+        }
+        Ok(_) => done.fuel += frame.commit(),
         Err(stop) => {
             frame.stopped(stop);
+            let stop = stop.clone();
+            done.fuel += frame.abort();
             // A guest that was refused memory in its call has ended with it; the next one shall find some.
             if let Some(scope) = full_scope(&session, &stop.kind, Room::default()) {
                 session.shared.pressure.ask_for_room(scope, Room::default());

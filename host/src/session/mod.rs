@@ -156,6 +156,8 @@ struct Current {
     undone: bool,
     /// Fuel of functions whose caller went away while they ran.
     abandoned: u64,
+    /// Fuel for what the host did for the call, and that is not taken off what the call may use.
+    upkeep: u64,
     /// How long it took to make instances.
     made: Duration,
     /// Functions that were run.
@@ -172,6 +174,8 @@ struct Ended {
     undone: bool,
     /// Fuel of what did not end, as its caller went away.
     abandoned: u64,
+    /// Fuel for what the host did for the call, and that is not taken off what the call may use.
+    upkeep: u64,
     /// How long it took to make instances.
     made: Duration,
     /// Functions that were run.
@@ -199,11 +203,10 @@ impl Session {
 
     /// A session of a tenant that need not be among those of the configuration.
     pub(crate) fn of(tenant: Arc<Tenant>, user: User, shared: Arc<Shared>) -> Arc<Self> {
-        let slots = shared.catalog.functions().iter().map(|_| Mutex::default()).collect();
+        let slots: Box<[_]> = shared.catalog.functions().iter().map(|_| Mutex::<Slot>::default()).collect();
         let (memory, budget) = (tenant.memory_of_user(), Budget::new(&tenant.limits().user).map(Box::new));
         Arc::new(Self {
             user,
-            slots,
             budget,
             charged: AtomicI64::new(0),
             current: Mutex::default(),
@@ -213,12 +216,13 @@ impl Session {
             permit: Arc::new(Permit::new(shared.lane.clone(), user.tenant())),
             account: Account::new(),
             uses: Uses::default(),
-            _charge: memory.charge(memory::SESSION),
+            _charge: memory.charge(memory::SESSION + size_of_val(&*slots)),
             undo_room: UndoRoom::new(
                 &memory,
                 shared.catalog.functions().first().map(|function| function.guest.engine()),
             ),
             memory,
+            slots,
             descriptors: tenant.descriptors_of_user(),
             tenant,
             shared,
@@ -365,7 +369,8 @@ impl Session {
         let stops = std::mem::take(&mut current.stops);
         let (undone, abandoned) = (std::mem::take(&mut current.undone), std::mem::take(&mut current.abandoned));
         let (made, functions) = (std::mem::take(&mut current.made), std::mem::take(&mut current.functions));
-        Ended { lost, stops, undone, abandoned, made, functions }
+        let upkeep = std::mem::take(&mut current.upkeep);
+        Ended { lost, stops, undone, abandoned, made, functions, upkeep }
     }
 
     /// Whether the call that runs can be undone as a whole.
@@ -378,6 +383,11 @@ impl Session {
         let mut current = self.current();
         current.undone = !current.loses && current.stops.iter().any(because);
         current.undone
+    }
+
+    /// The host has done something for the call that runs: it is on its bill, and is not taken off what it may use.
+    pub(crate) fn upkeep(&self, units: u64) {
+        self.current().upkeep += units;
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {

@@ -96,8 +96,9 @@ impl Session {
         function.image().filter(|_| self.shared.policy.rollback)
     }
 
-    /// Makes a function what it was before, of which this is there now.
-    fn undo(&self, Entry { position, before }: Entry, now: Slot) {
+    /// Makes a function what it was before, of which this is there now. Gives the units of fuel that this has taken.
+    fn undo(&self, Entry { position, before }: Entry, now: Slot) -> u64 {
+        let mut units = 0;
         let function = &self.catalog().functions()[position];
         let was = match (before, now) {
             (Before::Nothing, _) => Some(Slot::Empty),
@@ -109,7 +110,10 @@ impl Session {
                     Slot::Undone(undone) => undone.put_back(&mut saved, image),
                     Slot::Empty | Slot::Parked(_) | Slot::Running => None,
                 };
-                undone.map(Slot::Undone)
+                undone.map(|(undone, taken)| {
+                    units = taken;
+                    Slot::Undone(undone)
+                })
             }),
             (Before::Lost, _) => None,
         };
@@ -120,6 +124,7 @@ impl Session {
             }
         }
         *self.slot(position) = was.unwrap_or_default();
+        units
     }
 }
 
@@ -209,18 +214,20 @@ impl Frame {
         Stop { function: self.function().name.clone(), kind }
     }
 
-    /// It ended well. Its instance is put back, and what it held before is kept for its caller's sake.
-    pub(super) fn commit(mut self) {
+    /// It ended well. Its instance is put back, and what it held before is kept for its caller's sake. Gives the units of
+    /// fuel that this has taken.
+    pub(super) fn commit(mut self) -> u64 {
         self.ended = true;
+        let mut units = 0;
         let mut before = std::mem::replace(&mut self.before, Before::Nothing);
         let (session, position) = (&self.session, self.position);
         if let Some(mut instance) = self.instance.take() {
             if let Some(image) = session.undone_by(&session.catalog().functions()[position]) {
                 let of = Finding { image, room: session.undo_room().clone() };
-                match &mut before {
+                units = match &mut before {
                     Before::Saved(saved) => instance.commit(&of, saved),
                     _ => instance.commit(&of, &mut Saved::nothing(session.memory())),
-                }
+                };
             }
             *session.slot(position) = Slot::Idle(instance);
         }
@@ -246,10 +253,33 @@ impl Frame {
             }
             current.undo.remove(index);
         }
+        units
+    }
+
+    /// It failed: all is made what it was before. Gives the units of fuel that this has taken.
+    pub(super) fn abort(mut self) -> u64 {
+        self.undo()
+    }
+
+    fn undo(&mut self) -> u64 {
+        self.ended = true;
+        let mut units = 0;
+        let entries = self.session.current().undo.split_off(self.from);
+        for entry in entries.into_iter().rev() {
+            let now = std::mem::replace(&mut *self.session.slot(entry.position), Slot::Running);
+            units += self.session.undo(entry, now);
+        }
+        let before = std::mem::replace(&mut self.before, Before::Nothing);
+        let now = match (self.instance.take(), self.undone.take()) {
+            (Some(instance), _) => Slot::Idle(instance),
+            (None, Some(undone)) => Slot::Undone(undone),
+            (None, None) => Slot::Empty,
+        };
+        units + self.session.undo(Entry { position: self.position, before }, now)
     }
 
     /// It was stopped.
-    pub(super) fn stopped(self, stop: &Stop) {
+    pub(super) fn stopped(&self, stop: &Stop) {
         self.session.account().stopped();
         self.session.tenant().metrics.stopped(stop.kind.code());
         let mut current = self.session.current();
@@ -261,20 +291,9 @@ impl Frame {
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        if self.ended {
-            return;
+        if !self.ended {
+            let units = self.undo();
+            self.session.upkeep(units);
         }
-        let entries = self.session.current().undo.split_off(self.from);
-        for entry in entries.into_iter().rev() {
-            let now = std::mem::replace(&mut *self.session.slot(entry.position), Slot::Running);
-            self.session.undo(entry, now);
-        }
-        let before = std::mem::replace(&mut self.before, Before::Nothing);
-        let now = match (self.instance.take(), self.undone.take()) {
-            (Some(instance), _) => Slot::Idle(instance),
-            (None, Some(undone)) => Slot::Undone(undone),
-            (None, None) => Slot::Empty,
-        };
-        self.session.undo(Entry { position: self.position, before }, now);
     }
 }
