@@ -230,6 +230,11 @@ fn announce(host: &Host, callers: &[SocketAddr], operators: &[SocketAddr], threa
     if host.engine().stacks().guards_are_mappings() {
         tell::note("this kernel is older than 6.13: guard pages cost mappings, so that some 16,000 instances fit");
     }
+    if let Some(most) = host.engine().memories().guards_left().filter(|_| config.sessions.rollback) {
+        tell::note(&format!(
+            "this process may not use userfaultfd: {most} instances with more than 256 KiB of memory can be live at once"
+        ));
+    }
     if let Some(header) = config.identity.header_of_proxy() {
         tell::warning(&format!(
             "whoever is named in the header `{header}` is that user: let only the proxy reach this host that verifies \
