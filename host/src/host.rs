@@ -43,7 +43,7 @@ impl Host {
         let lane = Lane::new(threads, config.tenants.iter().map(|tenant| tenant.share));
         let limits = config.tenants.iter().map(|tenant| &tenant.limits).chain([&config.limits]);
         let largest = limits.map(|limits| limits.memory_per_instance).max().unwrap_or_default();
-        let engine = Engine::new(largest, &lane);
+        let engine = Engine::new(largest, config.limits.memory, &lane);
         let engine = engine.map_err(|why| config.source.error(vec![Problem::new(Default::default(), why)]))?;
         Self::with_engine(config, engine, lane).await
     }

@@ -24,6 +24,7 @@ mod identity;
 mod isolation;
 mod limits;
 mod loading;
+mod memory;
 mod model;
 mod parking;
 mod process;

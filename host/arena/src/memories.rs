@@ -83,6 +83,16 @@ impl Memories {
         Self::reserve(largest, slots, Keep { of_each: KEEP, of_all: RESIDENT })
     }
 
+    /// The same as [`Memories::new`]; free slots of each size keep so many bytes of memory together at the most, which is
+    /// nobody's, and for which nobody is charged.
+    ///
+    /// # Errors
+    ///
+    /// As of that.
+    pub fn keeping(largest: usize, resident: usize) -> io::Result<Self> {
+        Self::reserve(largest, MOST_SLOTS, Keep { of_each: KEEP, of_all: resident.min(RESIDENT) })
+    }
+
     /// The same as [`Memories::new`], with other figures for what free slots keep: for measuring which are good.
     #[doc(hidden)]
     pub fn with_keep(largest: usize, of_each: usize, of_all: usize) -> std::io::Result<Self> {

@@ -33,7 +33,7 @@ pub(super) fn info(arguments: Arguments) -> Result<ExitCode, Error> {
     };
     let mut problems = Vec::new();
     let lane = Lane::new(2, [1]);
-    let engine = Engine::new(config.limits.memory_per_instance, &lane);
+    let engine = Engine::new(config.limits.memory_per_instance, config.limits.memory, &lane);
     let engine = engine.map_err(|why| config.source.error(vec![Problem::new(Default::default(), why)]))?;
     let guests = runtime(2)?.block_on(load_guests(&config, &engine, &lane, &mut problems));
     print(&if arguments.json { as_json(&config.functions, &guests) } else { as_text(&config.functions, &guests) })?;

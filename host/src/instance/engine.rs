@@ -9,6 +9,8 @@ use wasmtime::Config;
 const WASM_STACK: usize = 128 << 10;
 /// Stack that the host may use on top: host functions run on the guest's stack.
 const HOST_STACK: usize = 128 << 10;
+/// What part of all memory free slots of one size may keep, to be quicker at hand.
+const FREE: usize = 64;
 /// How long the thread of the clock may run at a time: it needs next to nothing.
 const TICKERS_SLICE: Duration = Duration::from_micros(100);
 
@@ -23,16 +25,17 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine for instances of up to `memory_per_instance` bytes, whose calls run in this lane.
+    /// An engine for instances of up to `memory_per_instance` bytes, of which all may take `memory` bytes together, and
+    /// whose calls run in this lane.
     ///
     /// # Errors
     ///
     /// The system gives the process too few addresses, or no thread for the clock.
-    pub(crate) fn new(memory_per_instance: usize, lane: &Lane) -> Result<Self, String> {
+    pub(crate) fn new(memory_per_instance: usize, memory: usize, lane: &Lane) -> Result<Self, String> {
         let too_few = |error| {
             format!("cannot reserve addresses for the instances' memory: {error}; is `ulimit -v` set? It must not be")
         };
-        let memories = Memories::new(memory_per_instance).map_err(too_few)?;
+        let memories = Memories::keeping(memory_per_instance, memory / FREE).map_err(too_few)?;
         let stacks = Stacks::new(WASM_STACK + HOST_STACK).map_err(too_few)?;
         Self::with(memories, stacks, lane)
     }

@@ -6,6 +6,7 @@
 ;; [4]                               tells how many pages there are
 ;; [5, address, size, value]         fills a range with a byte, by one instruction
 ;; [6, address, count, step, value]  as 1, and then computes for ever
+;; [7, address, count, seed]         writes so many words that look like chance, one after the other
 ;;
 ;; With "trap" at the end, it crashes after that. Addresses are to be from 65536 on.
         (memory (export "memory") 960)
@@ -44,6 +45,20 @@
                 (local.set $at (i32.add (local.get $at) (local.get $step)))
                 (local.set $left (i32.sub (local.get $left) (i32.const 1)))
                 (br $next))))
+        (func $scramble
+            (local $at i32) (local $left i32) (local $x i64)
+            (local.set $at (call $word (i32.const 1)))
+            (local.set $left (call $word (i32.const 2)))
+            (local.set $x (i64.or (call $number (i32.const 3)) (i64.const 1)))
+            (block $end (loop $next
+                (br_if $end (i32.eqz (local.get $left)))
+                (local.set $x (i64.xor (local.get $x) (i64.shl (local.get $x) (i64.const 13))))
+                (local.set $x (i64.xor (local.get $x) (i64.shr_u (local.get $x) (i64.const 7))))
+                (local.set $x (i64.xor (local.get $x) (i64.shl (local.get $x) (i64.const 17))))
+                (i64.store (local.get $at) (local.get $x))
+                (local.set $at (i32.add (local.get $at) (i32.const 8)))
+                (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+                (br $next))))
         (func $sum (result i64)
             (local $at i32) (local $left i32) (local $step i32) (local $sum i64)
             (local.set $at (call $word (i32.const 1)))
@@ -66,5 +81,6 @@
             (if (i32.eq (local.get $what) (i32.const 4)) (then (return (i64.extend_i32_u (memory.size)))))
             (if (i32.eq (local.get $what) (i32.const 5))
                 (then (memory.fill (call $word (i32.const 1)) (call $word (i32.const 3)) (call $word (i32.const 2)))))
+            (if (i32.eq (local.get $what) (i32.const 7)) (then (call $scramble)))
             (if (i32.eq (local.get $what) (i32.const 6)) (then (call $write) (loop $ever (br $ever))))
             (i64.const 0))

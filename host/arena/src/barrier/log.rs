@@ -1,10 +1,14 @@
 //! What pages held before they were written to.
 
 use crate::PAGE;
-use std::{fmt, sync::Arc};
+use std::{fmt, ptr::NonNull, sync::Arc};
 
-/// Pages whose bytes are allocated together.
-const CHUNK: usize = 16;
+/// Pages of the first chunk, which the allocator gives, and of all others, which the kernel does: what an allocator is
+/// given back it keeps for a while, and logs of large memories are large.
+const FIRST: usize = 4;
+const CHUNK: usize = 64;
+/// Entries that there is room for at first.
+const ENTRIES: usize = 16;
 
 /// Where the memory that logs take is counted. Called from a handler of signals, between two instructions of a guest or
 /// of a copy to its memory: it must wait for nothing, and must not panic.
@@ -31,8 +35,10 @@ impl Room for Unlimited {
 /// comes of a write to a guarded memory, which neither an allocator nor anything that holds its locks ever does.
 pub struct Log {
     entries: Vec<Entry>,
-    /// Each has room for [`CHUNK`] pages, and all but the last one are full.
-    chunks: Vec<Vec<u8>>,
+    /// The bytes of the first [`FIRST`] pages.
+    first: Vec<u8>,
+    /// Those of the others. All but the last one are full.
+    chunks: Vec<Chunk>,
     room: Arc<dyn Room>,
     /// Bytes that were taken of the room.
     taken: usize,
@@ -52,7 +58,7 @@ const ZEROES: u32 = u32::MAX;
 
 impl Log {
     pub(super) fn new(room: Arc<dyn Room>) -> Self {
-        Self { entries: Vec::new(), chunks: Vec::new(), room, taken: 0, lost: false }
+        Self { entries: Vec::new(), first: Vec::new(), chunks: Vec::new(), room, taken: 0, lost: false }
     }
 
     pub(super) fn room(&self) -> &Arc<dyn Room> {
@@ -62,7 +68,7 @@ impl Log {
     /// Adds a page, and what it holds: `None` for zeroes. It may be called where nothing must panic.
     pub(super) fn keep(&mut self, page: usize, bytes: Option<&[u8]>) {
         if self.entries.len() == self.entries.capacity() {
-            let more = self.entries.len().max(CHUNK);
+            let more = self.entries.len().max(ENTRIES);
             if self.entries.try_reserve_exact(more).is_err() {
                 self.lost = true;
                 return;
@@ -82,18 +88,32 @@ impl Log {
         if *bytes == NOTHING {
             return Some(ZEROES);
         }
-        if self.chunks.last().is_none_or(|last| last.len() == last.capacity()) {
-            let mut chunk = Vec::new();
+        if self.first.len() < FIRST * PAGE {
+            if self.first.capacity() == 0 {
+                self.first.try_reserve_exact(FIRST * PAGE).ok()?;
+                self.take(FIRST * PAGE);
+            }
+            self.first.extend_from_slice(bytes);
+            return Some((self.first.len() / PAGE - 1) as u32);
+        }
+        if self.chunks.last().is_none_or(|last| last.pages == CHUNK) {
             self.chunks.try_reserve(1).ok()?;
-            chunk.try_reserve_exact(CHUNK * PAGE).ok()?;
+            let chunk = Chunk::map()?;
             self.chunks.push(chunk);
             self.take(CHUNK * PAGE);
         }
         let full = self.chunks.len() - 1;
         let last = self.chunks.last_mut()?;
-        let place = full * CHUNK + last.len() / PAGE;
-        last.extend_from_slice(bytes);
-        Some(place as u32)
+        last.add(bytes);
+        Some((FIRST + full * CHUNK + last.pages - 1) as u32)
+    }
+
+    /// The bytes at a place.
+    fn at(&self, place: usize) -> &[u8] {
+        match place.checked_sub(FIRST) {
+            None => &self.first[place * PAGE..(place + 1) * PAGE],
+            Some(place) => self.chunks[place / CHUNK].page(place % CHUNK),
+        }
     }
 
     /// Something that was written to is not in it.
@@ -138,12 +158,60 @@ impl Log {
     /// The pages, by their numbers, and what they held: `None` for zeroes.
     pub fn pages(&self) -> impl Iterator<Item = (usize, Option<&[u8]>)> {
         self.entries.iter().map(|entry| {
-            let bytes = (entry.place != ZEROES).then(|| {
-                let (chunk, at) = (entry.place as usize / CHUNK, entry.place as usize % CHUNK * PAGE);
-                &self.chunks[chunk][at..at + PAGE]
-            });
+            let bytes = (entry.place != ZEROES).then(|| self.at(entry.place as usize));
             (entry.page as usize, bytes)
         })
+    }
+}
+
+/// A mapping of its own, for [`CHUNK`] pages.
+struct Chunk {
+    base: NonNull<u8>,
+    /// Pages that are written.
+    pages: usize,
+}
+
+// SAFETY: the mapping is this chunk's own, and is written only by whoever holds it exclusively.
+unsafe impl Send for Chunk {}
+// SAFETY: as above.
+unsafe impl Sync for Chunk {}
+
+impl Chunk {
+    /// None, if the kernel gives no memory.
+    fn map() -> Option<Self> {
+        // SAFETY: an anonymous mapping at an address that the kernel chooses touches no existing mapping.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                CHUNK * PAGE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED { None } else { Some(Self { base: NonNull::new(base.cast())?, pages: 0 }) }
+    }
+
+    /// Adds a page, for which there must be room.
+    fn add(&mut self, bytes: &[u8]) {
+        assert!(self.pages < CHUNK && bytes.len() == PAGE, "a page, and room for it");
+        // SAFETY: the place is within the mapping, and `bytes` is a page of another one.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.as_ptr().add(self.pages * PAGE), PAGE) };
+        self.pages += 1;
+    }
+
+    fn page(&self, page: usize) -> &[u8] {
+        assert!(page < self.pages, "a page that was written");
+        // SAFETY: the page is within the mapping, which lives as long as this, and is not written to any more.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(page * PAGE), PAGE) }
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this chunk's own, and nothing borrows from it any more.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), CHUNK * PAGE) };
     }
 }
 
