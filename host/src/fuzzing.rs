@@ -165,7 +165,11 @@ pub fn guest(data: &[u8]) {
         let mut limits = Limits { memory_per_instance: 1 << 20, fuel_per_call: 1_000_000, ..Limits::default() };
         limits.deadline = std::time::Duration::from_secs(1);
         let lane = Lane::new(1, [1]);
-        (Engine::new(limits.memory_per_instance, limits.memory, &lane).unwrap_or_else(|why| panic!("{why}")), lane, limits)
+        (
+            Engine::new(limits.memory_per_instance, limits.memory, &lane).unwrap_or_else(|why| panic!("{why}")),
+            lane,
+            limits,
+        )
     });
     let (engine, lane, limits) = &*ENGINE;
     if let Err(why) = RUNTIME.block_on(function::load_one(engine, lane, limits, data)) {

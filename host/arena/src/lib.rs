@@ -62,7 +62,7 @@ pub use held::{Held, Lent};
 pub use memories::{EXHAUSTED, Memories};
 pub use slice::run_sooner;
 pub use stacks::Stacks;
-pub use tracked::Tracked;
+pub use tracked::{Pre, Tracked};
 
 /// Gives an engine's configuration these memories and stacks, with the settings that they rely on: memories have no guard
 /// pages, may move, and start with zeroes; stacks have the size that they were made with.

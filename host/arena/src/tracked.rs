@@ -72,6 +72,51 @@ impl Drop for Listening<'_> {
     }
 }
 
+/// What a [`Tracked`] store can instantiate. Nobody else can implement it: a store's memories are known by it.
+pub trait Pre<T>: sealed::Sealed {
+    /// What it becomes.
+    type Instance;
+
+    /// Linear memories that an instance has of its own, if that is known.
+    fn memories(&self) -> Option<usize>;
+
+    /// Instantiates it in a store, and nothing else anywhere.
+    fn instantiate_in(
+        &self,
+        store: StoreContextMut<'_, T>,
+    ) -> impl Future<Output = wasmtime::Result<Self::Instance>> + Send;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl<T> Sealed for wasmtime::InstancePre<T> {}
+    impl<T: 'static> Sealed for wasmtime::component::InstancePre<T> {}
+}
+
+impl<T: Send + 'static> Pre<T> for wasmtime::InstancePre<T> {
+    type Instance = wasmtime::Instance;
+
+    fn memories(&self) -> Option<usize> {
+        usize::try_from(self.module().resources_required().num_memories).ok()
+    }
+
+    async fn instantiate_in(&self, store: StoreContextMut<'_, T>) -> wasmtime::Result<Self::Instance> {
+        self.instantiate_async(store).await
+    }
+}
+
+impl<T: Send + 'static> Pre<T> for wasmtime::component::InstancePre<T> {
+    type Instance = wasmtime::component::Instance;
+
+    fn memories(&self) -> Option<usize> {
+        usize::try_from(self.component().resources_required()?.num_memories).ok()
+    }
+
+    async fn instantiate_in(&self, store: StoreContextMut<'_, T>) -> wasmtime::Result<Self::Instance> {
+        self.instantiate_async(store).await
+    }
+}
+
 /// A store and its linear memories.
 ///
 /// The store is only ever lent as a context, so that it cannot be exchanged for another one: whoever borrows this
@@ -87,13 +132,59 @@ impl<T: Send + 'static> Tracked<T> {
         Self { store, memories: Making::default() }
     }
 
+    /// Instantiates. The n-th memory that is made for it has `sizes[n]` bytes, where that is more than its own minimum.
+    ///
+    /// # Errors
+    ///
+    /// As wasmtime has them; or other memories were made meanwhile than the instance has, by a host function that its start
+    /// function has called.
+    pub async fn instantiate<P: Pre<T>>(&mut self, sizes: &[usize], pre: &P) -> wasmtime::Result<P::Instance> {
+        let before = self.memories.made.len();
+        // SAFETY: a `Pre` instantiates in the store that it is given, and which memories it makes is looked at below: one of
+        // another store would be one too many.
+        let made = unsafe { self.instantiate_by(sizes, async |cx| pre.instantiate_in(cx).await) }.await;
+        self.check(before, pre, made)
+    }
+
+    /// The same, in memories that another store has left: the n-th memory is the n-th of `held`, with all that it holds
+    /// and its guard. What instantiating writes to it is written, by the host as by a guest.
+    ///
+    /// Whether it comes about or not, [`into_memories`](Self::into_memories) gives them all back.
+    ///
+    /// # Errors
+    ///
+    /// As of [`instantiate`](Self::instantiate).
+    pub async fn instantiate_in<P: Pre<T>>(&mut self, held: Vec<Held>, pre: &P) -> wasmtime::Result<P::Instance> {
+        let before = self.memories.made.len();
+        self.memories.next = held.into_iter().map(|held| Next::Held(held.into_shared())).collect();
+        let made = self.listen(async |cx| pre.instantiate_in(cx).await).await;
+        self.check(before, pre, made)
+    }
+
+    /// Whether as many memories were made as an instance has. If not, none of them is lent to anybody.
+    fn check<P: Pre<T>>(
+        &mut self,
+        before: usize,
+        pre: &P,
+        made: wasmtime::Result<P::Instance>,
+    ) -> wasmtime::Result<P::Instance> {
+        if made.is_ok() && pre.memories() != Some(self.memories.made.len() - before) {
+            self.memories.made.truncate(before);
+            return Err(wasmtime::Error::msg("memories of another store were made while a guest was started"));
+        }
+        made
+    }
+
     /// Instantiates, by `instantiate`: the memories that are made while it is polled are this store's. The n-th of them
     /// has `sizes[n]` bytes, where that is more than its own minimum.
+    ///
+    /// # Safety
     ///
     /// `instantiate`, and the host functions that a start function calls, must make instances in this store only, or
     /// in another one that is `Tracked`: the memories of a third one would be taken for this store's, and
     /// [`Tracked::memories`] would lend what that one uses.
-    pub async fn instantiate<R>(
+    #[doc(hidden)]
+    pub async unsafe fn instantiate_by<R>(
         &mut self,
         sizes: &[usize],
         instantiate: impl AsyncFnOnce(StoreContextMut<'_, T>) -> R,
@@ -103,19 +194,6 @@ impl<T: Send + 'static> Tracked<T> {
         // wasmtime has already dropped the memories of an instance that did not come about for want of another one.
         self.memories.made.retain(|memory| Arc::strong_count(memory) > 1);
         done
-    }
-
-    /// The same, in memories that another store has left: the n-th memory is the n-th of `held`, with all that it holds
-    /// and its guard. What instantiating writes to it is written, by the host as by a guest.
-    ///
-    /// Whether it comes about or not, [`into_memories`](Self::into_memories) gives them all back.
-    pub async fn instantiate_in<R>(
-        &mut self,
-        held: Vec<Held>,
-        instantiate: impl AsyncFnOnce(StoreContextMut<'_, T>) -> R,
-    ) -> R {
-        self.memories.next = held.into_iter().map(|held| Next::Held(held.into_shared())).collect();
-        self.listen(instantiate).await
     }
 
     async fn listen<R>(&mut self, instantiate: impl AsyncFnOnce(StoreContextMut<'_, T>) -> R) -> R {

@@ -7,7 +7,7 @@ use super::{
     state::{self, State},
 };
 use crate::{
-    instance::{self, Context, Engine, GuestPre},
+    instance::{self, Context, Engine, Linked},
     limits::{Lane, Limits, Permit},
 };
 use serde_json::Value;
@@ -32,9 +32,9 @@ pub struct Guest {
     pub size: usize,
     /// Where its state is, or why its instances cannot be made again from their memories.
     pub(crate) state: Result<State, Vec<String>>,
-    pre: GuestPre<Context>,
+    pre: Linked,
     /// The guest's shell, for instances whose memories' bytes are known: it runs no start code, and writes no data.
-    shell: GuestPre<Context>,
+    shell: Linked,
 }
 
 impl fmt::Debug for Guest {
@@ -172,7 +172,7 @@ impl Loader<'_> {
         Ok(guest)
     }
 
-    fn link(&self, component: &Component) -> Result<GuestPre<Context>, Refused> {
+    fn link(&self, component: &Component) -> Result<Linked, Refused> {
         self.check_imports(component)?;
         let linked = self.linker.instantiate_pre(component).map_err(|error| {
             Refused::new(
@@ -180,7 +180,7 @@ impl Loader<'_> {
                 "build it against the wit/ folder of this version of Carrel",
             )
         })?;
-        GuestPre::new(linked).map_err(|error| {
+        Linked::new(linked).map_err(|error| {
             Refused::new(
                 format!("does not export `carrel:function/function@0.1.0`: {:#}", error.root_cause()),
                 "implement the world `guest` of wit/; in Rust, carrel_guest::export!(YourFunction) does",
@@ -209,17 +209,17 @@ impl Loader<'_> {
 }
 
 impl Guest {
-    pub(crate) fn pre(&self) -> &GuestPre<Context> {
+    pub(crate) fn pre(&self) -> &Linked {
         &self.pre
     }
 
     /// The guest's shell, of which an instance is made whose memories' bytes are known.
-    pub(crate) fn shell(&self) -> &GuestPre<Context> {
+    pub(crate) fn shell(&self) -> &Linked {
         &self.shell
     }
 
     pub(crate) fn engine(&self) -> &wasmtime::Engine {
-        self.pre.engine()
+        self.pre.pre().engine()
     }
 
     /// The schemas as one JSON object, for `carrel info`.

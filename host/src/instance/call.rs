@@ -1,7 +1,7 @@
 //! Making an instance, and calling it.
 
 use super::{
-    Context, Description, Emitter, GuestError, GuestPre, Json, Phase, Running, Stop, StopKind,
+    Context, Description, Emitter, GuestError, Json, Linked, Phase, Running, Stop, StopKind,
     context::{MemoryLimit, Watch},
     contract::Guest as Contract,
     image::Image,
@@ -88,14 +88,15 @@ impl Making<'_> {
     /// engine's.
     async fn instantiate(
         &self,
-        guest: &GuestPre<Context>,
+        guest: &Linked,
         context: Context,
         sizes: &[usize],
         price: u64,
     ) -> Done<(Tracked<Context>, Contract)> {
         let mut store = Tracked::new(new_store(self.function.guest.engine(), context, self.limits));
         let done = run(&mut store, self.running(Phase::Configure), self.limits, async |store| {
-            let made = store.instantiate(sizes, async |cx| guest.instantiate_async(cx).await).await?;
+            let made = store.instantiate(sizes, guest.pre()).await?;
+            let made = guest.exports().load(store.context(), &made)?;
             work::pay(&mut store.context(), price)?;
             Ok(made)
         })
@@ -294,7 +295,8 @@ impl Instance {
         };
         let Some((store, memories)) = reviving.parts() else { return Done { result: Err(full(None)), fuel: 0 } };
         let done = run(store, making.running(Phase::Configure), making.limits, async |store| {
-            store.instantiate_in(memories, async |cx| shell.instantiate_async(cx).await).await
+            let made = store.instantiate_in(memories, shell.pre()).await?;
+            shell.exports().load(store.context(), &made)
         })
         .await;
         let result = done.result.and_then(|guest| {
@@ -434,7 +436,7 @@ impl Instance {
 
 /// What a guest says of itself, in an instance that is dropped after it.
 pub(crate) async fn describe(
-    guest: &GuestPre<Context>,
+    linked: &Linked,
     name: Arc<str>,
     limits: &Limits,
     permit: Arc<Permit>,
@@ -443,7 +445,7 @@ pub(crate) async fn describe(
     // Guests are described one after the other, before there are sessions.
     let memory = MemoryLimit::new(limits.memory_per_instance, &Memory::new(limits.memory));
     let context = Context::new(name, User::from_credential(""), memory, budget, Arc::default(), None);
-    let mut store = Tracked::new(new_store(guest.engine(), context, limits));
+    let mut store = Tracked::new(new_store(linked.pre().engine(), context, limits));
     let allowance = Allowance { fuel: limits.fuel_per_call, deadline: tokio::time::Instant::now() + limits.deadline };
     let running = Running {
         session: None,
@@ -459,7 +461,8 @@ pub(crate) async fn describe(
         emitter: None,
     };
     let done = run(&mut store, running, limits, async |store| {
-        let guest = store.instantiate(&[], async |cx| guest.instantiate_async(cx).await).await?;
+        let guest = store.instantiate(&[], linked.pre()).await?;
+        let guest = linked.exports().load(store.context(), &guest)?;
         guest.carrel_function_function().call_describe(store.context()).await
     });
     done.await.result

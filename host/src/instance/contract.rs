@@ -9,4 +9,30 @@ wasmtime::component::bindgen!({
     require_store_data_send: true,
 });
 
+use super::Context;
 pub use exports::carrel::function::function::Error;
+use wasmtime::component::InstancePre;
+
+/// A component that is linked, and where its exports are: what instances are made of.
+#[derive(Clone)]
+pub struct Linked {
+    pre: InstancePre<Context>,
+    exports: GuestIndices,
+}
+
+impl Linked {
+    /// # Errors
+    ///
+    /// It does not export what the contract wants.
+    pub fn new(pre: InstancePre<Context>) -> wasmtime::Result<Self> {
+        Ok(Self { exports: GuestIndices::new(&pre)?, pre })
+    }
+
+    pub fn pre(&self) -> &InstancePre<Context> {
+        &self.pre
+    }
+
+    pub fn exports(&self) -> &GuestIndices {
+        &self.exports
+    }
+}

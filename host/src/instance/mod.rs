@@ -41,7 +41,7 @@ mod work;
 pub(crate) use call::{Done, Instance, Making, describe};
 pub(crate) use context::{Chunk, Context, Emitter, Phase, Running};
 pub(crate) use contract::{
-    Error as GuestError, GuestPre,
+    Error as GuestError, Linked,
     carrel::function::functions::CallError,
     carrel::function::types::{Description, Json},
 };

@@ -254,12 +254,7 @@ impl Pages {
 
     /// Puts back what an instance held before a call, of which `saved` is what it began with. Gives the units of fuel that
     /// this has taken; `None`, if that is not all, since there was no memory to keep it.
-    pub(super) fn undo(
-        &mut self,
-        memories: &mut [Held],
-        saved: &mut Saved,
-        image: &Image,
-    ) -> io::Result<Option<u64>> {
+    pub(super) fn undo(&mut self, memories: &mut [Held], saved: &mut Saved, image: &Image) -> io::Result<Option<u64>> {
         let mut units = 0;
         for (memory, held) in memories.iter_mut().enumerate() {
             let known = self.of(memory);

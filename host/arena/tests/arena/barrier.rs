@@ -122,7 +122,7 @@ fn move_on(host: &Host, module: &Module, guest: Guest, sizes: Option<[usize; 2]>
         held.truncate(size).unwrap();
     }
     let mut store = host.store(());
-    let instance = block_on(store.instantiate_in(held, async |cx| pre.instantiate_async(cx).await)).unwrap();
+    let instance = block_on(store.instantiate_in(held, &pre)).unwrap();
     Guest { store, instance }
 }
 
@@ -390,7 +390,7 @@ fn memories_that_no_instance_took_are_given_back() {
     let larger = host.module(r#"(module (memory 1) (memory 2))"#);
     let pre = Linker::new(&host.engine).instantiate_pre(&larger).unwrap();
     let mut store = host.store(());
-    let made = block_on(store.instantiate_in(held, async |cx| pre.instantiate_async(cx).await));
+    let made = block_on(store.instantiate_in(held, &pre));
     assert!(made.is_err());
     let mut held = store.into_memories();
     assert_eq!(held.len(), 2);

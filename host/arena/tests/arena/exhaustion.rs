@@ -177,7 +177,7 @@ fn overflow() {
     // Stacks on both sides.
     let _below = host.instance(&host.module(GUEST), &[]).unwrap();
     let mut store = host.store(());
-    let running = store.instantiate(&[], async |cx| {
+    let running = crate::by(&mut store, &[], async |cx| {
         let _above = host.instance(&host.module(GUEST), &[]).unwrap();
         linker.instantiate_async(cx, &module).await
     });

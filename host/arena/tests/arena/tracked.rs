@@ -56,7 +56,8 @@ fn memories_come_in_the_order_in_which_they_were_made() {
     for module in [&two, &none, &one, &two] {
         // Other stores' memories come between.
         let other = host.instance(&two, &[]).unwrap();
-        let instance = block_on(store.instantiate(&[], async |cx| linker.instantiate_async(cx, module).await)).unwrap();
+        let instance =
+            block_on(crate::by(&mut store, &[], async |cx| linker.instantiate_async(cx, module).await)).unwrap();
         made.push(instance);
         drop(other);
         let _not_tracked = Instance::new(&mut Store::new(&host.engine, ()), &one, &[]).unwrap();
@@ -117,7 +118,7 @@ fn a_memory_has_the_size_that_it_is_restored_with() {
         assert!(guest.memory(0)[0] == b'1' && is_zero(&guest.memory(0)[1..]) && is_zero(guest.memory(1)));
         // Sizes are those of one call.
         let pre = Linker::new(&host.engine).instantiate_pre(&module).unwrap();
-        block_on(guest.store.instantiate(&[2 * WASM_PAGE], async |cx| pre.instantiate_async(cx).await)).unwrap();
+        block_on(crate::by(&mut guest.store, &[2 * WASM_PAGE], async |cx| pre.instantiate_async(cx).await)).unwrap();
         assert_eq!(sizes(&mut guest.store), [got[0], got[1], 2, 2]);
         guest.store.memories().for_each(|memory| memory.fill(0xee));
     }
@@ -143,12 +144,12 @@ fn a_memory_that_wasmtime_has_dropped_again_is_not_lent() {
     let linker = Linker::<()>::new(&host.engine);
     let mut store = host.store(());
     for _ in 0..3 {
-        let done = block_on(store.instantiate(&[], async |cx| linker.instantiate_async(cx, &module).await));
+        let done = block_on(crate::by(&mut store, &[], async |cx| linker.instantiate_async(cx, &module).await));
         assert!(is_exhausted(&done.err().unwrap()));
         assert_eq!((store.memories_len(), host.memories.in_use()), (0, 0));
     }
     let one = host.module("(module (memory 3))");
-    block_on(store.instantiate(&[], async |cx| linker.instantiate_async(cx, &one).await)).unwrap();
+    block_on(crate::by(&mut store, &[], async |cx| linker.instantiate_async(cx, &one).await)).unwrap();
     assert_eq!(sizes(&mut store), [3]);
 }
 
@@ -158,7 +159,7 @@ fn an_instance_whose_start_fails_keeps_its_memory_until_the_store_is_dropped() {
     let module = host.module("(module (memory 1) (func $start unreachable) (start $start))");
     let linker = Linker::<()>::new(&host.engine);
     let mut store = host.store(());
-    let done = block_on(store.instantiate(&[], async |cx| linker.instantiate_async(cx, &module).await));
+    let done = block_on(crate::by(&mut store, &[], async |cx| linker.instantiate_async(cx, &module).await));
     assert!(done.is_err());
     assert_eq!(store.memories_len(), host.memories.in_use());
     store.memories().for_each(|memory| memory.fill(1));
@@ -182,14 +183,13 @@ fn making(host: &Host, linker: &Linker<()>, pages: &[usize]) -> Making {
     let wanted: Vec<_> = pages.iter().map(|pages| pages * WASM_PAGE).collect();
     Box::pin(async move {
         let mut made = Vec::new();
-        store
-            .instantiate(&wanted, async |mut cx| {
-                for _ in &wanted {
-                    pause().await;
-                    made.push((pre.instantiate_async(cx.as_context_mut()).await.unwrap(), "memory"));
-                }
-            })
-            .await;
+        crate::by(&mut store, &wanted, async |mut cx| {
+            for _ in &wanted {
+                pause().await;
+                made.push((pre.instantiate_async(cx.as_context_mut()).await.unwrap(), "memory"));
+            }
+        })
+        .await;
         assert_same(&mut store, &made);
         store
     })
@@ -275,7 +275,7 @@ fn nest(host: &Arc<Host>, depth: usize, found: &Arc<Mutex<Vec<Vec<usize>>>>) {
     }
     .unwrap();
     let mut store = host.store(());
-    let instances = store.instantiate(&[], async |mut cx| {
+    let instances = crate::by(&mut store, &[], async |mut cx| {
         linker.instantiate_async(cx.as_context_mut(), &module).await?;
         linker.instantiate_async(cx, &after).await
     });
@@ -309,7 +309,7 @@ fn a_panic_while_a_store_is_made_leaves_nothing_behind() {
     let fine = host.module("(module (memory 1))");
     for first in [true, false] {
         let mut store = host.store(());
-        let making = store.instantiate(&[5 * WASM_PAGE, 6 * WASM_PAGE, 7 * WASM_PAGE], async |mut cx| {
+        let making = crate::by(&mut store, &[5 * WASM_PAGE, 6 * WASM_PAGE, 7 * WASM_PAGE], async |mut cx| {
             linker.instantiate_async(cx.as_context_mut(), &fine).await.unwrap();
             pause().await;
             if first {
@@ -320,7 +320,7 @@ fn a_panic_while_a_store_is_made_leaves_nothing_behind() {
         assert!(catch_unwind(AssertUnwindSafe(|| block_on(making))).is_err());
         // The store itself knows what it has.
         assert_eq!(sizes(&mut store), if first { vec![5] } else { vec![5, 6] });
-        let fresh = block_on(store.instantiate(&[], async |cx| linker.instantiate_async(cx, &fine).await));
+        let fresh = block_on(crate::by(&mut store, &[], async |cx| linker.instantiate_async(cx, &fine).await));
         assert!(fresh.is_ok());
         assert_eq!(sizes(&mut store), if first { vec![5, 1] } else { vec![5, 6, 1] });
         drop(store);
@@ -337,10 +337,10 @@ fn a_panic_within_the_making_of_another_store_leaves_that_one_as_it_was() {
     let fine = host.module("(module (memory 1))");
     let panics = host.module(r#"(module (import "host" "panic" (func $panic)) (memory 1) (start $panic))"#);
     let mut outer = host.store(());
-    let making = outer.instantiate(&[2 * WASM_PAGE, 3 * WASM_PAGE], async |mut cx| {
+    let making = crate::by(&mut outer, &[2 * WASM_PAGE, 3 * WASM_PAGE], async |mut cx| {
         linker.instantiate_async(cx.as_context_mut(), &fine).await.unwrap();
         let mut inner = host.store(());
-        let making = inner.instantiate(&[9 * WASM_PAGE], async |cx| linker.instantiate_async(cx, &panics).await);
+        let making = crate::by(&mut inner, &[9 * WASM_PAGE], async |cx| linker.instantiate_async(cx, &panics).await);
         assert!(catch_unwind(AssertUnwindSafe(|| block_on(making))).is_err());
         assert_eq!(sizes(&mut inner), [9]);
         linker.instantiate_async(cx, &fine).await.unwrap();
@@ -359,7 +359,8 @@ fn a_store_whose_making_was_given_up_knows_what_it_has() {
     let mut store = host.store(());
     for given_up in 1..4 {
         let wanted = [given_up * WASM_PAGE; 2];
-        let mut making = Box::pin(store.instantiate(&wanted, async |cx| linker.instantiate_async(cx, &module).await));
+        let mut making =
+            Box::pin(crate::by(&mut store, &wanted, async |cx| linker.instantiate_async(cx, &module).await));
         assert!(making.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         drop(making);
         assert_eq!(sizes(&mut store), (1..=given_up).collect::<Vec<_>>());
@@ -377,7 +378,7 @@ fn what_is_made_before_the_first_poll_is_the_stores_own_as_well() {
     let pre = Linker::<()>::new(&host.engine).instantiate_pre(&module).unwrap();
     let mut store = host.store(());
     let called = AtomicBool::new(false);
-    let made = store.instantiate(&[2 * WASM_PAGE], |mut cx: wasmtime::StoreContextMut<'_, ()>| {
+    let made = crate::by(&mut store, &[2 * WASM_PAGE], |mut cx: wasmtime::StoreContextMut<'_, ()>| {
         called.store(true, Relaxed);
         let made = pre.instantiate(cx.as_context_mut());
         std::future::ready(made.is_ok())
