@@ -182,7 +182,7 @@ impl Prover<'_> {
         }
         stage.end().await;
         // What a unit costs is not the tenants' matter, and is measured where there are enough of them.
-        let stage = self.stage(&[]).await?;
+        let stage = self.stage(&[tried::PRICE]).await?;
         for (what, input) in has_the_host_work() {
             let limit = self.of_tenant(&stage, 0, key, |it| it.fuel_per_call, u64::to_string);
             self.report.add(Trial { stage: &stage, tenant: 0, limit, what, refusal }.price(input).await);

@@ -104,14 +104,14 @@ impl Figures {
                 let (seen, most) = (size(it.seen), size(it.most));
                 format!("the process's memory grew by {seen}, and may by {most}")
             }),
-            Some(counted).filter(beyond).map(|it| {
-                format!("the host counted {}, and may have {}", size(it.seen), size(it.most))
-            }),
+            Some(counted)
+                .filter(beyond)
+                .map(|it| format!("the host counted {}, and may have {}", size(it.seen), size(it.most))),
             self.live.filter(beyond).map(|it| format!("{} sessions were live, and may be {}", it.seen, it.most)),
             self.open_files.filter(beyond).map(|it| format!("guests had {} files open, and may {}", it.seen, it.most)),
-            self.descriptors.filter(beyond).map(|it| {
-                format!("the process had {} descriptors more than before, and may {}", it.seen, it.most)
-            }),
+            self.descriptors
+                .filter(beyond)
+                .map(|it| format!("the process had {} descriptors more than before, and may {}", it.seen, it.most)),
         ];
         let wrong: Vec<String> = wrong.into_iter().flatten().collect();
         (!wrong.is_empty()).then(|| wrong.join("; "))
@@ -144,11 +144,10 @@ impl Notice {
 impl Row {
     /// Why the limit does not hold, if it does not: by the answers, by what was measured, or by what a neighbour noticed.
     fn wrong(&self) -> Option<String> {
-        let noticed = self.neighbour.as_ref().and_then(|it| it.wrong.as_ref()).map(|why| format!("the neighbour: {why}"));
-        let wrong: Vec<String> = [self.outcome.as_ref().err().cloned(), self.figures.wrong(), noticed]
-            .into_iter()
-            .flatten()
-            .collect();
+        let noticed =
+            self.neighbour.as_ref().and_then(|it| it.wrong.as_ref()).map(|why| format!("the neighbour: {why}"));
+        let wrong: Vec<String> =
+            [self.outcome.as_ref().err().cloned(), self.figures.wrong(), noticed].into_iter().flatten().collect();
         (!wrong.is_empty()).then(|| wrong.join("; "))
     }
 

@@ -42,8 +42,11 @@ const PATH: &str = "/carrel-prove";
 const TABLES_PATH: &str = "/carrel-prove-tables";
 /// Users of a tenant who may take part.
 const CROWD: usize = 128;
-/// How long sessions may take to be free of the calls that have been answered.
-const CLEARED_WITHIN: Duration = Duration::from_secs(2);
+/// How long it may take until nothing is left of an attack: of its calls, its sessions, and those that were just being
+/// parked to make room for it.
+const CLEARED_WITHIN: Duration = Duration::from_secs(5);
+/// Bytes of memory that may be counted all the same, beside what was when the host was started.
+const LEFT: usize = 1 << 20;
 /// An answer comes within so long, or it counts as none.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -61,6 +64,8 @@ pub(super) struct Stage {
     /// The limits that should hold: of the host, and of each tenant.
     limits: (Limits, Vec<Limits>),
     address: SocketAddr,
+    /// Bytes of memory that it counted when it was started.
+    memory: usize,
     /// What the credentials of its users begin with.
     secret: String,
     stop: oneshot::Sender<()>,
@@ -133,7 +138,8 @@ impl Stage {
             let _ = stopped.await;
         };
         let serving = tokio::spawn(http::serve(listener, host.clone(), http::app(host.clone()), shutdown));
-        Ok(Self { host, limits, address, secret, stop, serving, _folder: folder })
+        let memory = host.registry().memory().0;
+        Ok(Self { host, limits, address, memory, secret, stop, serving, _folder: folder })
     }
 
     /// Stops the host, and waits until it has.
@@ -163,12 +169,12 @@ impl Stage {
         self.host.config().tenants[tenant].name.to_string()
     }
 
-    /// Drops all sessions: an attack must not find what the one before has left. A call that has been answered may be
-    /// at its very end.
+    /// Drops all sessions, and waits until they are gone: an attack must not find what the one before has left.
     pub(super) async fn clear(&self) {
         let registry = self.host.registry();
         let began = Instant::now();
-        while registry.sessions() > 0 && began.elapsed() < CLEARED_WITHIN {
+        let is_left = || registry.sessions() > 0 || registry.memory().0 > self.memory + LEFT;
+        while is_left() && began.elapsed() < CLEARED_WITHIN {
             for user in registry.users() {
                 drop(registry.take_if_idle(user));
             }

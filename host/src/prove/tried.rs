@@ -10,6 +10,9 @@ use crate::{
 };
 use std::time::Duration;
 
+/// Not a limit: what a unit of fuel costs of the processor.
+pub(super) const PRICE: &str = "the price of fuel";
+
 /// The most that is tried of limits that count something.
 const MOST: usize = 100;
 /// The most bytes that are tried of one instance and of a tenant; of the host it is twice as much.
@@ -29,6 +32,8 @@ const TIME: Duration = Duration::from_secs(10);
 const FUEL: u64 = 2_000_000_000;
 /// The same where deadlines are attacked, by guests that compute: more than there is until then.
 const ENDLESS: u64 = 1 << 50;
+/// What is used up to see what a unit costs: enough to be measured, and not too much for what is not optimised.
+const MEASURED_FUEL: u64 = 200_000_000;
 /// What the host has: some instances of [`MOST_BYTES`], with what rollback keeps of them.
 const MEMORY: usize = 4 * MOST_BYTES;
 /// Inputs, and what the attackers' calls answer.
@@ -79,16 +84,15 @@ fn roomy(given: &Limits) -> Limits {
 fn set(limits: &mut Limits, given: &Limits, key: &str) {
     let least = |given: Option<usize>, most: usize| given.map(|given| given.min(most));
     let fuel = |rate: Rate| Rate { burst: rate.burst.min(MOST_OF_BUCKET), ..rate };
-    let requests = |rate: Rate| Rate {
-        per_second: rate.per_second.min(MOST_REQUESTS),
-        burst: rate.burst.min(MOST as u64),
-    };
+    let requests =
+        |rate: Rate| Rate { per_second: rate.per_second.min(MOST_REQUESTS), burst: rate.burst.min(MOST as u64) };
     match key {
         "limits.memory" => limits.memory = given.memory.min(2 * MOST_BYTES),
         "limits.tenant.memory" => limits.tenant.memory = least(given.tenant.memory, MOST_BYTES),
         "limits.user.memory" => limits.user.memory = least(given.user.memory, MOST_BYTES / 2),
         "limits.memory_per_instance" => limits.memory_per_instance = given.memory_per_instance.min(MOST_BYTES),
         "limits.fuel_per_call" => limits.fuel_per_call = given.fuel_per_call.min(MOST_FUEL),
+        PRICE => limits.fuel_per_call = MEASURED_FUEL,
         "limits.deadline" => (limits.deadline, limits.fuel_per_call) = (given.deadline.min(MOST_TIME), ENDLESS),
         "limits.output_size" => limits.output_size = given.output_size.min(MOST_BYTES / 8),
         "limits.body_size" => limits.body_size = given.body_size.min(MOST_BYTES / 8),

@@ -36,12 +36,16 @@ const PACE: Duration = Duration::from_millis(5);
 /// is busy with other things, and far less than the deadline that attackers have.
 pub(super) const SERVED_WITHIN: Duration = Duration::from_secs(1);
 
-/// What of a process's resident memory may be beyond a limit: a part of the limit, since the host counts what it holds
-/// in pages, and an allocator holds it in more.
+/// The part of a limit by which memory may be beyond it. The host counts what it holds in pages, and an allocator holds it
+/// in more; and a guest that writes, for which rollback keeps what was there, goes on to take memory, counted and
+/// resident, until the clock's next tick stops it.
 pub(super) const TOLERANCE: f64 = 0.15;
 /// The same, whatever the limit is: code that is read from its file when it first runs, what the attackers, who are in
 /// this process as well, send and get, and what allocators have given back, and the system has not taken yet.
 pub(super) const FLOOR: usize = 32 << 20;
+/// Bytes by which the host's own count may be above a limit, besides [`TOLERANCE`]: what takes little and is never
+/// refused, such as sessions and the beginnings of connections.
+pub(super) const UNREFUSED: usize = 1 << 20;
 /// Descriptors of the process that may be beyond a limit: both ends of each connection of the attackers and the
 /// neighbour, some of which are just being closed.
 pub(super) const DESCRIPTORS: usize = 48;
@@ -146,11 +150,14 @@ impl Meter {
         let peaks = self.peaks.await.ok().filter(|peaks| !peaks.blind && peaks.samples > 0);
         let (Some(Peaks { samples, most, .. }), Some(before)) = (peaks, self.before) else { return Figures::default() };
         let Bounds { counted, resident, files, live, .. } = self.bounds;
-        let tolerated = (resident as f64 * (1.0 + TOLERANCE)) as usize + FLOOR;
+        let tolerated = |most: usize| (most as f64 * (1.0 + TOLERANCE)) as usize;
         Figures {
             samples,
-            resident: Some(Figure { seen: most.resident.saturating_sub(before.resident), most: tolerated }),
-            counted: Some(Figure { seen: most.counted, most: counted }),
+            resident: Some(Figure {
+                seen: most.resident.saturating_sub(before.resident),
+                most: tolerated(resident) + FLOOR,
+            }),
+            counted: Some(Figure { seen: most.counted, most: tolerated(counted) + UNREFUSED }),
             live: live.map(|live| Figure { seen: most.live, most: live }),
             open_files: files.map(|[of_guests, _]| Figure { seen: most.files[0], most: of_guests }),
             descriptors: files.map(|[_, of_process]| Figure {
