@@ -73,9 +73,11 @@ fn every_limit_of_the_example_for_several_tenants_holds_and_is_measured() {
     }
     for attack in attacks(&report) {
         let number = |path: &str| attack.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("{attack}"));
-        assert!(number("/samples") > 0 && number("/resident_bytes/most_allowed") > 0, "{attack}");
-        let counted = (number("/counted_bytes/most_seen"), number("/counted_bytes/most_allowed"));
-        assert!(counted.0 <= counted.1, "{attack}");
+        assert!(number("/samples") > 0 && number("/resident_bytes/limit") > 0, "{attack}");
+        for figure in ["resident_bytes", "counted_bytes"] {
+            let most = number(&format!("/{figure}/most_tolerated"));
+            assert!(number(&format!("/{figure}/most_seen")) <= most, "{attack}");
+        }
         if attack["limit"] == "limits.connections" {
             assert_eq!(attack["neighbour"], Value::Null, "{attack}");
         } else {
@@ -163,13 +165,28 @@ fn in_a_process_of_its_own() {
     fs::write(report, told.to_string()).expect("a file");
 }
 
-#[test]
-fn a_limit_that_holds_by_name_only_is_named_and_no_other() {
-    assert_eq!(not_held(&report_on("none")), []);
-    for (key, _) in FLAWS {
+/// That each of these limits, where it does not hold, is named, and no other.
+fn is_named(flaws: &[(&str, Flaw)]) {
+    for (key, _) in flaws {
         let report = report_on(key);
         let named: BTreeSet<&str> = not_held(&report).into_iter().map(|it| it.0).collect();
-        assert_eq!(named, BTreeSet::from([key]));
+        assert_eq!(named, BTreeSet::from([*key]));
         assert_eq!(report["held"], false);
     }
+}
+
+#[test]
+fn where_no_limit_is_broken_none_is_named() {
+    assert_eq!(not_held(&report_on("none")), []);
+}
+
+// In two parts, so that they are run side by side.
+#[test]
+fn a_limit_that_holds_by_name_only_is_named_and_no_other() {
+    is_named(&FLAWS[..9]);
+}
+
+#[test]
+fn a_number_that_holds_by_name_only_is_named_and_no_other() {
+    is_named(&FLAWS[9..]);
 }

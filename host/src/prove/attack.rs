@@ -34,11 +34,11 @@ const BEYOND: usize = 3;
 /// How much later than its deadline a call may be answered: what undoing it takes, on a machine that is busy.
 const LATE: Duration = Duration::from_secs(1);
 /// How long sleepers stay, so that all others come meanwhile.
-const SLEEP: u64 = 1000;
+const SLEEP: u64 = 600;
 /// Files that each of many users opens.
 pub(super) const FILES: usize = 20;
 /// Rounds in which a user with large state crashes, runs and is parked.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 2;
 /// Bytes of what is called large state, where the limits leave so much, and of that of each of ten users.
 const LARGE: usize = 16 << 20;
 const TENTH: usize = 4 << 20;

@@ -60,13 +60,12 @@ pub async fn prove_flawed(
     prover.processor().await?;
     prover.sizes().await?;
     prover.numbers().await?;
-    prover.files().await?;
     prover.rates().await?;
     prover.report.took = began.elapsed();
     Ok(prover.report)
 }
 
-/// An attack on each host in turn.
+/// The attacks on one host after the other.
 struct Prover<'a> {
     config: Config,
     threads: usize,
@@ -203,9 +202,11 @@ impl Prover<'_> {
         Ok(())
     }
 
-    /// What goes in and out, and the sandbox.
+    /// What goes in and out, what one user has at once, and the sandbox.
     async fn sizes(&mut self) -> Result<(), config::Error> {
-        let stage = self.stage(&["limits.output_size", "limits.call_depth"]).await?;
+        // None of these comes in the way of another.
+        let (queue, files) = ("limits.queue_per_session", "limits.user.open_files");
+        let stage = self.stage(&["limits.output_size", "limits.call_depth", queue, files]).await?;
         for tenant in self.tenants() {
             let limits = stage.limits(tenant);
             let (size_of_output, call_depth) = (limits.output_size, limits.call_depth);
@@ -223,6 +224,19 @@ impl Prover<'_> {
             );
             let (what, refusal) = ("functions call each other too deep", Refusal::in_words("call_too_deep"));
             self.report.add(Trial { stage: &stage, tenant, limit, what, refusal }.again(Ask::Call(nested)).await);
+            let limit = self.of_tenant(&stage, tenant, queue, |it| it.queue_per_session, usize::to_string);
+            let (what, refusal) = ("a user calls again and again", Refusal::by("queue_full", queue));
+            let trial = Trial { stage: &stage, tenant, limit, what, refusal };
+            self.report.add(trial.queue(stage.limits(tenant).queue_per_session).await);
+            if let Some(most) = stage.limits(tenant).user.open_files {
+                let limit = self.of_tenant(&stage, tenant, files, |it| it.user.open_files, some(usize::to_string));
+                let refusal = Refusal::NO_MORE_FILES;
+                let trial = |what| Trial { stage: &stage, tenant, limit: limit.clone(), what, refusal };
+                let open = Ask::Call(opening(most + 1));
+                self.report.add(trial("a guest opens files, and keeps them").again(open).await);
+                let list = Ask::Call(listing(most + 1));
+                self.report.add(trial("a guest lists a folder, and keeps the listings").again(list).await);
+            }
             let limit = told("the sandbox", "closed");
             let trial = |what| Trial { stage: &stage, tenant, limit: limit.clone(), what, refusal: Refusal::CRASH };
             for (what, attack) in [
@@ -248,45 +262,42 @@ impl Prover<'_> {
             self.report.add(trial.malformed(shape).await);
         }
         stage.end().await;
-        let key = "limits.body_size";
-        let stage = self.stage(&[key]).await?;
+        let (key, files) = ("limits.body_size", "limits.tenant.open_files");
+        let stage = self.stage(&[key, files]).await?;
         for tenant in self.tenants() {
             let limit = self.of_tenant(&stage, tenant, key, |it| it.body_size, size);
             let (what, refusal) = ("a caller sends too large a body", Refusal::by("body_too_large", key));
             let trial = Trial { stage: &stage, tenant, limit, what, refusal };
             self.report.add(trial.again(Ask::Body(stage.limits(tenant).body_size + 1)).await);
+            let Some(most) = stage.limits(tenant).tenant.open_files else { continue };
+            let limit = self.of_tenant(&stage, tenant, files, |it| it.tenant.open_files, some(usize::to_string));
+            let (what, refusal) = ("users' guests open files, and keep them", Refusal::NO_MORE_FILES);
+            let trial = Trial { stage: &stage, tenant, limit, what, refusal };
+            self.report.add(trial.crowd(most / FILES + 2, opening(FILES), most / FILES).await);
         }
         stage.end().await;
         Ok(())
     }
 
-    /// Calls, sessions and connections at once.
+    /// Calls, sessions, connections and files at once.
     async fn numbers(&mut self) -> Result<(), config::Error> {
-        let keys = ["limits.queue_per_session", "limits.tenant.calls", "limits.tenant.sessions"];
-        let stage = self.stage(&keys[..1]).await?;
-        for tenant in self.tenants() {
-            let limit = self.of_tenant(&stage, tenant, keys[0], |it| it.queue_per_session, usize::to_string);
-            let (what, refusal) = ("a user calls again and again", Refusal::by("queue_full", keys[0]));
-            let trial = Trial { stage: &stage, tenant, limit, what, refusal };
-            self.report.add(trial.queue(stage.limits(tenant).queue_per_session).await);
-        }
-        stage.end().await;
+        let (calls, sessions) = ("limits.tenant.calls", "limits.tenant.sessions");
         if self.says(|it| it.tenant.calls.is_some()) {
-            let stage = self.stage(&keys[1..2]).await?;
+            let stage = self.stage(&[calls]).await?;
             for tenant in self.tenants() {
                 let Some(most) = stage.limits(tenant).tenant.calls else { continue };
-                let limit = self.of_tenant(&stage, tenant, keys[1], |it| it.tenant.calls, some(usize::to_string));
-                let (what, refusal) = ("users call at once", Refusal::by("too_many_calls", keys[1]));
+                let limit = self.of_tenant(&stage, tenant, calls, |it| it.tenant.calls, some(usize::to_string));
+                let (what, refusal) = ("users call at once", Refusal::by("too_many_calls", calls));
                 self.report.add(Trial { stage: &stage, tenant, limit, what, refusal }.at_once(most).await);
             }
             stage.end().await;
         }
         if self.says(|it| it.tenant.sessions.is_some()) {
-            let stage = self.stage(&keys[2..]).await?;
+            let stage = self.stage(&[sessions]).await?;
             for tenant in self.tenants() {
                 let Some(most) = stage.limits(tenant).tenant.sessions else { continue };
-                let limit = self.of_tenant(&stage, tenant, keys[2], |it| it.tenant.sessions, some(usize::to_string));
-                let (what, refusal) = ("users come one after the other", Refusal::by("too_many_sessions", keys[2]));
+                let limit = self.of_tenant(&stage, tenant, sessions, |it| it.tenant.sessions, some(usize::to_string));
+                let (what, refusal) = ("users come one after the other", Refusal::by("too_many_sessions", sessions));
                 let trial = Trial { stage: &stage, tenant, limit, what, refusal };
                 self.report.add(trial.crowd(most + 3, json!({"do": "count"}), most).await);
             }
@@ -312,43 +323,11 @@ impl Prover<'_> {
         let trial = Trial { stage: &stage, tenant: 0, limit, what, refusal };
         self.report.add(trial.connections(stage.host_limits().connections).await);
         stage.end().await;
-        Ok(())
-    }
-
-    /// Files and listings that guests keep open.
-    async fn files(&mut self) -> Result<(), config::Error> {
-        let refusal = Refusal::NO_MORE_FILES;
-        if self.says(|it| it.user.open_files.is_some()) {
-            let key = "limits.user.open_files";
-            let stage = self.stage(&[key]).await?;
-            for tenant in self.tenants() {
-                let Some(most) = stage.limits(tenant).user.open_files else { continue };
-                let limit = self.of_tenant(&stage, tenant, key, |it| it.user.open_files, some(usize::to_string));
-                let trial = |what| Trial { stage: &stage, tenant, limit: limit.clone(), what, refusal };
-                let open = Ask::Call(opening(most + 1));
-                self.report.add(trial("a guest opens files, and keeps them").again(open).await);
-                let list = Ask::Call(listing(most + 1));
-                self.report.add(trial("a guest lists a folder, and keeps the listings").again(list).await);
-            }
-            stage.end().await;
-        }
-        if self.says(|it| it.tenant.open_files.is_some()) {
-            let key = "limits.tenant.open_files";
-            let stage = self.stage(&[key]).await?;
-            for tenant in self.tenants() {
-                let Some(most) = stage.limits(tenant).tenant.open_files else { continue };
-                let limit = self.of_tenant(&stage, tenant, key, |it| it.tenant.open_files, some(usize::to_string));
-                let what = "users' guests open files, and keep them";
-                let trial = Trial { stage: &stage, tenant, limit, what, refusal };
-                self.report.add(trial.crowd(most / FILES + 2, opening(FILES), most / FILES).await);
-            }
-            stage.end().await;
-        }
         let key = "limits.open_files";
         let stage = self.stage(&[key]).await?;
         let most = stage.host_limits().open_files;
         let limit = self.of_host(&stage, key, |it| it.open_files, usize::to_string);
-        let what = "users' guests open files, and keep them";
+        let (what, refusal) = ("users' guests open files, and keep them", Refusal::NO_MORE_FILES);
         let trial = Trial { stage: &stage, tenant: 0, limit, what, refusal };
         self.report.add(trial.crowd(most / FILES + 2, opening(FILES), most / FILES).await);
         stage.end().await;

@@ -48,10 +48,13 @@ pub(super) struct Figures {
     pub(super) descriptors: Option<Figure>,
 }
 
-/// A maximum that was seen, and the most that it may be.
+/// A maximum that was seen.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Figure {
     pub(super) seen: usize,
+    /// What the limit says.
+    pub(super) limit: usize,
+    /// The most that it may be: the limit, and what is tolerated.
     pub(super) most: usize,
 }
 
@@ -87,7 +90,7 @@ impl Report {
 
 impl Figure {
     fn as_json(&self) -> Value {
-        json!({"most_seen": self.seen, "most_allowed": self.most})
+        json!({"most_seen": self.seen, "limit": self.limit, "most_tolerated": self.most})
     }
 }
 
@@ -119,8 +122,11 @@ impl Figures {
 
     /// What was measured, in words.
     fn told(&self) -> String {
-        let size = |figure: Option<Figure>| figure.map_or("?".to_owned(), |it| ByteSize::b(it.seen as u64).to_string());
-        let mut told = format!("+{}, counted {}", size(self.resident), size(self.counted));
+        let size = |bytes: usize| ByteSize::b(bytes as u64);
+        let told = |figure: Option<Figure>| {
+            figure.map_or("?".to_owned(), |it| format!("{} of {}", size(it.seen), size(it.limit)))
+        };
+        let mut told = format!("+{}, counted {}", told(self.resident), told(self.counted));
         if let Some(live) = self.live {
             told += &format!("; {} live sessions", live.seen);
         }
@@ -224,8 +230,12 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
+    const fn figure(seen: usize, most: usize) -> Option<Figure> {
+        Some(Figure { seen, limit: 6, most })
+    }
+
     fn row(outcome: Result<String, String>, resident: Option<Figure>, wrong: Option<&str>) -> Row {
-        let within = Some(Figure { seen: 1, most: 1 });
+        let within = figure(1, 1);
         Row {
             tenant: "default".into(),
             limit: Limit { key: "limits.memory", value: "1 MiB".into(), tried: None },
@@ -240,7 +250,7 @@ mod tests {
     #[test]
     fn all_witnesses_must_agree_that_a_limit_holds() {
         let stopped = || Ok("host_full, 1 of 2".to_owned());
-        let (within, beyond) = (Some(Figure { seen: 7, most: 7 }), Some(Figure { seen: 8, most: 7 }));
+        let (within, beyond) = (figure(7, 7), figure(8, 7));
         assert_eq!(row(stopped(), within, None).wrong(), None);
         for (row, why) in [
             (row(Err("not host_full, but 200".to_owned()), within, None), "not host_full, but 200"),

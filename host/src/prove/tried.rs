@@ -33,7 +33,7 @@ const FUEL: u64 = 2_000_000_000;
 /// The same where deadlines are attacked, by guests that compute: more than there is until then.
 const ENDLESS: u64 = 1 << 50;
 /// What is used up to see what a unit costs: enough to be measured, and not too much for what is not optimised.
-const MEASURED_FUEL: u64 = 200_000_000;
+const MEASURED_FUEL: u64 = 100_000_000;
 /// What the host has: some instances of [`MOST_BYTES`], with what rollback keeps of them.
 const MEMORY: usize = 4 * MOST_BYTES;
 /// Inputs, and what the attackers' calls answer.

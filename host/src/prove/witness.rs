@@ -150,19 +150,22 @@ impl Meter {
         let peaks = self.peaks.await.ok().filter(|peaks| !peaks.blind && peaks.samples > 0);
         let (Some(Peaks { samples, most, .. }), Some(before)) = (peaks, self.before) else { return Figures::default() };
         let Bounds { counted, resident, files, live, .. } = self.bounds;
-        let tolerated = |most: usize| (most as f64 * (1.0 + TOLERANCE)) as usize;
+        let tolerated = |limit: usize, floor: usize| (limit as f64 * (1.0 + TOLERANCE)) as usize + floor;
+        let more = |now: usize, before: usize| now.saturating_sub(before);
         Figures {
             samples,
             resident: Some(Figure {
-                seen: most.resident.saturating_sub(before.resident),
-                most: tolerated(resident) + FLOOR,
+                seen: more(most.resident, before.resident),
+                limit: resident,
+                most: tolerated(resident, FLOOR),
             }),
-            counted: Some(Figure { seen: most.counted, most: tolerated(counted) + UNREFUSED }),
-            live: live.map(|live| Figure { seen: most.live, most: live }),
-            open_files: files.map(|[of_guests, _]| Figure { seen: most.files[0], most: of_guests }),
-            descriptors: files.map(|[_, of_process]| Figure {
-                seen: most.files[1].saturating_sub(before.files[1]),
-                most: of_process + DESCRIPTORS,
+            counted: Some(Figure { seen: most.counted, limit: counted, most: tolerated(counted, UNREFUSED) }),
+            live: live.map(|limit| Figure { seen: most.live, limit, most: limit }),
+            open_files: files.map(|[limit, _]| Figure { seen: most.files[0], limit, most: limit }),
+            descriptors: files.map(|[_, limit]| Figure {
+                seen: more(most.files[1], before.files[1]),
+                limit,
+                most: limit + DESCRIPTORS,
             }),
         }
     }
