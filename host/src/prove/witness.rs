@@ -130,12 +130,17 @@ impl Meter {
         let ended = over.clone();
         thread::Builder::new().name("carrel-meter".into()).spawn(move || {
             let mut peaks = Peaks::default();
-            while !ended.load(Ordering::Relaxed) {
+            loop {
+                // However soon an attack is over, there is a sample.
+                let is_last = ended.load(Ordering::Relaxed);
                 match Sample::take(&host, &bounds) {
                     Some(sample) => peaks.most.rise_to(sample),
                     None => peaks.blind = true,
                 }
                 peaks.samples += 1;
+                if is_last {
+                    break;
+                }
                 thread::sleep(SAMPLE);
             }
             // Nobody waits for it any more where the attack was given up.
@@ -147,7 +152,7 @@ impl Meter {
     /// Ends, and gives what was seen beside what may be.
     pub(super) async fn read(self) -> Figures {
         self.over.store(true, Ordering::Relaxed);
-        let peaks = self.peaks.await.ok().filter(|peaks| !peaks.blind && peaks.samples > 0);
+        let peaks = self.peaks.await.ok().filter(|peaks| !peaks.blind);
         let (Some(Peaks { samples, most, .. }), Some(before)) = (peaks, self.before) else { return Figures::default() };
         let Bounds { counted, resident, files, live, .. } = self.bounds;
         let tolerated = |limit: usize, floor: usize| (limit as f64 * (1.0 + TOLERANCE)) as usize + floor;
