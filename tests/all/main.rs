@@ -2,6 +2,10 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+/// The binary's own: what a process takes of memory is measured.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 mod admin;
 mod bill;
 mod callers;

@@ -55,7 +55,7 @@ enum Command {
     Validate(ConfigFile),
     /// List the functions and guests: types, summaries, schemas, where each guest comes from
     Info(info::Arguments),
-    /// Attack a host made of a configuration with guests and callers that mean no good, and tell which limits hold
+    /// Attack throw-away hosts built from a configuration, and report which limits hold
     Prove(prove::Arguments),
     /// Make an API key: the key goes to stdout, its hash, for the configuration, to stderr
     Key,

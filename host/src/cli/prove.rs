@@ -10,23 +10,9 @@ use std::process::ExitCode;
 pub(super) struct Arguments {
     #[command(flatten)]
     config: ConfigFile,
-    /// Takes this limit off the attacked host, to see that it is noticed
-    #[cfg(debug_assertions)]
-    #[arg(long, value_name = "KEY", hide = true)]
-    break_limit: Option<String>,
-}
-
-impl Arguments {
-    #[cfg(debug_assertions)]
-    fn broken(&self) -> Option<&str> {
-        self.break_limit.as_deref()
-    }
-
-    /// Limits can be taken off in builds for tests only.
-    #[cfg(not(debug_assertions))]
-    fn broken(&self) -> Option<&str> {
-        None
-    }
+    /// As one JSON document, with all that was measured
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn prove(arguments: Arguments) -> Result<ExitCode, Error> {
@@ -40,7 +26,7 @@ pub(super) fn prove(arguments: Arguments) -> Result<ExitCode, Error> {
     let runtime = runtime(threads)?;
     let file = draft.config.source.file.display().to_string();
     let _ = tell::event(&format!("attacking a host made of {file}"), "attacking a host", json!({"file": file}));
-    let report = runtime.block_on(prove::prove(draft.config, threads, arguments.broken()))?;
-    print(&report.to_string())?;
+    let report = runtime.block_on(prove::prove(draft.config, threads))?;
+    print(&if arguments.json { format!("{:#}", report.as_json()) } else { report.to_string() })?;
     Ok(if report.held() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

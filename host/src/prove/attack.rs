@@ -1,9 +1,12 @@
-//! One attack, its witnesses, and what came of it.
+//! The attacks, one by one: what is done, and which answers are right.
+//!
+//! An answer is right if it is a success within the limit, or the refusal of the very limit that is under attack: its
+//! code, and its key. Another limit's, a crash, or a success beyond the limit says that it does not hold.
 
 use super::{
-    Limit,
-    report::{Neighbour, Row},
-    stage::{Answer, Caller, Stage},
+    report::{Limit, Row},
+    stage::{Answer, Caller, FILE, FOLDER, Stage},
+    witness::{Bounds, Counter, Meter, Neighbour, Patience, SERVED_WITHIN, processor_time, resident},
 };
 use crate::limits::Rate;
 use bytes::Bytes;
@@ -11,10 +14,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::{
     future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    ops::RangeInclusive,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -23,258 +23,586 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Users of a tenant, by their numbers: who attacks, and who notices nothing. The crowd begins behind them.
+/// Users of a tenant, by their numbers: who attacks, and who is the neighbour. The crowd begins behind them.
 const MALLORY: usize = 0;
 const ALICE: usize = 1;
 const CROWD: usize = 2;
-/// How often the neighbour calls.
-const PACE: Duration = Duration::from_millis(5);
-/// How much later than its deadline a call may be answered, on a busy machine.
+/// Times that a single call attacks.
+const TIMES: usize = 3;
+/// Calls, or users, that come beyond what is allowed.
+const BEYOND: usize = 3;
+/// How much later than its deadline a call may be answered: what undoing it takes, on a machine that is busy.
 const LATE: Duration = Duration::from_secs(1);
-/// How long a neighbour may wait for an answer.
-const LONGEST: Duration = Duration::from_secs(1);
+/// How long sleepers stay, so that all others come meanwhile.
+const SLEEP: u64 = 600;
+/// Files that each of many users opens.
+pub(super) const FILES: usize = 20;
+/// Rounds in which a user with large state crashes, runs and is parked.
+const ROUNDS: usize = 2;
+/// Bytes of what is called large state, where the limits leave so much, and of that of each of ten users.
+const LARGE: usize = 16 << 20;
+const TENTH: usize = 4 << 20;
+/// Users whose deadlines come together.
+const TOGETHER: usize = 10;
+/// The longest that is waited for what `Retry-After` says.
+const WAIT: Duration = Duration::from_secs(5);
+/// The most of the processor that a unit of fuel may cost, in that of a plain loop's. A guest gets up to four times as
+/// much of it where it asks the host for something as where it computes (see `instance::work`); the rest is for machines
+/// that are otherwise. In builds that are not optimised the host takes ten times as long.
+const DEAREST: f64 = if cfg!(debug_assertions) { 80.0 } else { 8.0 };
 
-/// A guest, or a caller, of one user.
-pub(super) struct Attack {
+/// The answer with which a limit refuses.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refusal {
+    code: &'static str,
+    /// The key that it must name; none for what is no limit.
+    setting: Option<&'static str>,
+    /// Words that it must have: a guest's own, where the guest is what is told.
+    words: &'static str,
+}
+
+impl Refusal {
+    pub(super) const fn by(code: &'static str, setting: &'static str) -> Self {
+        Self { code, setting: Some(setting), words: "" }
+    }
+
+    /// The call fails with words of the guest's own.
+    pub(super) const fn in_words(words: &'static str) -> Self {
+        Self { code: "function_failed", setting: None, words }
+    }
+
+    /// The sandbox stops it.
+    pub(super) const CRASH: Self = Self { code: "function_crashed", setting: None, words: "" };
+
+    /// The guest's words when it is given no more files.
+    pub(super) const NO_MORE_FILES: Self = Self::in_words("no more files are given");
+
+    fn is(&self, answer: &Answer) -> bool {
+        let detail = answer.body["detail"].as_str().unwrap_or_default();
+        answer.status != 200
+            && answer.code == self.code
+            && self.setting.is_none_or(|setting| answer.setting == setting)
+            && detail.contains(self.words)
+    }
+
+    /// Whether the guest itself decided on it: then the call has been.
+    fn is_the_guests(&self) -> bool {
+        self.code == "function_failed"
+    }
+
+    fn told(&self) -> &'static str {
+        if self.words.is_empty() { self.code } else { self.words }
+    }
+
+    /// That each answer is a success or this refusal, and that so many are.
+    fn judge(&self, answers: &[Answer], refused: RangeInclusive<usize>) -> Result<String, String> {
+        for answer in answers.iter().filter(|answer| answer.status != 200) {
+            if !self.is(answer) {
+                return Err(format!("not {}, but {}", self.told(), answer.told()));
+            }
+        }
+        let (all, seen) = (answers.len(), answers.iter().filter(|answer| answer.status != 200).count());
+        if refused.contains(&seen) {
+            return Ok(format!("{}, {seen} of {all}", self.told()));
+        }
+        let (least, most) = refused.into_inner();
+        let should = if least == most { format!("{least}") } else { format!("{least} to {most}") };
+        Err(format!("{seen} of {all} were refused, and {should} should have been"))
+    }
+}
+
+/// A limit, and what is done to it.
+pub(super) struct Trial<'a> {
+    pub(super) stage: &'a Stage,
     pub(super) tenant: usize,
     pub(super) limit: Limit,
     pub(super) what: &'static str,
-    pub(super) ask: Ask,
-    pub(super) expected: &'static str,
+    pub(super) refusal: Refusal,
+}
+
+/// What an attack comes to: what stopped it, or why it is not held.
+type Outcome = Result<String, String>;
+
+impl Trial<'_> {
+    fn caller(&self, number: usize) -> Caller {
+        self.stage.caller(self.tenant, number)
+    }
+
+    /// True if the neighbour is refused, or waits, with the attacker, since the limit is one that both share.
+    fn is_shared(&self) -> bool {
+        let of_host = ["limits.calls", "limits.max_sessions", "limits.memory", "limits.open_files"];
+        let of_tenant = self.limit.key.starts_with("limits.tenant.");
+        of_host.contains(&self.limit.key) || (of_tenant && self.stage.beside(self.tenant) == self.tenant)
+    }
+
+    /// True if the neighbour may meet the limit by itself: it calls more often than most rates allow.
+    fn is_met_by_all(&self) -> bool {
+        self.limit.key.ends_with("_per_second")
+    }
+
+    /// The number of refusals that are right where so many come beyond a limit: the neighbour may be one more.
+    fn beyond(&self, beyond: usize) -> RangeInclusive<usize> {
+        beyond..=beyond + usize::from(self.is_shared())
+    }
+
+    /// What the limits allow of what is measured.
+    fn bounds(&self) -> Bounds {
+        let (host, limits) = (self.stage.host_limits(), self.stage.limits(self.tenant));
+        let of_host =
+            Bounds { counter: Counter::Host, counted: host.memory, resident: host.memory, files: None, live: None };
+        let files = |most: Option<usize>| {
+            let most = most.unwrap_or(host.open_files);
+            Bounds { files: Some([most, most]), ..of_host }
+        };
+        let memory = |counter, most: Option<usize>| {
+            let most = most.unwrap_or(host.memory);
+            Bounds { counter, counted: most, resident: most, ..of_host }
+        };
+        match self.limit.key {
+            "limits.tenant.memory" => memory(Counter::Tenant(self.tenant), limits.tenant.memory),
+            "limits.user.memory" => match self.stage.user(&self.caller(MALLORY)) {
+                Some(user) => memory(Counter::User(user), limits.user.memory),
+                None => of_host,
+            },
+            // The instance, and what rollback keeps of it.
+            "limits.memory_per_instance" => Bounds { resident: 2 * limits.memory_per_instance, ..of_host },
+            "limits.user.open_files" => files(limits.user.open_files),
+            "limits.tenant.open_files" => files(limits.tenant.open_files),
+            "limits.open_files" => files(Some(host.open_files)),
+            // Both ends of each are of this process, and only one of those beyond the limit.
+            "limits.connections" => Bounds { files: Some([host.open_files, 2 * host.connections + BEYOND]), ..of_host },
+            "limits.max_sessions" => Bounds { live: Some(host.max_sessions), ..of_host },
+            _ => of_host,
+        }
+    }
+
+    /// Runs an attack before its witnesses.
+    async fn run(self, attack: impl Future<Output = Outcome>) -> Row {
+        let beside = self.stage.beside(self.tenant);
+        let longest = if self.is_shared() { self.stage.limits(beside).deadline + LATE } else { SERVED_WITHIN };
+        let refusal = (self.is_shared() || self.is_met_by_all()).then_some(self.refusal.code);
+        self.stage.clear().await;
+        let neighbour = Neighbour::start(self.stage.caller(beside, ALICE), Patience { refusal, longest });
+        self.run_beside(Some(neighbour), attack).await
+    }
+
+    async fn run_beside(
+        self,
+        neighbour: Option<impl Future<Output = std::io::Result<Neighbour>>>,
+        attack: impl Future<Output = Outcome>,
+    ) -> Row {
+        settle().await;
+        let witnesses = async {
+            let meter = Meter::start(self.stage.host(), self.bounds())?;
+            let neighbour = match neighbour {
+                Some(neighbour) => Some(neighbour.await?),
+                None => None,
+            };
+            Ok((meter, neighbour))
+        };
+        let witnesses: std::io::Result<(Meter, Option<Neighbour>)> = witnesses.await;
+        let began = Instant::now();
+        let mut row = Row {
+            tenant: self.stage.tenant(self.tenant),
+            limit: self.limit,
+            what: self.what,
+            outcome: Err(String::new()),
+            took: Duration::ZERO,
+            figures: Default::default(),
+            neighbour: None,
+        };
+        match witnesses {
+            Ok((meter, neighbour)) => {
+                row.outcome = attack.await;
+                row.took = began.elapsed();
+                row.figures = meter.read().await;
+                if let Some(neighbour) = neighbour {
+                    row.neighbour = Some(neighbour.ask().await);
+                }
+            }
+            Err(error) => row.outcome = Err(format!("there is no witness: {error}")),
+        }
+        row
+    }
+
+    /// One user does the same again and again, and is refused each time.
+    pub(super) async fn again(self, ask: Ask) -> Row {
+        let (mallory, refusal) = (self.caller(MALLORY), self.refusal);
+        let limits = self.stage.limits(self.tenant).clone();
+        let attack = async {
+            let before = calls(&mallory).await?;
+            let mut answers = Vec::new();
+            let times = if matches!(ask, Ask::Once(_)) { 1 } else { TIMES };
+            for _ in 0..times {
+                let answer = match &ask {
+                    Ask::Call(input) | Ask::Once(input) => mallory.call(input).await?,
+                    Ask::Body(bytes) => mallory.send(Bytes::from(vec![b' '; *bytes])).await?,
+                };
+                if answer.fuel > limits.fuel_per_call {
+                    return Err(format!("it used {} units of fuel", answer.fuel));
+                }
+                if answer.took > limits.deadline + LATE {
+                    return Err(format!("it took {:.1} s", answer.took.as_secs_f64()));
+                }
+                // Where it does not hold once, it need not be tried again.
+                refusal.judge(std::slice::from_ref(&answer), 1..=1)?;
+                answers.push(answer);
+            }
+            let stopped = refusal.judge(&answers, times..=times)?;
+            let after = calls(&mallory).await.map_err(|why| format!("the attacker's next call: {why}"))?;
+            let should = before + 1 + if refusal.is_the_guests() { times as u64 } else { 0 };
+            if after != should {
+                return Err(format!("the attacker's state was {before} before it, and is {after} after the next call"));
+            }
+            let late = answers.iter().map(|it| it.took.saturating_sub(limits.deadline)).max().unwrap_or_default();
+            Ok(if limits.deadline <= answers[0].took { format!("{stopped}, {} late", told(late)) } else { stopped })
+        };
+        self.run(attack).await
+    }
+
+    /// A guest's table grows, which takes memory that is not linear.
+    pub(super) async fn tables(self, elements: usize) -> Row {
+        let (mallory, refusal) = (self.caller(MALLORY).of_tables(), self.refusal);
+        let attack = async {
+            let there = || async {
+                let answer = mallory.call(&json!({"elements": 0})).await?;
+                answer.body["elements"].as_u64().ok_or_else(|| answer.told())
+            };
+            let before = there().await?;
+            let mut answers = Vec::new();
+            for _ in 0..TIMES {
+                answers.push(mallory.call(&json!({"elements": elements})).await?);
+            }
+            let stopped = refusal.judge(&answers, TIMES..=TIMES)?;
+            match there().await.map_err(|why| format!("the attacker's next call: {why}"))? {
+                after if after == before => Ok(stopped),
+                after => Err(format!("the table had {before} elements before it, and has {after}")),
+            }
+        };
+        self.run(attack).await
+    }
+
+    /// Calls of one user at once: the first one keeps all others waiting.
+    pub(super) async fn queue(self, most: usize) -> Row {
+        let (mallory, refusal, stage) = (self.caller(MALLORY), self.refusal, self.stage);
+        let attack = async {
+            let first = async { mallory.call(&json!({"do": "sleep", "milliseconds": SLEEP})).await };
+            let others = async {
+                while stage.session(&mallory).is_none_or(|seen| seen.in_use == 0) {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                let count = json!({"do": "count"});
+                join_all((0..most + BEYOND).map(|_| mallory.call(&count))).await
+            };
+            let (first, others) = tokio::join!(first, others);
+            let answers: Result<Vec<Answer>, String> = [first].into_iter().chain(others).collect();
+            let stopped = refusal.judge(&answers?, BEYOND..=BEYOND)?;
+            // All that were let in have been.
+            match calls(&mallory).await.map_err(|why| format!("the next call: {why}"))? {
+                count if count == most as u64 + 2 => Ok(stopped),
+                count => Err(format!("the function has counted {count} calls")),
+            }
+        };
+        self.run(attack).await
+    }
+
+    /// Calls at once, each of another user.
+    pub(super) async fn at_once(self, most: usize) -> Row {
+        let refused = match self.limit.key {
+            // Who waits for a place gets it when another leaves; that not too many have one is measured.
+            "limits.max_sessions" => 1..=BEYOND + 1,
+            _ => self.beyond(BEYOND),
+        };
+        let (refusal, input) = (self.refusal, json!({"do": "sleep", "milliseconds": SLEEP}));
+        let callers: Vec<Caller> = (0..most + BEYOND).map(|number| self.caller(CROWD + number)).collect();
+        let attack = async {
+            let answers = join_all(callers.iter().map(|caller| caller.call(&input))).await;
+            let answers: Result<Vec<Answer>, String> = answers.into_iter().collect();
+            let stopped = refusal.judge(&answers?, refused)?;
+            calls(&callers[0]).await.map_err(|why| format!("the next call: {why}"))?;
+            Ok(stopped)
+        };
+        self.run(attack).await
+    }
+
+    /// Users come one after the other, each with the same call, of which there is room for so many.
+    pub(super) async fn crowd(self, users: usize, input: Value, fit: usize) -> Row {
+        let (refusal, beyond) = (self.refusal, users.saturating_sub(fit));
+        // Of memory fewer may fit: an instance takes more than what its guest asks for.
+        let refused = match self.limit.key.ends_with("memory") {
+            true => beyond..=users,
+            false => self.beyond(beyond),
+        };
+        let callers: Vec<Caller> = (0..users).map(|number| self.caller(CROWD + number)).collect();
+        let attack = async {
+            let mut answers = Vec::new();
+            for caller in &callers {
+                answers.push(caller.call(&input).await?);
+            }
+            refusal.judge(&answers, refused)
+        };
+        self.run(attack).await
+    }
+
+    /// Many users each have memory grow, and write to it in the next call, all of them at once.
+    pub(super) async fn reserve_and_write(self, users: usize, bytes: usize, fit: usize) -> Row {
+        let refusal = self.refusal;
+        let callers: Vec<Caller> = (0..users).map(|number| self.caller(CROWD + number)).collect();
+        let attack = async {
+            let mut granted = Vec::new();
+            let mut answers = Vec::new();
+            for caller in &callers {
+                let answer = caller.call(&json!({"do": "reserve", "bytes": bytes})).await?;
+                if answer.status == 200 {
+                    granted.push(caller);
+                }
+                answers.push(answer);
+            }
+            let growing = refusal.judge(&answers, 0..=users)?;
+            if granted.len() <= fit {
+                return Ok(format!("{growing}, when it grew"));
+            }
+            let write = json!({"do": "overwrite"});
+            let answers = join_all(granted.iter().map(|caller| caller.call(&write))).await;
+            let answers: Result<Vec<Answer>, String> = answers.into_iter().collect();
+            refusal.judge(&answers?, granted.len().saturating_sub(fit)..=granted.len())
+        };
+        self.run(attack).await
+    }
+
+    /// One user takes memory, call by call: so many of them fit.
+    pub(super) async fn pile(self, times: usize, input: Value, fit: usize) -> Row {
+        let (mallory, refusal) = (self.caller(MALLORY), self.refusal);
+        let attack = async {
+            let mut answers = Vec::new();
+            for _ in 0..times {
+                answers.push(mallory.call(&input).await?);
+            }
+            let stopped = refusal.judge(&answers, times.saturating_sub(fit)..=times)?;
+            let served = answers.iter().filter(|answer| answer.status == 200).count() as u64;
+            match calls(&mallory).await.map_err(|why| format!("the attacker's next call: {why}"))? {
+                count if count == served + 1 => Ok(stopped),
+                count => Err(format!("{served} calls were served, and the function has counted {count}")),
+            }
+        };
+        self.run(attack).await
+    }
+
+    /// Users with large state write to all of it until their deadlines, which come together.
+    pub(super) async fn deadlines_together(self) -> Row {
+        let limits = self.stage.limits(self.tenant);
+        let (refusal, deadline, bytes) = (self.refusal, limits.deadline, TENTH.min(limits.memory_per_instance / 4));
+        let callers: Vec<Caller> = (0..TOGETHER).map(|number| self.caller(CROWD + number)).collect();
+        let attack = async {
+            let mut before = Vec::new();
+            for caller in &callers {
+                take(caller, bytes).await?;
+                before.push(sum(caller).await?);
+            }
+            let write = json!({"do": "overwrite", "milliseconds": beyond(deadline)});
+            let answers = join_all(callers.iter().map(|caller| caller.call(&write))).await;
+            let answers: Vec<Answer> = answers.into_iter().collect::<Result<_, String>>()?;
+            let stopped = refusal.judge(&answers, TOGETHER..=TOGETHER)?;
+            let last = answers.iter().map(|answer| answer.took).max().unwrap_or_default().saturating_sub(deadline);
+            if last > LATE {
+                return Err(format!("the last was answered {} after its deadline", told(last)));
+            }
+            for (caller, before) in callers.iter().zip(before) {
+                if sum(caller).await? != before {
+                    return Err("state is not as it was before its call".to_owned());
+                }
+            }
+            Ok(format!("{stopped}, the last {} late", told(last)))
+        };
+        self.run(attack).await
+    }
+
+    /// A user with large state crashes, runs, and is parked by turns.
+    pub(super) async fn large_state(self) -> Row {
+        let bytes = LARGE.min(self.stage.limits(self.tenant).memory_per_instance / 4);
+        let (mallory, stage) = (self.caller(MALLORY), self.stage);
+        let attack = async {
+            take(&mallory, bytes).await?;
+            let mut state = sum(&mallory).await?;
+            let mut longest = Duration::ZERO;
+            let crash = json!({"do": "all", "of": [{"do": "overwrite"}, {"do": "panic"}]});
+            for _ in 0..ROUNDS {
+                let crashed = mallory.call(&crash).await?;
+                Refusal::CRASH.judge(std::slice::from_ref(&crashed), 1..=1)?;
+                if sum(&mallory).await? != state {
+                    return Err("state is not as it was before a call that crashed".to_owned());
+                }
+                let written = mallory.call(&json!({"do": "overwrite"})).await?;
+                Refusal::CRASH.judge(std::slice::from_ref(&written), 0..=0)?;
+                longest = longest.max(crashed.took).max(written.took);
+                state = sum(&mallory).await?;
+                stage.host().registry().park_idle(Duration::ZERO).await;
+                if sum(&mallory).await? != state {
+                    return Err("state is not as it was before it was parked".to_owned());
+                }
+            }
+            Ok(format!("its turns, the longest {}", told(longest)))
+        };
+        self.run(attack).await
+    }
+
+    /// What a unit of fuel costs of the processor while a guest has the host work, in that of a plain loop's.
+    pub(super) async fn price(self, input: Value) -> Row {
+        let (mallory, refusal) = (self.caller(MALLORY), self.refusal);
+        let attack = async {
+            take(&mallory, TENTH).await?;
+            let cost = || async { cost(&mallory, &json!({"do": "spin"}), refusal).await };
+            // The dearer of one before it and one after it: the machine may be busy with other things.
+            let before = cost().await?;
+            let seen = self::cost(&mallory, &input, refusal).await?;
+            let plain = before.max(cost().await?);
+            let times = seen / plain;
+            match times <= DEAREST {
+                true => Ok(format!("{}, a unit as dear as {times:.1} of a loop's", refusal.told())),
+                false => {
+                    Err(format!("a unit of fuel cost {times:.1} times what it costs in a loop, and may {DEAREST}"))
+                }
+            }
+        };
+        self.run(attack).await
+    }
+
+    /// A guest looks for a way out.
+    pub(super) async fn escape(self) -> Row {
+        let mallory = self.caller(MALLORY);
+        let attack = async {
+            let answer = mallory.call(&json!({"do": "escape"})).await?;
+            match answer.body["said"].as_array() {
+                Some(found) if found.is_empty() => Ok("nothing was there".to_owned()),
+                Some(found) => Err(format!("it found {found:?}")),
+                None => Err(answer.told()),
+            }
+        };
+        self.run(attack).await
+    }
+
+    /// A user, or users of the tenant, use what they may over time, and then wait for as long as they are told.
+    pub(super) async fn spend(self, rate: Rate, of_user: bool) -> Row {
+        let (refusal, is_fuel) = (self.refusal, self.refusal.code == "budget_spent");
+        let fuel_per_call = self.stage.limits(self.tenant).fuel_per_call;
+        let caller = |number: usize| self.caller(if of_user { MALLORY } else { CROWD + number % 8 });
+        let callers: Vec<Caller> = (0..8).map(caller).collect();
+        let attack = async {
+            let began = Instant::now();
+            let input = if is_fuel { json!({"do": "spin"}) } else { json!({"do": "count"}) };
+            let most = rate.burst.saturating_mul(2).clamp(20, 1000) as usize;
+            let mut used = 0;
+            for number in 0..most {
+                let caller = &callers[number % callers.len()];
+                let answer = caller.call(&input).await?;
+                if answer.status != 429 {
+                    used += if is_fuel { answer.fuel } else { 1 };
+                    continue;
+                }
+                refusal.judge(std::slice::from_ref(&answer), 1..=1)?;
+                // Of fuel it is known after a call how much it was.
+                let given = (rate.per_second as f64 * began.elapsed().as_secs_f64()) as u64;
+                let may = rate.burst.saturating_add(given).saturating_add(if is_fuel { fuel_per_call } else { 1 });
+                if used > may {
+                    return Err(format!("{used} were used, and may be {may}"));
+                }
+                let Some(wait) = answer.retry_after else {
+                    return Err("it does not say when to come again".to_owned());
+                };
+                let stopped = format!("{} after {used}, for {} s", refusal.told(), wait.as_secs());
+                if wait > WAIT {
+                    return Ok(stopped);
+                }
+                sleep(wait).await;
+                let again = caller.call(&json!({"do": "count"})).await?;
+                return match again.status {
+                    200 => Ok(format!("{stopped}, which was true")),
+                    _ => Err(format!("after the {} s that it said it was refused again", wait.as_secs())),
+                };
+            }
+            Err(format!("{most} calls were let in"))
+        };
+        self.run(attack).await
+    }
+
+    /// Somebody opens connections and says nothing. There is no neighbour: nobody gets a connection meanwhile, which is
+    /// what the limit says. But somebody must, as soon as it is over.
+    pub(super) async fn connections(self, most: usize) -> Row {
+        let (address, alice) = (self.stage.address(), self.caller(ALICE));
+        self.stage.clear().await;
+        let attack = async {
+            let mut open = Vec::new();
+            for _ in 0..most + BEYOND {
+                open.push(TcpStream::connect(address).await.map_err(|error| error.to_string())?);
+            }
+            // Those beyond the limit have been told so, and the others wait.
+            let mut refused = 0;
+            for stream in &mut open {
+                let mut answer = vec![0; 1024];
+                if let Ok(Ok(bytes)) = timeout(Duration::from_millis(1), stream.read(&mut answer)).await {
+                    refused += usize::from(answer[..bytes].starts_with(b"HTTP/1.1 503 "));
+                }
+            }
+            let opened = open.len();
+            drop(open);
+            if refused < BEYOND || refused > BEYOND + 1 {
+                return Err(format!("{refused} of {opened} were refused, and {BEYOND} should have been"));
+            }
+            let began = Instant::now();
+            while let Err(why) = calls(&alice).await {
+                if began.elapsed() > SERVED_WITHIN {
+                    return Err(format!("nobody is served after it: {why}"));
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+            Ok(format!("too_many_connections, {refused} of {opened}"))
+        };
+        self.run_beside(None::<std::future::Pending<_>>, attack).await
+    }
+
+    /// Somebody sends what is no request: it is refused, and the connection closed.
+    pub(super) async fn malformed(self, shape: &Shape) -> Row {
+        let address = self.stage.address();
+        let attack = async {
+            let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+            let (mut read, mut write) = stream.into_split();
+            let sending = async {
+                let _ = write.write_all(shape.request.as_bytes()).await;
+                for _ in 0..shape.more.1 {
+                    if write.write_all(shape.more.0.as_bytes()).await.is_err() {
+                        break;
+                    }
+                }
+            };
+            let mut answer = Vec::new();
+            let reading = timeout(Duration::from_secs(10), read.read_to_end(&mut answer));
+            let (_, ended) = tokio::join!(sending, reading);
+            let text = String::from_utf8_lossy(&answer);
+            let line = text.lines().next().unwrap_or_default().to_owned();
+            match ended {
+                Err(_) => Err(format!("the connection stayed open: {line}")),
+                Ok(_) if line.starts_with("HTTP/1.1 2") => Err(format!("it was answered: {line}")),
+                Ok(_) if line.is_empty() => Ok("closed".to_owned()),
+                Ok(_) => Ok(line),
+            }
+        };
+        self.run(attack).await
+    }
 }
 
 /// What is sent.
 pub(super) enum Ask {
-    /// An input for the hostile function.
+    /// An input for the function, several times.
     Call(Value),
-    /// A body of so many bytes.
+    /// The same once, where it takes its time.
+    Once(Value),
+    /// A body of so many bytes, several times.
     Body(usize),
-}
-
-/// Calls at once, all of one user, or each of another one.
-pub(super) struct Many {
-    pub(super) tenant: usize,
-    pub(super) limit: Limit,
-    pub(super) what: &'static str,
-    pub(super) calls: usize,
-    pub(super) of_one: bool,
-    pub(super) expected: &'static str,
-}
-
-/// What an attack gave: what stopped it, or why nothing did, and how long that took.
-type Stopped = Result<(String, Duration), String>;
-
-impl Attack {
-    pub(super) async fn run(self, stage: &Stage) -> Row {
-        let Self { tenant, limit, what, ask, expected } = self;
-        let mallory = stage.caller(tenant, MALLORY);
-        let attack = async {
-            let before = calls(&mallory).await?;
-            let answer = match &ask {
-                Ask::Call(input) => mallory.call(input).await?,
-                Ask::Body(bytes) => mallory.send(Bytes::from(vec![b' '; *bytes])).await?,
-            };
-            // Whatever it was that stopped it: it has not had more than it may.
-            let limits = stage.limits(tenant);
-            if answer.fuel > limits.fuel_per_call {
-                return Err(format!("it used {} units of fuel", answer.fuel));
-            }
-            if answer.took > limits.deadline + LATE {
-                return Err(format!("it took {:.1} s", answer.took.as_secs_f64()));
-            }
-            let stopped = judge(&answer, expected);
-            let after = calls(&mallory).await.map_err(|why| format!("the attacker's next call: {why}"))?;
-            // What a function says in its own words is no failure: such a call has been.
-            let own_words = answer.status == 200 || answer.code == "function_failed";
-            match after == before + 1 + u64::from(own_words) {
-                true => stopped.map(|by| (by, answer.took)),
-                false => {
-                    Err(format!("the attacker's state was {before} before it, and is {after} after the next call"))
-                }
-            }
-        };
-        row(stage, tenant, stage.beside(tenant), limit, what, attack).await
-    }
-}
-
-impl Many {
-    pub(super) async fn run(self, stage: &Stage) -> Row {
-        let Self { tenant, limit, what, calls: at_once, of_one, expected } = self;
-        // Long enough for all to arrive meanwhile, and not so long that those who wait pass their deadline.
-        let deadline = stage.limits(tenant).deadline.as_millis() as u64;
-        let sleep = json!({"do": "sleep", "milliseconds": (deadline / 2).min(1000)});
-        let count = json!({"do": "count"});
-        let attack = async {
-            let began = Instant::now();
-            let user = |number| if of_one { MALLORY } else { CROWD + number };
-            let all = (0..at_once).map(|number| {
-                let caller = stage.caller(tenant, user(number));
-                // Of one user the first one keeps all others waiting.
-                let input = if of_one && number > 0 { &count } else { &sleep };
-                async move {
-                    if of_one && number > 0 {
-                        tokio::time::sleep(PACE * 4).await;
-                    }
-                    caller.call(input).await
-                }
-            });
-            let mut stopped = Err("all of them were let in".to_owned());
-            for answer in join_all(all).await {
-                let answer = answer?;
-                if answer.code == expected || (answer.status != 200 && stopped.is_err()) {
-                    stopped = judge(&answer, expected);
-                }
-            }
-            calls(&stage.caller(tenant, user(0))).await.map_err(|why| format!("the next call: {why}"))?;
-            stopped.map(|by| (by, began.elapsed()))
-        };
-        row(stage, tenant, stage.beside(tenant), limit, what, attack).await
-    }
-}
-
-/// Users of a tenant come one after the other, each with the same call, until one is refused.
-pub(super) async fn crowd(
-    stage: &Stage,
-    tenant: usize,
-    limit: Limit,
-    users: usize,
-    input: Value,
-    expected: &'static str,
-) -> Row {
-    let attack = async {
-        let began = Instant::now();
-        for number in 0..users {
-            let answer = stage.caller(tenant, CROWD + number).call(&input).await?;
-            if answer.status != 200 {
-                return judge(&answer, expected).map(|by| (by, began.elapsed()));
-            }
-        }
-        // Where idle sessions are parked to make room, nobody has to be refused: then the limit held that way.
-        match stage.parked(tenant) {
-            0 => Err(format!("{users} users were let in")),
-            parked => Ok((format!("{parked} idle sessions were parked"), began.elapsed())),
-        }
-    };
-    row(stage, tenant, stage.beside(tenant), limit, "users of the tenant come one after the other", attack).await
-}
-
-/// One user takes memory, call by call, until it is refused.
-pub(super) async fn pile(
-    stage: &Stage,
-    tenant: usize,
-    limit: Limit,
-    input: Value,
-    bytes: usize,
-    expected: &'static str,
-) -> Row {
-    let mallory = stage.caller(tenant, MALLORY);
-    let attack = async {
-        let began = Instant::now();
-        for _ in 0..bytes / (1 << 20) + 2 {
-            let answer = mallory.call(&input).await?;
-            if answer.status != 200 {
-                let stopped = judge(&answer, expected)?;
-                calls(&mallory).await.map_err(|why| format!("the attacker's next call: {why}"))?;
-                return Ok((stopped, began.elapsed()));
-            }
-        }
-        Err("nothing stopped it".to_owned())
-    };
-    row(stage, tenant, stage.beside(tenant), limit, "a user's guests take memory call by call", attack).await
-}
-
-/// A guest looks for a way out.
-pub(super) async fn escape(stage: &Stage, tenant: usize) -> Row {
-    let mallory = stage.caller(tenant, MALLORY);
-    let attack = async {
-        let answer = mallory.call(&json!({"do": "escape"})).await?;
-        match answer.body["said"].as_array() {
-            Some(found) if found.is_empty() => Ok(("nothing was there".to_owned(), answer.took)),
-            Some(found) => Err(format!("it found {found:?}")),
-            None => judge(&answer, "function_crashed").map(|by| (by, answer.took)),
-        }
-    };
-    let limit = Limit { key: "the sandbox", value: "closed".into(), lowered: None };
-    let what = "a guest looks for files, environment, sockets";
-    row(stage, tenant, stage.beside(tenant), limit, what, attack).await
-}
-
-/// A user, or users of the tenant, use what they may over time, and then wait for as long as they are told.
-pub(super) async fn spend(
-    stage: &Stage,
-    tenant: usize,
-    limit: Limit,
-    rate: Rate,
-    of_user: bool,
-    expected: &'static str,
-) -> Row {
-    let what = if of_user { "a user uses up what there is" } else { "users of the tenant use up what there is" };
-    let attack = async {
-        let began = Instant::now();
-        let input = if expected == "budget_spent" { json!({"do": "spin"}) } else { json!({"do": "count"}) };
-        // A call a request, or each call all the fuel of one; whichever comes first.
-        let most = rate.burst.saturating_mul(2).clamp(20, 4000);
-        for number in 0..most {
-            let user = if of_user { MALLORY } else { CROWD + number as usize % 8 };
-            let caller = stage.caller(tenant, user);
-            let answer = caller.call(&input).await?;
-            if answer.status != 429 {
-                continue;
-            }
-            let stopped = judge(&answer, expected)?;
-            let Some(wait) = answer.retry_after else { return Err("it does not say when to come again".to_owned()) };
-            let told = began.elapsed();
-            if wait > Duration::from_secs(20) {
-                return Ok((format!("{stopped}, for {} s", wait.as_secs()), told));
-            }
-            sleep(wait).await;
-            let again = caller.call(&json!({"do": "count"})).await?;
-            return match again.status {
-                200 => Ok((format!("{stopped}, for {} s, which was true", wait.as_secs()), told)),
-                _ => Err(format!("after the {} s that it said it was refused again", wait.as_secs())),
-            };
-        }
-        Err(format!("{most} calls were let in"))
-    };
-    // A tenant's own users do notice that it has used up what it may.
-    let beside = stage.beside(tenant);
-    row(stage, tenant, beside, limit, what, attack).await
-}
-
-/// Somebody opens connections and says nothing.
-pub(super) async fn connections(stage: &Stage, limit: Limit, most: usize) -> Row {
-    let attack = async {
-        let began = Instant::now();
-        let mut open = Vec::new();
-        for _ in 0..most + 8 {
-            let opened = TcpStream::connect(stage.address()).await.map_err(|error| error.to_string())?;
-            open.push(opened);
-        }
-        // Those who were turned away have been told so.
-        let mut told = 0;
-        for stream in open.iter_mut().rev().take(16) {
-            let mut answer = vec![0; 1024];
-            if let Ok(Ok(bytes)) = timeout(Duration::from_millis(50), stream.read(&mut answer)).await {
-                told += usize::from(answer[..bytes].starts_with(b"HTTP/1.1 503 "));
-            }
-        }
-        drop(open);
-        sleep(Duration::from_millis(100)).await;
-        match told {
-            0 => Err("all of them were let in".to_owned()),
-            _ => Ok((format!("too_many_connections, {told} times"), began.elapsed())),
-        }
-    };
-    let what = "a caller opens connections and says nothing";
-    // Nobody gets a connection meanwhile: that is what the limit says.
-    let began = Instant::now();
-    let stopped = attack.await;
-    done(stage.tenant(0), limit, what, stopped, began.elapsed(), Neighbour::default())
 }
 
 /// A request that is none, and what it is called.
 pub(super) struct Shape {
-    what: &'static str,
+    pub(super) what: &'static str,
     request: &'static str,
     /// What is sent after it again and again, so many times.
     more: (&'static str, usize),
@@ -296,114 +624,64 @@ pub(super) const SHAPES: [Shape; 4] = [
     Shape { what: "a line without end", request: "GET /", more: ("0123456789abcdef", 100_000) },
 ];
 
-/// Somebody sends what is no request: it is refused, and the connection closed.
-pub(super) async fn malformed(stage: &Stage, shape: Shape) -> Row {
-    let attack = async {
-        let began = Instant::now();
-        let stream = TcpStream::connect(stage.address()).await.map_err(|error| error.to_string())?;
-        let (mut read, mut write) = stream.into_split();
-        let sending = async {
-            let _ = write.write_all(shape.request.as_bytes()).await;
-            for _ in 0..shape.more.1 {
-                if write.write_all(shape.more.0.as_bytes()).await.is_err() {
-                    break;
-                }
-            }
-        };
-        let mut answer = Vec::new();
-        let reading = timeout(Duration::from_secs(10), read.read_to_end(&mut answer));
-        let (_, ended) = tokio::join!(sending, reading);
-        let text = String::from_utf8_lossy(&answer);
-        let line = text.lines().next().unwrap_or_default().to_owned();
-        match ended {
-            Err(_) => Err(format!("the connection stayed open: {line}")),
-            Ok(_) if line.starts_with("HTTP/1.1 2") => Err(format!("it was answered: {line}")),
-            Ok(_) if line.is_empty() => Ok(("closed".to_owned(), began.elapsed())),
-            Ok(_) => Ok((line, began.elapsed())),
-        }
-    };
-    let limit = Limit { key: "the edge", value: "HTTP/1.1".into(), lowered: None };
-    row(stage, 0, stage.beside(0), limit, shape.what, attack).await
+/// Takes memory and writes to it, in one call: what no compression makes fewer bytes of.
+pub(super) fn taking(bytes: usize) -> Value {
+    json!({"do": "all", "of": [{"do": "reserve", "bytes": bytes}, {"do": "overwrite"}]})
 }
 
-/// How many calls the function has counted for a caller.
+pub(super) fn opening(times: usize) -> Value {
+    json!({"do": "open", "path": FILE, "times": times})
+}
+
+pub(super) fn listing(times: usize) -> Value {
+    json!({"do": "list", "path": FOLDER, "times": times})
+}
+
+/// Milliseconds for which a guest that a deadline should stop goes on where it does not.
+pub(super) fn beyond(deadline: Duration) -> u64 {
+    (deadline * 2 + LATE).as_millis() as u64
+}
+
+async fn take(caller: &Caller, bytes: usize) -> Result<(), String> {
+    let answer = caller.call(&taking(bytes)).await?;
+    if answer.status == 200 { Ok(()) } else { Err(format!("state cannot be made: {}", answer.told())) }
+}
+
+/// A sum of all that a caller's instance keeps.
+async fn sum(caller: &Caller) -> Result<String, String> {
+    let answer = caller.call(&json!({"do": "sum"})).await?;
+    answer.body["said"].as_str().map(str::to_owned).ok_or_else(|| format!("state cannot be read: {}", answer.told()))
+}
+
+/// The number of calls that the function has counted for a caller.
 async fn calls(caller: &Caller) -> Result<u64, String> {
     let answer = caller.call(&json!({"do": "count"})).await?;
-    let refused = || format!("it was answered {} {}: {}", answer.status, answer.code, answer.body["detail"]);
-    answer.body["calls"].as_u64().ok_or_else(refused)
+    answer.body["calls"].as_u64().ok_or_else(|| answer.told())
 }
 
-/// What stopped an attack: what was expected, or another limit that comes first.
-fn judge(answer: &Answer, expected: &str) -> Result<String, String> {
-    let detail = answer.body["detail"].as_str().unwrap_or_default();
-    if answer.code == expected || (answer.status != 200 && detail.contains(expected)) {
-        return Ok(expected.to_owned());
-    }
-    match answer.status {
-        200 => Err("nothing stopped it".to_owned()),
-        _ if !answer.setting.is_empty() => Ok(format!("{} first, by {}", answer.code, answer.setting)),
-        status => Err(format!("it was answered {status} {}: {detail}", answer.code)),
-    }
+/// Seconds of processors for a unit of fuel, of a call that uses up what it has.
+async fn cost(caller: &Caller, input: &Value, refusal: Refusal) -> Result<f64, String> {
+    let before = processor_time();
+    let answer = caller.call(input).await?;
+    let took = processor_time().saturating_sub(before);
+    refusal.judge(std::slice::from_ref(&answer), 1..=1)?;
+    Ok(took.as_secs_f64() / answer.fuel.max(1) as f64)
 }
 
-/// Runs an attack while a neighbour calls.
-async fn row(
-    stage: &Stage,
-    tenant: usize,
-    beside: usize,
-    limit: Limit,
-    what: &'static str,
-    attack: impl Future<Output = Stopped>,
-) -> Row {
-    stage.clear();
-    let over = Arc::new(AtomicBool::new(false));
-    let neighbour = tokio::spawn(call_until(stage.caller(beside, ALICE), over.clone()));
-    let began = Instant::now();
-    let stopped = attack.await;
-    let took = began.elapsed();
-    over.store(true, Ordering::Relaxed);
-    let neighbour =
-        neighbour.await.unwrap_or_else(|error| Neighbour { wrong: Some(error.to_string()), ..Neighbour::default() });
-    // A neighbour of the same tenant, or of the same host, is refused with it, which is what the limit says.
-    let of_host = ["limits.calls", "limits.max_sessions", "limits.memory"].contains(&limit.key);
-    let shared = of_host
-        || (beside == tenant && limit.key.contains("_per_second"))
-        || (beside == tenant && limit.key.starts_with("limits.tenant."));
-    let neighbour = if shared { Neighbour { wrong: None, ..neighbour } } else { neighbour };
-    done(stage.tenant(tenant), limit, what, stopped, took, neighbour)
-}
-
-fn done(
-    tenant: String,
-    limit: Limit,
-    what: &'static str,
-    stopped: Stopped,
-    took: Duration,
-    neighbour: Neighbour,
-) -> Row {
-    match stopped {
-        Ok((stopped_by, took)) => Row { tenant, limit, what, stopped_by, took, neighbour, wrong: None },
-        Err(why) => Row { tenant, limit, what, stopped_by: "nothing".into(), took, neighbour, wrong: Some(why) },
-    }
-}
-
-/// Calls again and again, and looks at each answer.
-async fn call_until(alice: Caller, over: Arc<AtomicBool>) -> Neighbour {
-    let mut seen = Neighbour::default();
-    let mut last = None;
-    while !over.load(Ordering::Relaxed) {
-        let began = Instant::now();
-        match calls(&alice).await {
-            Ok(count) if last.is_none_or(|last: u64| count == last + 1) => last = Some(count),
-            Ok(count) => seen.wrong = Some(format!("a neighbour's count went to {count} after {last:?}")),
-            Err(why) => seen.wrong = Some(format!("a neighbour's call: {why}")),
+/// Waits until memory that others have given back is taken by the system: what an attack uses of it again would not be
+/// seen to be more than before.
+async fn settle() {
+    let mut before = resident();
+    for _ in 0..25 {
+        sleep(Duration::from_millis(20)).await;
+        let now = resident();
+        if now.zip(before).is_none_or(|(now, before)| now + (1 << 20) > before) {
+            return;
         }
-        seen.answers += 1;
-        seen.longest = seen.longest.max(began.elapsed());
-        if seen.longest > LONGEST {
-            seen.wrong = Some(format!("a neighbour waited for {:.1} s", seen.longest.as_secs_f64()));
-        }
-        sleep(PACE).await;
+        before = now;
     }
-    seen
+}
+
+fn told(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }

@@ -1,171 +1,398 @@
-//! Proves that limits hold: the host's own hostile guest and callers attack a host that is made of a configuration.
+//! Proves that limits hold: the host's own hostile guests and callers attack hosts that are made of a configuration.
 //!
 //! Each attack is a request like any other, over a socket of this machine, by a user of the tenant whose limit it is
-//! about. While it runs, a neighbour calls a function again and again: no answer of theirs may be wrong, and none may
-//! fail. After it, the attacker's own state must be what it was, and their next call must work.
+//! about. A limit is told as held if three witnesses agree:
 //!
-//! The first host that is attacked has no rates, since most attacks use more than a rate gives; the second has only the
-//! host's own limits; then each rate is tried alone. Limits of thousands of sessions, calls or connections, or of
-//! gigabytes, are lowered for the attack, and the table says to what: the mechanism is the same, and the machine that
-//! proves must survive it.
+//! | witness | what it must see |
+//! |---|---|
+//! | the answers | the limit's own code and key, as often as what is beyond the limit was asked for, and nothing else; the attacker's own state as it was, and their next call right |
+//! | the machine | the process's memory grown by no more than the limit, and what is tolerated; the host's own count never above it; so with descriptors, where they are attacked |
+//! | a neighbour | right answers all the while, and soon; where the limit is one that they share, no refusal but the limit's own |
+//!
+//! What the host says of itself is not enough: a host that miscounts would be acquitted by its own count.
 //!
 //! # Layout
 //!
-//! * [`prove`], here: the attacks in their order. `stage`: a host to attack, and whoever calls it. `attack`: one attack,
-//!   its witnesses, and what came of it. `report`: the table.
+//! * [`prove`], here: the attacks in their order. `tried`: the configurations of the hosts that are attacked, on each of
+//!   which the others than the attacked limits leave room. `stage`: such a host, and whoever calls it. `attack`: what is
+//!   done, and which answers are right. `witness`: what the machine and the neighbour see. `report`: the table.
 
 mod attack;
 mod report;
 mod stage;
+mod tried;
+mod witness;
 
 pub use report::Report;
 
 use crate::{
     config::{self, Config},
-    limits::{Limits, Quota, Rate},
+    limits::{Limits, Rate},
 };
-use attack::{Ask, Attack, Many};
+use attack::{Ask, FILES, Refusal, SHAPES, Trial, beyond, listing, opening, taking};
 use bytesize::ByteSize;
+use report::Limit;
 use serde_json::{Value, json};
-use stage::{FILE, Stage};
-use std::time::Duration;
-
-/// The most that is tried of limits that count something, and of those that are sizes.
-const MOST: usize = 100;
-const MOST_BYTES: usize = 64 << 20;
-/// The most fuel that is used up to empty a bucket, and the most requests a second that one caller exceeds.
-const MOST_FUEL: u64 = 200_000_000;
-const MOST_REQUESTS: u64 = 20;
-
-/// A limit with its value: as it is configured, and as it is tried.
-pub(crate) struct Limit {
-    key: &'static str,
-    value: String,
-    lowered: Option<String>,
-}
+use stage::Stage;
+use std::time::{Duration, Instant};
 
 /// Attacks a configuration.
-///
-/// `broken` names a limit that is taken off the attacked hosts without the proof knowing: it must then fail.
 ///
 /// # Errors
 ///
 /// What is wrong with the configuration.
-pub async fn prove(config: Config, threads: usize, broken: Option<&str>) -> Result<Report, config::Error> {
-    let mut report = Report::default();
-    let mut without_rates = lowered(&config);
-    for limits in all_limits(&mut without_rates) {
-        for quota in [&mut limits.user, &mut limits.tenant] {
-            (quota.fuel, quota.requests) = (None, None);
-        }
+pub async fn prove(config: Config, threads: usize) -> Result<Report, config::Error> {
+    prove_flawed(config, threads, &|_| {}).await
+}
+
+/// Like [`prove`], but the hosts that are attacked are made of what `flaw` makes of their configurations, and judged by
+/// what these were. So it can be seen that a limit which does not hold is noticed.
+#[doc(hidden)]
+pub async fn prove_flawed(
+    config: Config,
+    threads: usize,
+    flaw: &(dyn Fn(&mut Config) + Sync),
+) -> Result<Report, config::Error> {
+    let began = Instant::now();
+    let mut prover = Prover { config, threads, flaw, report: Report::default() };
+    // Memory comes first: what the process has used and given back would hide how much more it uses.
+    prover.memory().await?;
+    prover.processor().await?;
+    prover.sizes().await?;
+    prover.numbers().await?;
+    prover.rates().await?;
+    prover.report.took = began.elapsed();
+    Ok(prover.report)
+}
+
+/// The attacks on one host after the other.
+struct Prover<'a> {
+    config: Config,
+    threads: usize,
+    flaw: &'a (dyn Fn(&mut Config) + Sync),
+    report: Report,
+}
+
+impl Prover<'_> {
+    /// A host of which these limits are attacked.
+    async fn stage(&self, keys: &[&str]) -> Result<Stage, config::Error> {
+        Stage::start(tried::only(&self.config, keys), self.threads, self.flaw).await
     }
-    let stage = Stage::start(without_rates.clone(), threads, broken).await?;
-    for tenant in 0..config.tenants.len() {
-        guests(&stage, &config, tenant, &mut report).await;
+
+    fn tenants(&self) -> std::ops::Range<usize> {
+        0..self.config.tenants.len()
     }
-    stage.end().await;
-    let mut only_the_hosts = without_rates.clone();
-    for limits in all_limits(&mut only_the_hosts) {
-        (limits.user, limits.tenant) = (Quota::default(), Quota::default());
-        limits.max_sessions = limits.max_sessions.min(MOST / 2);
-        limits.calls = limits.calls.min(MOST / 4);
-        limits.memory = limits.memory.min(MOST_BYTES);
+
+    /// True if a tenant's limits say something.
+    fn says(&self, of: impl Fn(&Limits) -> bool) -> bool {
+        self.config.tenants.iter().any(|tenant| of(&tenant.limits))
     }
-    let stage = Stage::start(only_the_hosts, threads, broken).await?;
-    of_the_host(&stage, &config, &mut report).await;
-    stage.end().await;
-    for tenant in 0..config.tenants.len() {
-        for rate in rates(&config, tenant) {
-            let mut alone = without_rates.clone();
-            *rate.place(&mut alone.tenants[tenant].limits) = Some(rate.tried);
-            let stage = Stage::start(alone, threads, broken).await?;
-            let limit = limit(rate.key, rate.given, rate.tried, Rate::to_string);
-            report.add(attack::spend(&stage, tenant, limit, rate.tried, rate.of_user, rate.code).await);
+
+    /// A limit of a tenant, as it is configured and as it is tried.
+    fn of_tenant<T: PartialEq>(
+        &self,
+        stage: &Stage,
+        tenant: usize,
+        key: &'static str,
+        get: impl Fn(&Limits) -> T,
+        show: impl Fn(&T) -> String,
+    ) -> Limit {
+        limit(key, get(&self.config.tenants[tenant].limits), get(stage.limits(tenant)), show)
+    }
+
+    /// A limit of the host.
+    fn of_host<T: PartialEq>(
+        &self,
+        stage: &Stage,
+        key: &'static str,
+        get: impl Fn(&Limits) -> T,
+        show: impl Fn(&T) -> String,
+    ) -> Limit {
+        limit(key, get(&self.config.limits), get(stage.host_limits()), show)
+    }
+
+    /// Memory of the host, of tenants, of users, and of instances.
+    async fn memory(&mut self) -> Result<(), config::Error> {
+        let stage = self.stage(&["limits.memory"]).await?;
+        let limit = self.of_host(&stage, "limits.memory", |it| it.memory, size);
+        self.crowds(&stage, 0, &limit, stage.host_limits().memory, "host_full").await;
+        stage.end().await;
+        if self.says(|it| it.tenant.memory.is_some()) {
+            let key = "limits.tenant.memory";
+            let stage = self.stage(&[key]).await?;
+            for tenant in self.tenants() {
+                let Some(memory) = stage.limits(tenant).tenant.memory else { continue };
+                let limit = self.of_tenant(&stage, tenant, key, |it| it.tenant.memory, some(size));
+                self.crowds(&stage, tenant, &limit, memory, "tenant_full").await;
+            }
             stage.end().await;
         }
-    }
-    Ok(report)
-}
-
-/// A rate of a tenant, as it is configured, and as it is tried.
-struct TriedRate {
-    key: &'static str,
-    of_user: bool,
-    is_fuel: bool,
-    given: Rate,
-    tried: Rate,
-    code: &'static str,
-}
-
-impl TriedRate {
-    /// Where it is among a tenant's limits.
-    fn place<'a>(&self, limits: &'a mut Limits) -> &'a mut Option<Rate> {
-        let quota = if self.of_user { &mut limits.user } else { &mut limits.tenant };
-        if self.is_fuel { &mut quota.fuel } else { &mut quota.requests }
-    }
-}
-
-fn rates(config: &Config, tenant: usize) -> Vec<TriedRate> {
-    let (given, tried) = (&config.tenants[tenant].limits, &lowered(config).tenants[tenant].limits.clone());
-    let one = |key, of_user, is_fuel, given: Option<Rate>, tried: Option<Rate>| {
-        let code = if is_fuel { "budget_spent" } else { "rate_limited" };
-        Some(TriedRate { key, of_user, is_fuel, given: given?, tried: tried?, code })
-    };
-    let all = [
-        one("limits.user.fuel_per_second", true, true, given.user.fuel, tried.user.fuel),
-        one("limits.user.requests_per_second", true, false, given.user.requests, tried.user.requests),
-        one("limits.tenant.fuel_per_second", false, true, given.tenant.fuel, tried.tenant.fuel),
-        one("limits.tenant.requests_per_second", false, false, given.tenant.requests, tried.tenant.requests),
-    ];
-    all.into_iter().flatten().collect()
-}
-
-fn all_limits(config: &mut Config) -> impl Iterator<Item = &mut Limits> {
-    config.tenants.iter_mut().map(|tenant| &mut tenant.limits).chain([&mut config.limits])
-}
-
-/// The configuration with limits that this machine can be made to reach.
-fn lowered(config: &Config) -> Config {
-    let mut config = config.clone();
-    for limits in all_limits(&mut config) {
-        limits.queue_per_session = limits.queue_per_session.min(MOST);
-        limits.max_sessions = limits.max_sessions.min(MOST);
-        limits.calls = limits.calls.min(3 * MOST);
-        limits.connections = limits.connections.min(3 * MOST);
-        limits.open_files = limits.open_files.min(MOST);
-        limits.memory = limits.memory.min(4 * MOST_BYTES);
-        limits.memory_per_instance = limits.memory_per_instance.min(MOST_BYTES);
-        for size in [&mut limits.output_size, &mut limits.body_size] {
-            *size = (*size).min(MOST_BYTES / 8);
+        if self.says(|it| it.user.memory.is_some()) {
+            let key = "limits.user.memory";
+            let stage = self.stage(&[key]).await?;
+            for tenant in self.tenants() {
+                let Some(memory) = stage.limits(tenant).user.memory else { continue };
+                let limit = self.of_tenant(&stage, tenant, key, |it| it.user.memory, some(size));
+                let what = "a user's guest takes memory call by call";
+                let trial = Trial { stage: &stage, tenant, limit, what, refusal: Refusal::by("memory_exhausted", key) };
+                let (bytes, fit) = piece(memory);
+                self.report.add(trial.pile(2 * fit + 2, taking(bytes), fit).await);
+            }
+            stage.end().await;
         }
-        for quota in [&mut limits.user, &mut limits.tenant] {
-            quota.calls = quota.calls.map(|calls| calls.min(MOST / 4));
-            quota.open_files = quota.open_files.map(|files| files.min(MOST));
-            quota.sessions = quota.sessions.map(|sessions| sessions.min(MOST / 2));
-            quota.memory = quota.memory.map(|memory| memory.min(MOST_BYTES));
-            quota.fuel = quota.fuel.map(|rate| Rate { burst: rate.burst.min(MOST_FUEL), ..rate });
-            quota.requests = quota.requests.map(|rate| Rate {
-                per_second: rate.per_second.min(MOST_REQUESTS),
-                burst: rate.burst.min(MOST as u64),
-            });
+        let key = "limits.memory_per_instance";
+        let stage = self.stage(&[key]).await?;
+        for tenant in self.tenants() {
+            let memory = stage.limits(tenant).memory_per_instance;
+            let limit = self.of_tenant(&stage, tenant, key, |it| it.memory_per_instance, size);
+            let refusal = Refusal::by("memory_exhausted", key);
+            let trial = |what| Trial { stage: &stage, tenant, limit: limit.clone(), what, refusal };
+            let take = Ask::Call(json!({"do": "take", "bytes": memory}));
+            self.report.add(trial("a guest takes memory in one step").again(take).await);
+            let hoard = Ask::Call(json!({"do": "hoard"}));
+            self.report.add(trial("a guest takes memory in many steps").again(hoard).await);
+            // By the pointer that each element is, twice what there may be.
+            self.report.add(trial("a guest's table grows").tables(memory / 4).await);
         }
+        stage.end().await;
+        Ok(())
     }
-    config
+
+    /// Many users take all of somebody's memory, and more.
+    async fn crowds(&mut self, stage: &Stage, tenant: usize, limit: &Limit, memory: usize, code: &'static str) {
+        let refusal = Refusal::by(code, limit.key);
+        let (bytes, fit) = piece(memory);
+        let trial = |what| Trial { stage, tenant, limit: limit.clone(), what, refusal };
+        let what = "users take memory one after the other";
+        self.report.add(trial(what).crowd(2 * fit + 2, taking(bytes), fit).await);
+        let what = "users have memory grow, and write to it in their next call";
+        self.report.add(trial(what).reserve_and_write(4 * fit, bytes, fit).await);
+    }
+
+    /// Fuel, and time.
+    async fn processor(&mut self) -> Result<(), config::Error> {
+        let key = "limits.fuel_per_call";
+        let stage = self.stage(&[key]).await?;
+        let refusal = Refusal::by("fuel_exhausted", key);
+        for tenant in self.tenants() {
+            let limit = self.of_tenant(&stage, tenant, key, |it| it.fuel_per_call, u64::to_string);
+            let trial = Trial { stage: &stage, tenant, limit, what: "a guest computes for ever", refusal };
+            self.report.add(trial.again(Ask::Call(json!({"do": "spin"}))).await);
+        }
+        stage.end().await;
+        // What a unit costs is not the tenants' matter, and is measured where there are enough of them.
+        let stage = self.stage(&[tried::PRICE]).await?;
+        for (what, input) in has_the_host_work() {
+            let limit = self.of_tenant(&stage, 0, key, |it| it.fuel_per_call, u64::to_string);
+            self.report.add(Trial { stage: &stage, tenant: 0, limit, what, refusal }.price(input).await);
+        }
+        stage.end().await;
+        let key = "limits.deadline";
+        let stage = self.stage(&[key]).await?;
+        for tenant in self.tenants() {
+            let limit = self.of_tenant(&stage, tenant, key, |it| it.deadline, time);
+            let refusal = Refusal::by("deadline_exceeded", key);
+            let trial = |what| Trial { stage: &stage, tenant, limit: limit.clone(), what, refusal };
+            let longer = json!({"do": "sleep", "milliseconds": beyond(stage.limits(tenant).deadline)});
+            self.report.add(trial("a guest waits on a clock").again(Ask::Once(longer)).await);
+            let what = "ten users write to large state until their deadlines";
+            self.report.add(trial(what).deadlines_together().await);
+        }
+        stage.end().await;
+        Ok(())
+    }
+
+    /// What goes in and out, what one user has at once, and the sandbox.
+    async fn sizes(&mut self) -> Result<(), config::Error> {
+        // None of these comes in the way of another.
+        let (queue, files) = ("limits.queue_per_session", "limits.user.open_files");
+        let stage = self.stage(&["limits.output_size", "limits.call_depth", queue, files]).await?;
+        for tenant in self.tenants() {
+            let limits = stage.limits(tenant);
+            let (size_of_output, call_depth) = (limits.output_size, limits.call_depth);
+            let limit = self.of_tenant(&stage, tenant, "limits.output_size", |it| it.output_size, size);
+            let refusal = Refusal::by("output_too_large", limit.key);
+            let trial = |what| Trial { stage: &stage, tenant, limit: limit.clone(), what, refusal };
+            let answer = json!({"do": "answer", "bytes": size_of_output + 1});
+            self.report.add(trial("a guest answers too much").again(Ask::Call(answer)).await);
+            let emit = json!({"do": "emit", "chunks": size_of_output, "bytes": 0});
+            self.report.add(trial("a guest emits too much").again(Ask::Call(emit)).await);
+            let limit = self.of_tenant(&stage, tenant, "limits.call_depth", |it| it.call_depth, usize::to_string);
+            let nested = (1..=call_depth).rev().fold(
+                json!({"do": "count"}),
+                |input, it| json!({"do": "relay", "name": stage::function(it), "input": input}),
+            );
+            let (what, refusal) = ("functions call each other too deep", Refusal::in_words("call_too_deep"));
+            self.report.add(Trial { stage: &stage, tenant, limit, what, refusal }.again(Ask::Call(nested)).await);
+            let limit = self.of_tenant(&stage, tenant, queue, |it| it.queue_per_session, usize::to_string);
+            let (what, refusal) = ("a user calls again and again", Refusal::by("queue_full", queue));
+            let trial = Trial { stage: &stage, tenant, limit, what, refusal };
+            self.report.add(trial.queue(stage.limits(tenant).queue_per_session).await);
+            if let Some(most) = stage.limits(tenant).user.open_files {
+                let limit = self.of_tenant(&stage, tenant, files, |it| it.user.open_files, some(usize::to_string));
+                let refusal = Refusal::NO_MORE_FILES;
+                let trial = |what| Trial { stage: &stage, tenant, limit: limit.clone(), what, refusal };
+                let open = Ask::Call(opening(most + 1));
+                self.report.add(trial("a guest opens files, and keeps them").again(open).await);
+                let list = Ask::Call(listing(most + 1));
+                self.report.add(trial("a guest lists a folder, and keeps the listings").again(list).await);
+            }
+            let limit = told("the sandbox", "closed");
+            let trial = |what| Trial { stage: &stage, tenant, limit: limit.clone(), what, refusal: Refusal::CRASH };
+            for (what, attack) in [
+                ("a guest panics", "panic"),
+                ("a guest aborts", "abort"),
+                ("a guest recurses without end", "recurse"),
+                ("a guest divides by zero", "divide"),
+                ("a guest goes where no code is", "unreachable"),
+                ("a guest writes where it has no memory", "wild"),
+                ("a guest answers with what is no text", "garble"),
+            ] {
+                self.report.add(trial(what).again(Ask::Call(json!({"do": attack}))).await);
+            }
+            self.report.add(trial("a guest looks for files, environment, sockets").escape().await);
+            let limit = told("the neighbour", format!("served within {}", time(&witness::SERVED_WITHIN)));
+            let what = "a user with large state crashes, runs and is parked";
+            let refusal = Refusal::CRASH;
+            self.report.add(Trial { stage: &stage, tenant, limit, what, refusal }.large_state().await);
+        }
+        for shape in &SHAPES {
+            let (limit, refusal) = (told("the edge", "HTTP/1.1"), Refusal::CRASH);
+            let trial = Trial { stage: &stage, tenant: 0, limit, what: shape.what, refusal };
+            self.report.add(trial.malformed(shape).await);
+        }
+        stage.end().await;
+        let (key, files) = ("limits.body_size", "limits.tenant.open_files");
+        let stage = self.stage(&[key, files]).await?;
+        for tenant in self.tenants() {
+            let limit = self.of_tenant(&stage, tenant, key, |it| it.body_size, size);
+            let (what, refusal) = ("a caller sends too large a body", Refusal::by("body_too_large", key));
+            let trial = Trial { stage: &stage, tenant, limit, what, refusal };
+            self.report.add(trial.again(Ask::Body(stage.limits(tenant).body_size + 1)).await);
+            let Some(most) = stage.limits(tenant).tenant.open_files else { continue };
+            let limit = self.of_tenant(&stage, tenant, files, |it| it.tenant.open_files, some(usize::to_string));
+            let (what, refusal) = ("users' guests open files, and keep them", Refusal::NO_MORE_FILES);
+            let trial = Trial { stage: &stage, tenant, limit, what, refusal };
+            self.report.add(trial.crowd(most / FILES + 2, opening(FILES), most / FILES).await);
+        }
+        stage.end().await;
+        Ok(())
+    }
+
+    /// Calls, sessions, connections and files at once.
+    async fn numbers(&mut self) -> Result<(), config::Error> {
+        let (calls, sessions) = ("limits.tenant.calls", "limits.tenant.sessions");
+        if self.says(|it| it.tenant.calls.is_some()) {
+            let stage = self.stage(&[calls]).await?;
+            for tenant in self.tenants() {
+                let Some(most) = stage.limits(tenant).tenant.calls else { continue };
+                let limit = self.of_tenant(&stage, tenant, calls, |it| it.tenant.calls, some(usize::to_string));
+                let (what, refusal) = ("users call at once", Refusal::by("too_many_calls", calls));
+                self.report.add(Trial { stage: &stage, tenant, limit, what, refusal }.at_once(most).await);
+            }
+            stage.end().await;
+        }
+        if self.says(|it| it.tenant.sessions.is_some()) {
+            let stage = self.stage(&[sessions]).await?;
+            for tenant in self.tenants() {
+                let Some(most) = stage.limits(tenant).tenant.sessions else { continue };
+                let limit = self.of_tenant(&stage, tenant, sessions, |it| it.tenant.sessions, some(usize::to_string));
+                let (what, refusal) = ("users come one after the other", Refusal::by("too_many_sessions", sessions));
+                let trial = Trial { stage: &stage, tenant, limit, what, refusal };
+                self.report.add(trial.crowd(most + 3, json!({"do": "count"}), most).await);
+            }
+            stage.end().await;
+        }
+        let (calls, sessions, connections) = ("limits.calls", "limits.max_sessions", "limits.connections");
+        let stage = self.stage(&[calls]).await?;
+        let limit = self.of_host(&stage, calls, |it| it.calls, usize::to_string);
+        let (what, refusal) = ("users call at once", Refusal::by("too_many_calls", calls));
+        let trial = Trial { stage: &stage, tenant: 0, limit, what, refusal };
+        self.report.add(trial.at_once(stage.host_limits().calls).await);
+        stage.end().await;
+        let stage = self.stage(&[sessions]).await?;
+        let limit = self.of_host(&stage, sessions, |it| it.max_sessions, usize::to_string);
+        let (what, refusal) = ("users are live at once", Refusal::by("too_many_sessions", sessions));
+        let trial = Trial { stage: &stage, tenant: 0, limit, what, refusal };
+        self.report.add(trial.at_once(stage.host_limits().max_sessions).await);
+        stage.end().await;
+        let stage = self.stage(&[connections]).await?;
+        let limit = self.of_host(&stage, connections, |it| it.connections, usize::to_string);
+        let what = "a caller opens connections and says nothing";
+        let refusal = Refusal::by("too_many_connections", connections);
+        let trial = Trial { stage: &stage, tenant: 0, limit, what, refusal };
+        self.report.add(trial.connections(stage.host_limits().connections).await);
+        stage.end().await;
+        let key = "limits.open_files";
+        let stage = self.stage(&[key]).await?;
+        let most = stage.host_limits().open_files;
+        let limit = self.of_host(&stage, key, |it| it.open_files, usize::to_string);
+        let (what, refusal) = ("users' guests open files, and keep them", Refusal::NO_MORE_FILES);
+        let trial = Trial { stage: &stage, tenant: 0, limit, what, refusal };
+        self.report.add(trial.crowd(most / FILES + 2, opening(FILES), most / FILES).await);
+        stage.end().await;
+        Ok(())
+    }
+
+    /// What may be used over time, each rate on a host of its own: attacks use more than a rate gives.
+    async fn rates(&mut self) -> Result<(), config::Error> {
+        type Get = fn(&Limits) -> Option<Rate>;
+        let all: [(&'static str, Get, bool, &'static str); 4] = [
+            ("limits.user.fuel_per_second", |it| it.user.fuel, true, "budget_spent"),
+            ("limits.user.requests_per_second", |it| it.user.requests, true, "rate_limited"),
+            ("limits.tenant.fuel_per_second", |it| it.tenant.fuel, false, "budget_spent"),
+            ("limits.tenant.requests_per_second", |it| it.tenant.requests, false, "rate_limited"),
+        ];
+        for (key, get, of_user, code) in all {
+            if !self.says(|it| get(it).is_some()) {
+                continue;
+            }
+            let stage = self.stage(&[key]).await?;
+            for tenant in self.tenants() {
+                let Some(rate) = get(stage.limits(tenant)) else { continue };
+                let limit = self.of_tenant(&stage, tenant, key, get, some(Rate::to_string));
+                let what = if of_user { "a user uses up what there is" } else { "users use up what there is" };
+                let trial = Trial { stage: &stage, tenant, limit, what, refusal: Refusal::by(code, key) };
+                self.report.add(trial.spend(rate, of_user).await);
+            }
+            stage.end().await;
+        }
+        Ok(())
+    }
 }
 
-/// Files that each of many users opens.
-const FILES: usize = 20;
-/// The guest's own words when it is given no more of them.
-const NO_MORE_FILES: &str = "no more files are given";
-
-fn files_of(times: usize) -> Value {
-    json!({"do": "open", "path": FILE, "times": times})
+/// Guests that use up their fuel by having the host work.
+fn has_the_host_work() -> [(&'static str, Value); 5] {
+    let call = json!({"do": "call", "name": stage::function(1), "input": {"do": "panic"}});
+    let again = |of: Value| json!({"do": "repeat", "of": of});
+    [
+        ("a guest reads the clock for ever", json!({"do": "work", "milliseconds": 3_600_000})),
+        ("a guest asks for functions that there are not", again(json!({"do": "exists", "name": "nobody"}))),
+        ("a guest writes to its log for ever", again(json!({"do": "print", "text": "again", "times": 1}))),
+        ("a guest calls one that crashes, for ever", again(call)),
+        ("a guest writes to large state for ever", json!({"do": "overwrite", "milliseconds": 3_600_000})),
+    ]
 }
 
-/// A limit, and what it is tried at.
+/// Bytes that one user, or one call, takes of so much memory, and how many times they fit into it.
+fn piece(memory: usize) -> (usize, usize) {
+    let bytes = (memory / 8).max(64 << 10);
+    (bytes, memory / bytes)
+}
+
 fn limit<T: PartialEq>(key: &'static str, value: T, tried: T, show: impl Fn(&T) -> String) -> Limit {
     let lowered = (value != tried).then(|| show(&tried));
-    Limit { key, value: show(&value), lowered }
+    Limit { key, value: show(&value), tried: lowered }
+}
+
+/// What is no limit, and holds all the same.
+fn told(key: &'static str, value: impl Into<String>) -> Limit {
+    Limit { key, value: value.into(), tried: None }
+}
+
+/// Shows what may be unlimited.
+fn some<T>(show: impl Fn(&T) -> String) -> impl Fn(&Option<T>) -> String {
+    move |value| value.as_ref().map_or("none".to_owned(), &show)
 }
 
 fn size(bytes: &usize) -> String {
@@ -174,112 +401,4 @@ fn size(bytes: &usize) -> String {
 
 fn time(time: &Duration) -> String {
     humantime::format_duration(*time).to_string()
-}
-
-/// What a tenant's guests may do.
-async fn guests(stage: &Stage, config: &Config, tenant: usize, report: &mut Report) {
-    let (given, tried) = (&config.tenants[tenant].limits, stage.limits(tenant));
-    let one = |limit: Limit, what: &'static str, input: Value, code: &'static str| Attack {
-        tenant,
-        limit,
-        what,
-        ask: Ask::Call(input),
-        expected: code,
-    };
-    let count = |number: &usize| number.to_string();
-    let mut rows = Vec::new();
-    let fuel = || limit("limits.fuel_per_call", given.fuel_per_call, tried.fuel_per_call, u64::to_string);
-    rows.push(one(fuel(), "a guest computes for ever", json!({"do": "spin"}), "fuel_exhausted"));
-    let deadline = || limit("limits.deadline", given.deadline, tried.deadline, time);
-    let longer = (tried.deadline * 4).as_millis() as u64 + 1000;
-    let sleep = json!({"do": "sleep", "milliseconds": longer});
-    rows.push(one(deadline(), "a guest waits on a clock", sleep, "deadline_exceeded"));
-    let memory = || limit("limits.memory_per_instance", given.memory_per_instance, tried.memory_per_instance, size);
-    let take = json!({"do": "take", "bytes": tried.memory_per_instance});
-    rows.push(one(memory(), "a guest takes memory in one step", take, "memory_exhausted"));
-    rows.push(one(memory(), "a guest takes memory in many steps", json!({"do": "hoard"}), "memory_exhausted"));
-    let output = || limit("limits.output_size", given.output_size, tried.output_size, size);
-    let answer = json!({"do": "answer", "bytes": tried.output_size + 1});
-    rows.push(one(output(), "a guest answers too much", answer, "output_too_large"));
-    let emit = json!({"do": "emit", "chunks": tried.output_size, "bytes": 0});
-    rows.push(one(output(), "a guest emits too much", emit, "output_too_large"));
-    let body = limit("limits.body_size", given.body_size, tried.body_size, size);
-    let what = "a caller sends too large a body";
-    rows.push(Attack { tenant, limit: body, what, ask: Ask::Body(tried.body_size + 1), expected: "body_too_large" });
-    let depth = limit("limits.call_depth", given.call_depth, tried.call_depth, count);
-    let nested = (1..=tried.call_depth)
-        .rev()
-        .fold(json!({"do": "count"}), |input, it| json!({"do": "relay", "name": stage::function(it), "input": input}));
-    rows.push(one(depth, "functions call each other too deep", nested, "call_too_deep"));
-    for (what, attack) in [
-        ("a guest panics", "panic"),
-        ("a guest aborts", "abort"),
-        ("a guest recurses without end", "recurse"),
-        ("a guest divides by zero", "divide"),
-        ("a guest goes where no code is", "unreachable"),
-        ("a guest writes where it has no memory", "wild"),
-        ("a guest answers with what is no text", "garble"),
-    ] {
-        let limit = Limit { key: "the sandbox", value: "closed".into(), lowered: None };
-        rows.push(one(limit, what, json!({"do": attack}), "function_crashed"));
-    }
-    for attack in rows {
-        report.add(attack.run(stage).await);
-    }
-    report.add(attack::escape(stage, tenant).await);
-    let mut many = Vec::new();
-    let queue = limit("limits.queue_per_session", given.queue_per_session, tried.queue_per_session, count);
-    let (what, calls) = ("a user calls again and again", tried.queue_per_session + 2);
-    many.push(Many { tenant, limit: queue, what, calls, of_one: true, expected: "queue_full" });
-    if let (Some(calls), Some(at)) = (given.tenant.calls, tried.tenant.calls) {
-        let (limit, what) = (limit("limits.tenant.calls", calls, at, count), "users of the tenant call at once");
-        many.push(Many { tenant, limit, what, calls: at + 1, of_one: false, expected: "too_many_calls" });
-    }
-    for attack in many {
-        report.add(attack.run(stage).await);
-    }
-    if let (Some(sessions), Some(at)) = (given.tenant.sessions, tried.tenant.sessions) {
-        let limit = limit("limits.tenant.sessions", sessions, at, count);
-        report.add(attack::crowd(stage, tenant, limit, at + 1, json!({"do": "count"}), "too_many_sessions").await);
-    }
-    if let (Some(files), Some(at)) = (given.user.open_files, tried.user.open_files) {
-        let limit = limit("limits.user.open_files", files, at, count);
-        report.add(one(limit, "a guest opens files, and keeps them", files_of(at + 1), NO_MORE_FILES).run(stage).await);
-    }
-    if let (Some(files), Some(at)) = (given.tenant.open_files, tried.tenant.open_files) {
-        let limit = limit("limits.tenant.open_files", files, at, count);
-        report.add(attack::crowd(stage, tenant, limit, at / FILES + 2, files_of(FILES), NO_MORE_FILES).await);
-    }
-    let in_pieces = json!({"do": "take", "bytes": 8 << 20});
-    if let (Some(memory), Some(at)) = (given.user.memory, tried.user.memory) {
-        let limit = limit("limits.user.memory", memory, at, size);
-        report.add(attack::pile(stage, tenant, limit, in_pieces.clone(), at, "memory_exhausted").await);
-    }
-    if let (Some(memory), Some(at)) = (given.tenant.memory, tried.tenant.memory) {
-        let limit = limit("limits.tenant.memory", memory, at, size);
-        report.add(attack::crowd(stage, tenant, limit, at / (8 << 20) + 2, in_pieces, "tenant_full").await);
-    }
-}
-
-/// What holds for all tenants together.
-async fn of_the_host(stage: &Stage, config: &Config, report: &mut Report) {
-    let (given, tried) = (&config.limits, stage.host_limits());
-    let count = |number: &usize| number.to_string();
-    let many = limit("limits.calls", given.calls, tried.calls, count);
-    let what = "users call at once";
-    let many = Many { tenant: 0, limit: many, what, calls: tried.calls + 1, of_one: false, expected: "too_many_calls" };
-    report.add(many.run(stage).await);
-    let sessions = limit("limits.max_sessions", given.max_sessions, tried.max_sessions, count);
-    let users = tried.max_sessions + 1;
-    report.add(attack::crowd(stage, 0, sessions, users, json!({"do": "count"}), "too_many_sessions").await);
-    let memory = limit("limits.memory", given.memory, tried.memory, size);
-    let (users, take) = (tried.memory / (8 << 20) + 2, json!({"do": "take", "bytes": 8 << 20}));
-    report.add(attack::crowd(stage, 0, memory, users, take, "host_full").await);
-    let files = limit("limits.open_files", given.open_files, tried.open_files, count);
-    report.add(attack::crowd(stage, 0, files, tried.open_files / FILES + 2, files_of(FILES), NO_MORE_FILES).await);
-    let connections = limit("limits.connections", given.connections, tried.connections, count);
-    report.add(attack::connections(stage, connections, tried.connections).await);
-    for shape in attack::SHAPES {
-        report.add(attack::malformed(stage, shape).await);
-    }
 }

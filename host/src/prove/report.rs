@@ -1,12 +1,22 @@
 //! The table of what was attacked, and what came of it.
 
-use super::Limit;
+use bytesize::ByteSize;
+use serde_json::{Value, json};
 use std::{fmt, time::Duration};
 
 /// What was attacked, and what came of it.
 #[derive(Default)]
 pub struct Report {
     rows: Vec<Row>,
+    pub(super) took: Duration,
+}
+
+/// A limit with its value: as it is configured, and as it is tried.
+#[derive(Clone)]
+pub(super) struct Limit {
+    pub(super) key: &'static str,
+    pub(super) value: String,
+    pub(super) tried: Option<String>,
 }
 
 /// One attack.
@@ -14,22 +24,50 @@ pub(super) struct Row {
     pub(super) tenant: String,
     pub(super) limit: Limit,
     pub(super) what: &'static str,
-    /// What stopped it.
-    pub(super) stopped_by: String,
+    /// What stopped it, and how often, and whatever else is measured of this attack; or why it is not held.
+    pub(super) outcome: Result<String, String>,
     pub(super) took: Duration,
-    pub(super) neighbour: Neighbour,
-    /// Why it does not hold, if it does not.
-    pub(super) wrong: Option<String>,
+    pub(super) figures: Figures,
+    pub(super) neighbour: Option<Notice>,
+}
+
+/// What was measured while an attack went on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Figures {
+    /// The number of samples.
+    pub(super) samples: usize,
+    /// Bytes by which the process's resident memory was above that before the attack.
+    pub(super) resident: Option<Figure>,
+    /// Bytes of memory, as the host counts them.
+    pub(super) counted: Option<Figure>,
+    /// Sessions that were live; where they are attacked.
+    pub(super) live: Option<Figure>,
+    /// Files that guests had open, as the host counts them; where they are attacked.
+    pub(super) open_files: Option<Figure>,
+    /// The process's descriptors above those before; where they are attacked.
+    pub(super) descriptors: Option<Figure>,
+}
+
+/// A maximum that was seen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Figure {
+    pub(super) seen: usize,
+    /// What the limit says.
+    pub(super) limit: usize,
+    /// The most that it may be: the limit, and what is tolerated.
+    pub(super) most: usize,
 }
 
 /// What a neighbour noticed of an attack.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Neighbour {
-    /// Answers that they got meanwhile.
+pub(super) struct Notice {
+    /// Right answers that it got meanwhile.
     pub(super) answers: usize,
-    /// The longest that they waited for one.
+    /// Times that it was refused by the very limit under attack, where it shares that with the attacker.
+    pub(super) refused: usize,
+    /// The longest that it waited.
     pub(super) longest: Duration,
-    /// What was wrong with one.
+    /// The last thing that was wrong.
     pub(super) wrong: Option<String>,
 }
 
@@ -38,44 +76,138 @@ impl Report {
         self.rows.push(row);
     }
 
-    /// Whether each limit held.
+    /// True if each limit held.
     pub fn held(&self) -> bool {
-        !self.rows.is_empty() && self.rows.iter().all(Row::held)
+        !self.rows.is_empty() && self.rows.iter().all(|row| row.wrong().is_none())
+    }
+
+    /// The report as one JSON document.
+    pub fn as_json(&self) -> Value {
+        let rows: Vec<Value> = self.rows.iter().map(Row::as_json).collect();
+        json!({"held": self.held(), "milliseconds": milliseconds(self.took), "attacks": rows})
+    }
+}
+
+impl Figure {
+    fn as_json(&self) -> Value {
+        json!({"most_seen": self.seen, "limit": self.limit, "most_tolerated": self.most})
+    }
+}
+
+impl Figures {
+    /// The figure that says that a limit does not hold, in words.
+    fn wrong(&self) -> Option<String> {
+        let size = |bytes: usize| ByteSize::b(bytes as u64).to_string();
+        let (Some(resident), Some(counted)) = (self.resident, self.counted) else {
+            return Some("the process's memory could not be measured".to_owned());
+        };
+        let beyond = |figure: &Figure| figure.seen > figure.most;
+        let wrong = [
+            Some(resident).filter(beyond).map(|it| {
+                let (seen, most) = (size(it.seen), size(it.most));
+                format!("the process's memory grew by {seen}, and may by {most}")
+            }),
+            Some(counted)
+                .filter(beyond)
+                .map(|it| format!("the host counted {}, and may have {}", size(it.seen), size(it.most))),
+            self.live.filter(beyond).map(|it| format!("{} sessions were live, and may be {}", it.seen, it.most)),
+            self.open_files.filter(beyond).map(|it| format!("guests had {} files open, and may {}", it.seen, it.most)),
+            self.descriptors
+                .filter(beyond)
+                .map(|it| format!("the process had {} descriptors more than before, and may {}", it.seen, it.most)),
+        ];
+        let wrong: Vec<String> = wrong.into_iter().flatten().collect();
+        (!wrong.is_empty()).then(|| wrong.join("; "))
+    }
+
+    /// What was measured, in words.
+    fn told(&self) -> String {
+        let size = |bytes: usize| ByteSize::b(bytes as u64);
+        let told = |figure: Option<Figure>| {
+            figure.map_or("?".to_owned(), |it| format!("{} of {}", size(it.seen), size(it.limit)))
+        };
+        let mut told = format!("+{}, counted {}", told(self.resident), told(self.counted));
+        if let Some(live) = self.live {
+            told += &format!("; {} live sessions", live.seen);
+        }
+        if let (Some(files), Some(descriptors)) = (self.open_files, self.descriptors) {
+            told += &format!("; {} files, +{} descriptors", files.seen, descriptors.seen);
+        }
+        told
+    }
+}
+
+impl Notice {
+    fn told(&self) -> String {
+        let refused = match self.refused {
+            0 => String::new(),
+            refused => format!(", {refused} refused with it"),
+        };
+        format!("{} right answers{refused}, {:.1} ms at most", self.answers, milliseconds(self.longest))
     }
 }
 
 impl Row {
-    fn held(&self) -> bool {
-        self.wrong.is_none() && self.neighbour.wrong.is_none()
+    /// Why the limit does not hold, if it does not: by the answers, by what was measured, or by what a neighbour noticed.
+    fn wrong(&self) -> Option<String> {
+        let noticed =
+            self.neighbour.as_ref().and_then(|it| it.wrong.as_ref()).map(|why| format!("the neighbour: {why}"));
+        let wrong: Vec<String> =
+            [self.outcome.as_ref().err().cloned(), self.figures.wrong(), noticed].into_iter().flatten().collect();
+        (!wrong.is_empty()).then(|| wrong.join("; "))
     }
 
-    fn cells(&self) -> [String; 8] {
-        let value = match &self.limit.lowered {
-            Some(lowered) => format!("{} (tried at {lowered})", self.limit.value),
+    fn as_json(&self) -> Value {
+        let wrong = self.wrong();
+        let figure = |figure: Option<Figure>| figure.as_ref().map(Figure::as_json);
+        json!({
+            "tenant": self.tenant,
+            "limit": self.limit.key,
+            "value": self.limit.value,
+            "tried_at": self.limit.tried,
+            "attack": self.what,
+            "stopped_by": self.outcome.as_ref().ok(),
+            "milliseconds": milliseconds(self.took),
+            "samples": self.figures.samples,
+            "resident_bytes": figure(self.figures.resident),
+            "counted_bytes": figure(self.figures.counted),
+            "live_sessions": figure(self.figures.live),
+            "open_files": figure(self.figures.open_files),
+            "descriptors": figure(self.figures.descriptors),
+            "neighbour": self.neighbour.as_ref().map(|it| json!({
+                "answers": it.answers,
+                "refused": it.refused,
+                "longest_milliseconds": milliseconds(it.longest),
+                "wrong": it.wrong,
+            })),
+            "held": wrong.is_none(),
+            "wrong": wrong,
+        })
+    }
+
+    fn cells(&self) -> [String; 9] {
+        let value = match &self.limit.tried {
+            Some(tried) => format!("{} (tried at {tried})", self.limit.value),
             None => self.limit.value.clone(),
         };
-        let Neighbour { answers, longest, wrong } = &self.neighbour;
-        let neighbour = match (wrong, answers) {
-            (Some(wrong), _) => wrong.clone(),
-            (None, 0) => "it was over before they called".to_owned(),
-            (None, _) => format!("{answers} right answers, {:.1} ms at most", longest.as_secs_f64() * 1e3),
-        };
-        let held = match &self.wrong {
-            Some(wrong) => format!("NO: {wrong}"),
-            None if self.neighbour.wrong.is_some() => "NO: the neighbour noticed".to_owned(),
-            None => "yes".to_owned(),
-        };
-        let took = format!("{:.1} ms", self.took.as_secs_f64() * 1e3);
+        let neighbour = self.neighbour.as_ref().map_or("nobody could get in".to_owned(), Notice::told);
+        let held = self.wrong().map_or("yes".to_owned(), |wrong| format!("NO: {wrong}"));
+        let took = format!("{:.1} ms", milliseconds(self.took));
+        let stopped_by = self.outcome.clone().unwrap_or_else(|_| "-".to_owned());
         let [tenant, key, what] = [self.tenant.as_str(), self.limit.key, self.what].map(str::to_owned);
-        [tenant, key, value, what, self.stopped_by.clone(), took, neighbour, held]
+        [tenant, key, value, what, stopped_by, took, self.figures.told(), neighbour, held]
     }
 }
 
-const HEAD: [&str; 8] = ["tenant", "limit", "value", "attack", "stopped by", "after", "the neighbour", "held"];
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e4).round() / 10.0
+}
+
+const HEAD: [&str; 9] = ["tenant", "limit", "value", "attack", "stopped by", "took", "memory", "the neighbour", "held"];
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<[String; 8]> =
+        let lines: Vec<[String; HEAD.len()]> =
             [HEAD.map(str::to_owned)].into_iter().chain(self.rows.iter().map(Row::cells)).collect();
         let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
@@ -89,7 +221,48 @@ impl fmt::Display for Report {
                 writeln!(f, "|{}|", rules.join("|"))?;
             }
         }
-        let held = self.rows.iter().filter(|row| row.held()).count();
-        write!(f, "\n{held} of {} held", self.rows.len())
+        let held = self.rows.iter().filter(|row| row.wrong().is_none()).count();
+        write!(f, "\n{held} of {} attacks held, in {:.1} s", self.rows.len(), self.took.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn figure(seen: usize, most: usize) -> Option<Figure> {
+        Some(Figure { seen, limit: 6, most })
+    }
+
+    fn row(outcome: Result<String, String>, resident: Option<Figure>, wrong: Option<&str>) -> Row {
+        let within = figure(1, 1);
+        Row {
+            tenant: "default".into(),
+            limit: Limit { key: "limits.memory", value: "1 MiB".into(), tried: None },
+            what: "users take memory",
+            outcome,
+            took: Duration::ZERO,
+            figures: Figures { samples: 1, resident, counted: within, ..Figures::default() },
+            neighbour: Some(Notice { wrong: wrong.map(str::to_owned), ..Notice::default() }),
+        }
+    }
+
+    #[test]
+    fn all_witnesses_must_agree_that_a_limit_holds() {
+        let stopped = || Ok("host_full, 1 of 2".to_owned());
+        let (within, beyond) = (figure(7, 7), figure(8, 7));
+        assert_eq!(row(stopped(), within, None).wrong(), None);
+        for (row, why) in [
+            (row(Err("not host_full, but 200".to_owned()), within, None), "not host_full, but 200"),
+            (row(stopped(), beyond, None), "the process's memory grew by 8 B, and may by 7 B"),
+            (row(stopped(), None, None), "the process's memory could not be measured"),
+            (row(stopped(), within, Some("it waited for 2.00 s")), "the neighbour: it waited for 2.00 s"),
+        ] {
+            assert_eq!(row.wrong().as_deref(), Some(why));
+            assert!(row.cells()[8].starts_with("NO: ") && row.as_json()["held"] == false);
+            let report = Report { rows: vec![row], took: Duration::ZERO };
+            assert!(!report.held() && report.to_string().ends_with("0 of 1 attacks held, in 0.0 s"));
+        }
+        assert!(!Report::default().held(), "where nothing was attacked, nothing held");
     }
 }

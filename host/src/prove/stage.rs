@@ -5,10 +5,11 @@ use crate::{
     config::{self, Config, Endpoint, FunctionConfig, GuestPath, KeyPath, Method},
     grants::Grants,
     http,
-    identity::KeyHash,
+    identity::{KeyHash, User},
     limits::Limits,
+    session::Seen,
 };
-use ::http::{Request, Response, header};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -17,7 +18,7 @@ use serde_json::{Map, Value};
 use std::{
     fs, io,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,17 +26,27 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::oneshot,
     task::JoinHandle,
+    time::sleep,
 };
 
 /// The guest that does what it is told, whatever it is.
 const HOSTILE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hostile.wasm"));
-/// The file that it may open, and the folder which that is in, as it knows them.
+/// The guest whose table grows: `tables.wat`, assembled.
+const TABLES: &[u8] = include_bytes!("tables.wasm");
+/// The file that the first one may open, and the folder which that is in, as it knows them.
 pub(super) const FILE: &str = "/carrel-prove/hostile.wasm";
-const FOLDER: &str = "/carrel-prove";
-/// Where it is called.
+pub(super) const FOLDER: &str = "/carrel-prove";
+/// The route to the guest that does what it is told.
 const PATH: &str = "/carrel-prove";
+/// The route to the guest whose table grows.
+const TABLES_PATH: &str = "/carrel-prove-tables";
 /// Users of a tenant who may take part.
 const CROWD: usize = 128;
+/// How long it may take until nothing is left of an attack: of its calls, its sessions, and those that were just being
+/// parked to make room for it.
+const CLEARED_WITHIN: Duration = Duration::from_secs(5);
+/// Bytes of memory that may be counted all the same, beside what was when the host was started.
+const LEFT: usize = 1 << 20;
 /// An answer comes within so long, or it counts as none.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -44,12 +55,17 @@ pub(super) fn function(number: usize) -> String {
     format!("carrel-prove-{number}")
 }
 
+/// The name of the function whose table grows.
+const TABLES_FUNCTION: &str = "carrel-prove-tables";
+
 /// A host that is served on a port of this machine, and attacked.
 pub(super) struct Stage {
     host: Arc<Host>,
     /// The limits that should hold: of the host, and of each tenant.
     limits: (Limits, Vec<Limits>),
     address: SocketAddr,
+    /// Bytes of memory that it counted when it was started.
+    memory: usize,
     /// What the credentials of its users begin with.
     secret: String,
     stop: oneshot::Sender<()>,
@@ -70,6 +86,7 @@ impl Drop for Folder {
 #[derive(Clone)]
 pub(super) struct Caller {
     address: SocketAddr,
+    path: &'static str,
     credential: (&'static str, String),
 }
 
@@ -85,25 +102,30 @@ pub(super) struct Answer {
 }
 
 impl Stage {
-    pub(super) async fn start(mut config: Config, threads: usize, broken: Option<&str>) -> Result<Self, config::Error> {
+    /// Starts a host of a configuration, whose limits should hold, after `flaw` has had its way with it.
+    pub(super) async fn start(
+        mut config: Config,
+        threads: usize,
+        flaw: &(dyn Fn(&mut Config) + Sync),
+    ) -> Result<Self, config::Error> {
         let folder = Folder(std::env::temp_dir().join(format!("carrel-prove-{}", std::process::id())));
         let told = |config: &Config, error: io::Error| {
             let why = format!("{} cannot be written: {error}", folder.0.display());
             config.source.error(vec![config::Problem::new(KeyPath::root(), why)])
         };
-        let file = folder.0.join("hostile.wasm");
-        fs::create_dir_all(&folder.0).and_then(|()| fs::write(&file, HOSTILE)).map_err(|error| told(&config, error))?;
+        let files = [folder.0.join("hostile.wasm"), folder.0.join("tables.wasm")];
+        fs::create_dir_all(&folder.0)
+            .and_then(|()| fs::write(&files[0], HOSTILE))
+            .and_then(|()| fs::write(&files[1], TABLES))
+            .map_err(|error| told(&config, error))?;
         let grants = Grants::of_folder(&folder.0, FOLDER).map_err(|error| told(&config, error))?;
         let secret = crate::identity::generate().0;
-        prepare(&mut config, &file, grants, &secret);
+        prepare(&mut config, &files, grants, &secret);
         let of_tenants = config.tenants.iter().map(|tenant| tenant.limits.clone()).collect();
         let limits = (config.limits.clone(), of_tenants);
-        if let Some(broken) = broken {
-            take_off(&mut config, broken);
-        }
+        flaw(&mut config);
         let source = config.source.clone();
-        let started = Host::start(config, threads).await;
-        let host = started?;
+        let host = Host::start(config, threads).await?;
         let bound = async {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
             Ok((listener.local_addr()?, listener))
@@ -116,13 +138,18 @@ impl Stage {
             let _ = stopped.await;
         };
         let serving = tokio::spawn(http::serve(listener, host.clone(), http::app(host.clone()), shutdown));
-        Ok(Self { host, limits, address, secret, stop, serving, _folder: folder })
+        let memory = host.registry().memory().0;
+        Ok(Self { host, limits, address, memory, secret, stop, serving, _folder: folder })
     }
 
     /// Stops the host, and waits until it has.
     pub(super) async fn end(self) {
         let _ = self.stop.send(());
         let _ = self.serving.await;
+    }
+
+    pub(super) fn host(&self) -> &Arc<Host> {
+        &self.host
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -142,17 +169,30 @@ impl Stage {
         self.host.config().tenants[tenant].name.to_string()
     }
 
-    /// Drops all sessions that nobody uses: an attack must not find what the one before has left.
-    pub(super) fn clear(&self) {
-        for user in self.host.registry().users() {
-            drop(self.host.registry().take_if_idle(user));
+    /// Drops all sessions, and waits until they are gone: an attack must not find what the one before has left.
+    pub(super) async fn clear(&self) {
+        let registry = self.host.registry();
+        let began = Instant::now();
+        let is_left = || registry.sessions() > 0 || registry.memory().0 > self.memory + LEFT;
+        while is_left() && began.elapsed() < CLEARED_WITHIN {
+            for user in registry.users() {
+                drop(registry.take_if_idle(user));
+            }
+            sleep(Duration::from_millis(1)).await;
         }
     }
 
-    /// Sessions of a tenant that are parked.
-    pub(super) fn parked(&self, tenant: usize) -> usize {
-        let users = self.host.registry().users().into_iter().filter(|user| usize::from(user.tenant()) == tenant);
-        users.filter_map(|user| self.host.registry().look(user)).filter(|seen| seen.parked).count()
+    /// The session of a caller, if there is one.
+    pub(super) fn session(&self, caller: &Caller) -> Option<Seen> {
+        self.host.registry().look(self.user(caller)?)
+    }
+
+    /// A caller, as the host knows it.
+    pub(super) fn user(&self, caller: &Caller) -> Option<User> {
+        let (name, value) = &caller.credential;
+        let value = HeaderValue::from_str(value).ok()?;
+        let headers = HeaderMap::from_iter([(HeaderName::from_static(name), value)]);
+        self.host.config().identity.user(&headers).ok()
     }
 
     /// A tenant beside this one; the same, if there is no other.
@@ -167,7 +207,7 @@ impl Stage {
             true => ("x-api-key", key),
             false => ("cookie", format!("{}={key}", crate::identity::COOKIE)),
         };
-        Caller { address: self.address, credential }
+        Caller { address: self.address, path: PATH, credential }
     }
 }
 
@@ -175,65 +215,53 @@ fn key(secret: &str, tenant: usize, number: usize) -> String {
     format!("{secret}-{tenant}-{number}")
 }
 
-/// Adds the hostile function, its route, and users who may call it.
-fn prepare(config: &mut Config, guest: &Path, grants: Grants, secret: &str) {
-    let mut grants = Some(grants);
+/// Adds the guests that attack, their routes, and users who may call them.
+fn prepare(config: &mut Config, guests: &[PathBuf], grants: Grants, secret: &str) {
     config.admin = None;
-    config.guests.push(GuestPath { key: KeyPath::root(), path: guest.to_owned() });
+    // A session that is dropped for want of memory makes room that nobody was refused.
+    config.sessions.drop_longest_idle = false;
+    config.guests.extend(guests.iter().map(|path| GuestPath { key: KeyPath::root(), path: path.clone() }));
     let depth = config.tenants.iter().map(|tenant| tenant.limits.call_depth).max().unwrap_or(1);
-    let workflow = config.functions.len() - 1;
+    // The one that is called from outside may open files.
+    let mut grants = Some(grants);
     for number in 0..=depth {
-        let (key, name) = (KeyPath::root(), function(number));
-        for tenant in &mut config.tenants {
-            tenant.functions.iter_mut().for_each(|functions| functions.push(name.clone()));
-        }
-        let added = FunctionConfig {
-            key,
-            name,
-            guest: "hostile".into(),
-            // The one that is called from outside.
-            grants: Arc::new(grants.take().unwrap_or_default()),
-            config: Map::new(),
-        };
-        config.functions.insert(workflow, added);
+        add_function(config, function(number), "hostile", grants.take().unwrap_or_default());
     }
-    config.general.front_end.endpoints.push(Endpoint {
-        key: KeyPath::root(),
-        path: PATH.into(),
-        method: Method::Post,
-        description: String::new(),
-        function: function(0),
-    });
+    add_function(config, TABLES_FUNCTION.to_owned(), "tables", Grants::default());
+    for (path, function) in [(PATH, function(0)), (TABLES_PATH, TABLES_FUNCTION.to_owned())] {
+        config.general.front_end.endpoints.push(Endpoint {
+            key: KeyPath::root(),
+            path: path.into(),
+            method: Method::Post,
+            description: String::new(),
+            function,
+        });
+    }
     let tenants = 0..config.tenants.len();
     let users = tenants.flat_map(|tenant| (0..CROWD).map(move |number| (tenant, number)));
     let keys = users.map(|(tenant, number)| (KeyHash::of(&key(secret, tenant, number)), tenant));
     config.identity = config.identity.with_keys(keys);
 }
 
-/// Takes a limit off, so that it can be seen that this is noticed.
-fn take_off(config: &mut Config, key: &str) {
-    let all = config.tenants.iter_mut().map(|tenant| &mut tenant.limits).chain([&mut config.limits]);
-    for limits in all {
-        match key {
-            "limits.fuel_per_call" => limits.fuel_per_call = u64::MAX / 2,
-            "limits.deadline" => limits.deadline *= 100,
-            "limits.output_size" => limits.output_size *= 100,
-            "limits.body_size" => limits.body_size *= 100,
-            "limits.memory_per_instance" => limits.memory_per_instance *= 100,
-            "limits.queue_per_session" => limits.queue_per_session *= 100,
-            "limits.call_depth" => limits.call_depth *= 100,
-            "limits.open_files" => limits.open_files *= 100,
-            "limits.user.open_files" => limits.user.open_files = None,
-            "limits.connections" => limits.connections *= 100,
-            "limits.user.requests_per_second" => limits.user.requests = None,
-            "limits.tenant.calls" => limits.tenant.calls = None,
-            _ => {}
-        }
+/// Adds a function that all tenants may call, before the workflow, which is the last one.
+fn add_function(config: &mut Config, name: String, guest: &str, grants: Grants) {
+    for functions in config.tenants.iter_mut().filter_map(|tenant| tenant.functions.as_mut()) {
+        functions.push(name.clone());
     }
+    let workflow = config.functions.len() - 1;
+    let (key, guest) = (KeyPath::root(), guest.to_owned());
+    let added = FunctionConfig { key, name, guest, grants: Arc::new(grants), config: Map::new() };
+    config.functions.insert(workflow, added);
 }
 
 impl Caller {
-    /// Calls the hostile function.
+    /// The same caller, who calls the function whose table grows.
+    pub(super) fn of_tables(mut self) -> Self {
+        self.path = TABLES_PATH;
+        self
+    }
+
+    /// Calls the function.
     pub(super) async fn call(&self, input: &Value) -> Result<Answer, String> {
         self.send(input.to_string().into()).await
     }
@@ -253,7 +281,7 @@ impl Caller {
             let _ = connection.await;
         }));
         let (name, value) = &self.credential;
-        let request = Request::post(PATH)
+        let request = Request::post(self.path)
             .header(header::HOST, "localhost")
             .header(header::CONTENT_TYPE, "application/json")
             .header(*name, value)
@@ -274,6 +302,16 @@ impl Drop for AbortOnDrop {
 }
 
 impl Answer {
+    /// The answer in words.
+    pub(super) fn told(&self) -> String {
+        let setting = if self.setting.is_empty() { String::new() } else { format!(" by {}", self.setting) };
+        let detail = self.body["detail"].as_str().unwrap_or_default();
+        match self.status {
+            200 => "200".to_owned(),
+            status => format!("{status} {}{setting}: {detail}", self.code),
+        }
+    }
+
     fn read(response: &Response<Bytes>, took: Duration) -> Self {
         let header = |name: &str| response.headers().get(name).and_then(|it| it.to_str().ok()).unwrap_or_default();
         let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
@@ -286,5 +324,21 @@ impl Answer {
             body,
             took,
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guest_whose_table_grows_is_what_its_text_says() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/prove/tables");
+        let assembled = wat::parse_file(format!("{folder}.wat")).unwrap();
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(format!("{folder}.wasm"), &assembled).unwrap();
+        }
+        assert!(TABLES == assembled, "UPDATE_GOLDEN=1 cargo test --lib prove:: assembles tables.wat anew");
     }
 }

@@ -12,7 +12,7 @@ use carrel_guest::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::File,
+    fs::{File, ReadDir},
     hint::black_box,
     io::ErrorKind,
     thread::sleep,
@@ -35,7 +35,7 @@ pub struct Config {
 }
 
 /// What it is told to do in a call.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Input {
     /// Nothing: only counts.
@@ -66,6 +66,25 @@ pub enum Input {
     },
     /// Takes memory bit by bit, without end.
     Hoard,
+    /// Takes memory at once, and keeps it, but writes to none of it.
+    Reserve {
+        /// How much.
+        bytes: usize,
+    },
+    /// Writes to all that it keeps, also to what it has only reserved: bytes that no compression makes fewer.
+    Overwrite {
+        /// For how long: once, and then again until so much time is over.
+        #[serde(default)]
+        milliseconds: u64,
+    },
+    /// Adds up all that it keeps.
+    Sum,
+    /// Does one thing again and again, for ever, whatever comes of it.
+    Repeat {
+        /// This.
+        #[schemars(with = "Value")]
+        of: Box<Input>,
+    },
     /// Panics.
     Panic,
     /// Aborts, without a word.
@@ -161,6 +180,13 @@ pub enum Input {
         /// How often.
         times: usize,
     },
+    /// Begins to list a folder again and again, and keeps the listings. Says so where there are no more to be had.
+    List {
+        /// Which.
+        path: String,
+        /// How often.
+        times: usize,
+    },
     /// Tells the user's id.
     Who,
     /// Tries files, environment, arguments and sockets, and tells which gave anything.
@@ -181,6 +207,7 @@ pub struct Hostile {
     calls: u64,
     kept: Vec<Vec<u8>>,
     files: Vec<File>,
+    listings: Vec<ReadDir>,
 }
 
 /// As long as no other part of the guest's memory has so many equal bytes, other than zeroes.
@@ -201,7 +228,7 @@ impl Function for Hostile {
         if config.spin {
             spin();
         }
-        Ok(Self { calls: 0, kept: Vec::new(), files: Vec::new() })
+        Ok(Self { calls: 0, kept: Vec::new(), files: Vec::new(), listings: Vec::new() })
     }
 
     fn call(&mut self, input: Input, cx: &Context) -> Result<Output, Error> {
@@ -239,6 +266,26 @@ impl Hostile {
             }
             Input::Hoard => loop {
                 self.kept.push(vec![1; 64 << 10]);
+            },
+            Input::Reserve { bytes } => {
+                self.kept.push(Vec::with_capacity(bytes));
+                Value::Null
+            }
+            Input::Overwrite { milliseconds } => {
+                let began = Instant::now();
+                loop {
+                    self.kept.iter_mut().for_each(overwrite);
+                    if began.elapsed() >= Duration::from_millis(milliseconds) {
+                        break Value::Null;
+                    }
+                }
+            }
+            Input::Sum => {
+                let bytes = self.kept.iter().flatten();
+                bytes.fold(0u64, |sum, byte| sum.rotate_left(5) ^ u64::from(*byte)).to_string().into()
+            }
+            Input::Repeat { of } => loop {
+                black_box(self.obey((*of).clone(), cx).is_ok());
             },
             Input::Panic => panic!("told to"),
             Input::Abort => std::process::abort(),
@@ -282,16 +329,44 @@ impl Hostile {
             Input::Look { byte } => runs_of(byte).into(),
             Input::Open { path, times } => {
                 for _ in 0..times {
-                    self.files.push(File::open(&path).map_err(|error| match error.kind() {
-                        ErrorKind::OutOfMemory => Error::failed("no more files are given"),
-                        _ => Error::failed(error.to_string()),
-                    })?);
+                    self.files.push(File::open(&path).map_err(|error| no_more(&error))?);
+                }
+                times.into()
+            }
+            Input::List { path, times } => {
+                for _ in 0..times {
+                    let mut listing = std::fs::read_dir(&path).map_err(|error| no_more(&error))?;
+                    listing.next().transpose().map_err(|error| no_more(&error))?;
+                    self.listings.push(listing);
                 }
                 times.into()
             }
             Input::Who => cx.user_id().into(),
             Input::Escape => escape(),
         })
+    }
+}
+
+/// Why no file, or no listing, was given.
+fn no_more(error: &std::io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::OutOfMemory => Error::failed("no more files are given"),
+        _ => Error::failed(error.to_string()),
+    }
+}
+
+/// Fills bytes, and what they have reserved, with numbers that follow each other without a pattern (Marsaglia, "Xorshift
+/// RNGs", 2003).
+fn overwrite(bytes: &mut Vec<u8>) {
+    bytes.resize(bytes.capacity(), 0);
+    let mut number = 0x9e37_79b9_7f4a_7c15u64 ^ bytes.len() as u64;
+    // What was there before goes into what comes, so that no two times are alike.
+    number = number.wrapping_add(bytes.first().map_or(0, |byte| u64::from(*byte))) | 1;
+    for word in bytes.chunks_exact_mut(8) {
+        number ^= number << 13;
+        number ^= number >> 7;
+        number ^= number << 17;
+        word.copy_from_slice(&number.to_le_bytes());
     }
 }
 
