@@ -208,7 +208,8 @@ const STEPS: u64 = 150;
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_happens_to_large_state_it_is_what_the_model_says() {
     let steps = std::env::var("CARREL_MODEL_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(STEPS);
-    let seed = std::env::var("CARREL_MODEL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x9e37_79b9_7f4a_7c15);
+    let seed =
+        std::env::var("CARREL_MODEL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x9e37_79b9_7f4a_7c15);
     let mut random = Random(seed);
     let server = Test::fixture("large")
         .tenant("red", 1, 3)

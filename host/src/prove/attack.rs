@@ -545,7 +545,7 @@ impl Trial<'_> {
             }
             let opened = open.len();
             drop(open);
-            if refused < BEYOND || refused > BEYOND + 1 {
+            if !(BEYOND..=BEYOND + 1).contains(&refused) {
                 return Err(format!("{refused} of {opened} were refused, and {BEYOND} should have been"));
             }
             let began = Instant::now();
