@@ -10,7 +10,7 @@ use std::{
 };
 
 const LIMIT: u64 = 256 << 20;
-/// What a process takes besides what is counted, at the most: the allocator's own, and what others have just left.
+/// Bytes that a process takes besides those that are counted, at the most: the allocator's own, and what others have just left.
 const BESIDES: u64 = 24 << 20;
 const PAGE: u64 = 4096;
 const FIRST: u64 = 65536;

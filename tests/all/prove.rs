@@ -110,7 +110,7 @@ functions:
 workflow: {_type: per_user_assistant}
 ";
 
-/// What takes a limit off, so that it does not hold.
+/// A change that takes a limit off, so that it does not hold.
 type Flaw = fn(&mut Limits);
 
 /// Limits, and what makes them be limits by name only.
@@ -165,7 +165,7 @@ fn in_a_process_of_its_own() {
     fs::write(report, told.to_string()).expect("a file");
 }
 
-/// That each of these limits, where it does not hold, is named, and no other.
+/// Checks that each of these limits, where it does not hold, is named, and no other.
 fn is_named(flaws: &[(&str, Flaw)]) {
     for (key, _) in flaws {
         let report = report_on(key);

@@ -96,7 +96,7 @@ impl Served {
         self.figure_if_any(name).unwrap_or_else(|| panic!("no {name}"))
     }
 
-    /// The same; none, if there is no memory for who asks, either.
+    /// Like `figure`; none, if there is no memory for who asks, either.
     pub fn figure_if_any(&self, name: &str) -> Option<u64> {
         let text = self.ask(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

@@ -124,7 +124,7 @@ async fn a_call_that_changes_more_than_there_is_room_to_keep_is_stopped_and_undo
     }
 }
 
-/// What a call could write to is charged before it runs: users who only hold what they have reserved, and write to it
+/// All that a call could write to is charged before it runs: users who only hold what they have reserved, and write to it
 /// later, are given room by others who are idle, or are refused; and never is more taken than there may be.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_call_could_write_to_is_charged_before_it_runs() {
@@ -164,7 +164,7 @@ impl Random {
     }
 }
 
-/// What a user's guest holds: the bytes of those pages that were written to, and how many wasm pages there are.
+/// A user's guest's memory: the bytes of those pages that were written to, and how many wasm pages there are.
 #[derive(Clone, Default)]
 struct Held {
     pages: BTreeMap<u64, Arc<[u8; PAGE as usize]>>,

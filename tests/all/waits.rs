@@ -236,7 +236,7 @@ async fn a_session_of_which_only_a_part_can_be_parked_makes_room() {
     listening.stop().await.expect("the server ends");
 }
 
-/// Who comes by just when a place is free does not get it before one who has waited for it.
+/// A caller who comes by just when a place is free does not get it before one who has waited for it.
 #[tokio::test]
 async fn a_place_among_the_live_sessions_goes_to_whoever_has_waited_for_it() {
     let server = Test::hostile().set("limits.max_sessions", 1).set("sessions.park_after", "1h").start().await;

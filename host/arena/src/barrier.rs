@@ -43,12 +43,12 @@ pub use log::{Log, Room};
 /// Memories that may be guarded by `mprotect` at a time: with [`OPENINGS`] runs of open pages each, they take fewer
 /// mappings than a process has by default.
 const MOST_PROTECTED: usize = 400;
-/// How often a memory guarded by `mprotect` is opened, at most, until its log is taken.
+/// Openings of a memory guarded by `mprotect`, at the most, until its log is taken.
 const OPENINGS: usize = 64;
 /// Openings of them that open a single page.
 const SINGLE: usize = OPENINGS / 2;
 
-/// What notices writes.
+/// A means to notice writes.
 #[derive(Debug)]
 pub(crate) struct Barrier {
     means: Means,
@@ -108,7 +108,7 @@ impl Barrier {
         Self { means: Means::Protection, guards: AtomicUsize::new(0) }
     }
 
-    /// Whether a write to a closed page is noticed, and one to an open page is not.
+    /// Tries it: true if a write to a closed page is noticed, and one to an open page is not.
     fn works(&self) -> bool {
         let Ok(region) = Region::reserve(2 * PAGE) else { return false };
         if handler::install(self.means.signal()).is_err() {
@@ -137,7 +137,7 @@ impl Barrier {
         }
     }
 
-    /// Whether it costs mappings to guard a memory.
+    /// True if guarding a memory costs mappings.
     pub(crate) fn takes_mappings(&self) -> bool {
         matches!(self.means, Means::Protection)
     }
@@ -171,7 +171,7 @@ impl Means {
         Some(Self::Userfaults(userfaults))
     }
 
-    /// What a write to a closed page gives.
+    /// The signal that a write to a closed page gives.
     fn signal(&self) -> libc::c_int {
         match self {
             Self::Userfaults(_) => libc::SIGBUS,
@@ -233,7 +233,7 @@ pub(crate) struct Guard {
     /// Which of these are open, a bit each, from the memory's first page on.
     open: Vec<u64>,
     log: Log,
-    /// How often pages were opened since the log was last taken.
+    /// Openings of pages since the log was last taken.
     openings: usize,
 }
 

@@ -22,7 +22,7 @@ impl Held {
         self.0
     }
 
-    /// What can be done with it.
+    /// Lends it, for all that can be done with a memory.
     pub fn lend(&mut self) -> Lent<'_> {
         Lent::new(&self.0)
     }
@@ -76,7 +76,7 @@ impl<'a> Lent<'a> {
         unsafe { std::slice::from_raw_parts_mut(base.as_ptr(), size) }
     }
 
-    /// Whether it is guarded.
+    /// True if it is guarded.
     pub fn is_guarded(&self) -> bool {
         self.0.guarded(|_| ()).is_some()
     }
@@ -96,7 +96,7 @@ impl<'a> Lent<'a> {
         self.0.unguard();
     }
 
-    /// Whether guarding it costs no mappings, of which a process has few.
+    /// True if guarding it costs no mappings, of which a process has few.
     pub fn guarding_is_free(&self) -> bool {
         self.0.guarding_is_free()
     }

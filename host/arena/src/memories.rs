@@ -83,7 +83,7 @@ impl Memories {
         Self::reserve(largest, slots, Keep { of_each: KEEP, of_all: RESIDENT })
     }
 
-    /// The same as [`Memories::new`]; free slots of each size keep so many bytes of memory together at the most, which is
+    /// Like [`Memories::new`]; free slots of each size keep so many bytes of memory together at the most, which is
     /// nobody's, and for which nobody is charged.
     ///
     /// # Errors
@@ -99,7 +99,7 @@ impl Memories {
         Self::reserve(largest, MOST_SLOTS, Keep { of_each, of_all })
     }
 
-    /// The same as [`with_slots`](Self::with_slots), in a process that may not use userfaultfd.
+    /// Like [`with_slots`](Self::with_slots), in a process that may not use userfaultfd.
     ///
     /// # Errors
     ///
@@ -237,7 +237,7 @@ impl Shared {
         !self.slot().of.barrier.takes_mappings()
     }
 
-    /// What is guarded of the memory, and the guard.
+    /// Does something with the memory's guard, if it has one.
     pub(crate) fn guarded<R>(&self, what: impl FnOnce(&mut Guarded) -> R) -> Option<R> {
         self.slot().guarded.as_mut().map(what)
     }
@@ -333,7 +333,7 @@ struct Slot {
     size: usize,
     /// Bytes that its last user left resident, as zeroes; perhaps beyond `size`.
     resident: usize,
-    /// What notices writes to it.
+    /// The guard, which notices writes to it.
     guarded: Option<Guarded>,
 }
 

@@ -15,7 +15,7 @@ const POPULATED: u64 = 1 << 63 | 1 << 62;
 pub(crate) struct Populated(Option<File>);
 
 impl Populated {
-    /// Where `/proc` is not to be had, all pages are told as taking memory.
+    /// Opens the kernel's file. If `/proc` is not to be had, all pages are told as taking memory.
     pub(crate) fn new() -> Self {
         Self(File::open("/proc/self/pagemap").ok())
     }

@@ -24,12 +24,12 @@ thread_local! {
 /// The memories of a store.
 #[derive(Debug, Default)]
 struct Making {
-    /// What the memories that are made next shall be.
+    /// The memories that are to be made next.
     next: VecDeque<Next>,
     made: Vec<Arc<Shared>>,
 }
 
-/// What the next memory shall be.
+/// A memory that is to be made.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// A new one, of so many bytes at least.
@@ -38,7 +38,7 @@ pub(crate) enum Next {
     Held(Arc<Shared>),
 }
 
-/// What the memory that is made now shall be, if somebody said so.
+/// The memory that is to be made now, if somebody said so.
 pub(crate) fn next() -> Option<Next> {
     MAKING.with_borrow_mut(|making| making.as_mut()?.next.pop_front())
 }
@@ -72,9 +72,9 @@ impl Drop for Listening<'_> {
     }
 }
 
-/// What a [`Tracked`] store can instantiate. Nobody else can implement it: a store's memories are known by it.
+/// A module or component that a [`Tracked`] store can instantiate. Nobody else can implement it: a store's memories are known by it.
 pub trait Pre<T>: sealed::Sealed {
-    /// What it becomes.
+    /// The instance that it becomes.
     type Instance;
 
     /// Linear memories that an instance has of its own, if that is known.
@@ -146,10 +146,10 @@ impl<T: Send + 'static> Tracked<T> {
         self.check(before, pre, made)
     }
 
-    /// The same, in memories that another store has left: the n-th memory is the n-th of `held`, with all that it holds
+    /// Like [`instantiate`](Self::instantiate), in memories that another store has left: the n-th memory is the n-th of `held`, with all that it holds
     /// and its guard. What instantiating writes to it is written, by the host as by a guest.
     ///
-    /// Whether it comes about or not, [`into_memories`](Self::into_memories) gives them all back.
+    /// If it comes about and if not, [`into_memories`](Self::into_memories) gives them all back.
     ///
     /// # Errors
     ///
@@ -161,7 +161,7 @@ impl<T: Send + 'static> Tracked<T> {
         self.check(before, pre, made)
     }
 
-    /// Whether as many memories were made as an instance has. If not, none of them is lent to anybody.
+    /// Checks that as many memories were made as an instance has. If not, none of them is lent to anybody.
     fn check<P: Pre<T>>(
         &mut self,
         before: usize,

@@ -36,7 +36,7 @@ use wasmtime::{Store, StoreContextMut, Trap, UpdateDeadline};
 pub(crate) struct Instance {
     store: Tracked<Context>,
     guest: Contract,
-    /// What is known of its memories' pages.
+    /// The pages of its memories, as far as they are known.
     pages: Pages,
 }
 
@@ -355,7 +355,7 @@ impl Instance {
         Undone::of(store, pages).put_back(saved, image)
     }
 
-    /// Whether it holds what lies outside of its memory, so that it can be neither parked nor undone.
+    /// True if it holds something outside of its memory, so that it can be neither parked nor undone.
     pub(crate) fn holds_handles(&self) -> bool {
         self.store.data().holds_handles()
     }

@@ -276,7 +276,7 @@ pub(super) struct MemoryLimit {
     pub(super) no_handle: Option<NoHandle>,
     /// What was last granted, to be taken back if the growth fails all the same.
     granted: usize,
-    /// Whether all that it grows by is charged already: it is being given memories that there are.
+    /// True if all that it grows by is charged already: it is being given memories that there are.
     covered: bool,
     /// What it takes of the host's memory.
     charge: Charge,
@@ -378,7 +378,7 @@ impl MemoryLimit {
         memory::INSTANCE + self.held + self.used
     }
 
-    /// What was taken, for whoever goes on with the memories.
+    /// The charge, for whoever goes on with the memories.
     pub(super) fn take_charge(&mut self) -> Charge {
         let nothing = self.charge.of().charge(0);
         std::mem::replace(&mut self.charge, nothing)

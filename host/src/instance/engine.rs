@@ -9,7 +9,7 @@ use wasmtime::Config;
 const WASM_STACK: usize = 128 << 10;
 /// Stack that the host may use on top: host functions run on the guest's stack.
 const HOST_STACK: usize = 128 << 10;
-/// What part of all memory free slots of one size may keep, to be quicker at hand.
+/// One part in so many of all memory is what free slots of one size may keep, to be quicker at hand.
 const FREE: usize = 64;
 /// How long the thread of the clock may run at a time: it needs next to nothing.
 const TICKERS_SLICE: Duration = Duration::from_micros(100);

@@ -1,4 +1,4 @@
-//! What all instances of a function begin with.
+//! Images: the memories that all instances of a function begin with.
 //!
 //! An image is the bytes of the linear memories of a new instance. Between calls, an instance is its image, and the
 //! pages that differ: that is all that has to be kept of it to make it again. Which these are is for `pages` to say.
@@ -107,7 +107,7 @@ impl Image {
         self.memories.get(memory)?.bytes.get(page * PAGE..(page + 1) * PAGE)
     }
 
-    /// Whether a new instance writes to a page.
+    /// True if a new instance writes to a page.
     pub(super) fn has(&self, memory: usize, page: usize) -> bool {
         self.memories.get(memory).is_some_and(|start| start.written.binary_search(&page).is_ok())
     }

@@ -105,11 +105,11 @@ impl Numbers {
     }
 }
 
-/// What is known of an instance's memories.
+/// The pages of an instance's memories, as far as they are known.
 #[derive(Debug, Default)]
 pub(crate) struct Pages(Vec<Known>);
 
-/// What is known of one memory.
+/// The pages of one memory, as far as they are known.
 #[derive(Debug, Default)]
 struct Known {
     /// The pages that differ from the image, or may.
@@ -126,10 +126,10 @@ struct Hot {
     quiet: u8,
 }
 
-/// How an instance's pages are found out about.
+/// The image to compare with, and the room for logs.
 pub(crate) struct Finding<'a> {
     pub(crate) image: &'a Image,
-    /// Where logs take their memory.
+    /// The room that logs take their memory from.
     pub(crate) room: Arc<dyn Room>,
 }
 
@@ -185,7 +185,7 @@ impl Pages {
         pages.filter(|pages| *pages > SMALL).sum::<usize>() * PAGE
     }
 
-    /// What the instance holds now, as far as a call that begins may change it unnoticed.
+    /// Copies of the pages that a call which begins may change unnoticed.
     ///
     /// # Errors
     ///
@@ -279,7 +279,7 @@ impl Pages {
         Ok(saved.is_whole().then_some(units))
     }
 
-    /// What must hold after each call: all that differs from the image is known.
+    /// Checks what must hold after each call: all that differs from the image is known.
     #[cfg(debug_assertions)]
     fn check(&mut self, store: &mut Tracked<Context>, image: &Image) {
         for memory in 0..store.memories_len() {

@@ -1,4 +1,4 @@
-//! What an instance was before a call: copies of the pages that the call may have changed.
+//! An instance before a call: copies of the pages that the call may have changed.
 
 use super::{image::Image, pages::Numbers};
 use crate::limits::memory::{Charge, Memory};
@@ -9,13 +9,13 @@ use std::{cell::RefCell, ops::Range, sync::Arc};
 #[derive(Debug)]
 pub(crate) struct Saved {
     copies: Copies,
-    /// What pages held that the call has written to, by memories.
+    /// The pages that the call has written to, with what they held, by memories.
     logs: Vec<(usize, Log)>,
     /// The pages of each memory that are in it, once another call's was added.
     has: Vec<Numbers>,
     /// Something that a call has changed is not in it.
     lost: bool,
-    /// What the copies take of their user's memory.
+    /// The copies' part of their user's memory.
     _charge: Charge,
 }
 
@@ -29,12 +29,12 @@ struct Copies {
     bytes: Vec<u8>,
 }
 
-/// What a memory was before the call.
+/// A memory before the call.
 #[derive(Debug, Clone, Copy)]
 struct Before {
     /// Bytes that it had.
     size: usize,
-    /// Whether each page that was not copied was as the image has it.
+    /// True if each page that was not copied was as the image has it.
     compared: bool,
     /// The place of the memory's first copy among all.
     first: usize,
@@ -83,7 +83,7 @@ impl Saved {
         }
     }
 
-    /// What the call has written to in a memory.
+    /// Takes the log of what the call has written to in a memory.
     pub(super) fn log(&mut self, memory: usize, log: Log) {
         self.logs.push((memory, log));
     }
@@ -106,7 +106,7 @@ impl Saved {
         logs.flat_map(|(_, log)| log.pages().filter(|(_, held)| held.is_none()).map(|(page, _)| page))
     }
 
-    /// Whether all is there that the call has changed.
+    /// True if all is there that the call has changed.
     pub(super) fn is_whole(&self) -> bool {
         !self.lost && self.logs.iter().all(|(_, log)| log.is_whole())
     }

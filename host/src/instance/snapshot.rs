@@ -45,7 +45,7 @@ pub(crate) struct Snapshot {
 pub(super) struct Piece {
     /// Bytes of each linear memory.
     pub(super) sizes: Vec<usize>,
-    /// Whether it is the last one.
+    /// True if it is the last one.
     pub(super) is_last: bool,
     body: Vec<u8>,
     /// Where the runs begin in the body.

@@ -1,4 +1,4 @@
-//! What a failed call leaves of an instance: its memories, as they were before the call, and no store.
+//! An instance whose call has failed: its memories, as they were before the call, and no store.
 //!
 //! A store is of no use after a trap. The memories stay where they are, and the next call gives them to a new store of
 //! the guest's shell, which writes nothing to them.
@@ -19,7 +19,7 @@ use carrel_arena::{Held, PAGE, Tracked};
 pub(crate) struct Undone {
     memories: Vec<Held>,
     pages: Pages,
-    /// What it takes of its user's memory.
+    /// Its part of its user's memory.
     charge: Charge,
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Charge {
     bytes: usize,
 }
 
-/// Where logs of what calls write to take their memory (see `carrel_arena`): a call that finds none goes on for as long as
+/// The room for logs of what calls write to (see `carrel_arena`): a call that finds none goes on for as long as
 /// it takes until its guest can be stopped.
 pub(crate) struct UndoRoom {
     memory: Arc<Memory>,
@@ -58,7 +58,7 @@ impl UndoRoom {
         })
     }
 
-    /// Whose memory the logs of the call that runs take more of than there is.
+    /// The level of which the logs of the call that runs take more than there is.
     pub(crate) fn outgrown(&self) -> Option<Full> {
         let nth = self.outgrown.load(Ordering::Relaxed).checked_sub(1)?;
         let of = self.memory.levels().nth(nth)?;

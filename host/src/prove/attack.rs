@@ -31,9 +31,9 @@ const CROWD: usize = 2;
 const TIMES: usize = 3;
 /// Calls, or users, that come beyond what is allowed.
 const BEYOND: usize = 3;
-/// How much later than its deadline a call may be answered: what undoing it takes, on a machine that is busy.
+/// The most by which an answer may come later than its deadline: what undoing it takes, on a machine that is busy.
 const LATE: Duration = Duration::from_secs(1);
-/// How long sleepers stay, so that all others come meanwhile.
+/// The time that sleepers stay, so that all others come meanwhile.
 const SLEEP: u64 = 600;
 /// Files that each of many users opens.
 pub(super) const FILES: usize = 20;
@@ -85,7 +85,7 @@ impl Refusal {
             && detail.contains(self.words)
     }
 
-    /// Whether the guest itself decided on it: then the call has been.
+    /// True if the guest itself decided on it: then the call has been.
     fn is_the_guests(&self) -> bool {
         self.code == "function_failed"
     }
@@ -94,7 +94,7 @@ impl Refusal {
         if self.words.is_empty() { self.code } else { self.words }
     }
 
-    /// That each answer is a success or this refusal, and that so many are.
+    /// Checks that each answer is a success or this refusal, and that so many are.
     fn judge(&self, answers: &[Answer], refused: RangeInclusive<usize>) -> Result<String, String> {
         for answer in answers.iter().filter(|answer| answer.status != 200) {
             if !self.is(answer) {
@@ -120,7 +120,7 @@ pub(super) struct Trial<'a> {
     pub(super) refusal: Refusal,
 }
 
-/// What an attack comes to: what stopped it, or why it is not held.
+/// The outcome of an attack: what stopped it, or why it is not held.
 type Outcome = Result<String, String>;
 
 impl Trial<'_> {
@@ -145,7 +145,7 @@ impl Trial<'_> {
         beyond..=beyond + usize::from(self.is_shared())
     }
 
-    /// What the limits allow of what is measured.
+    /// The most that the limits allow of what is measured.
     fn bounds(&self) -> Bounds {
         let (host, limits) = (self.stage.host_limits(), self.stage.limits(self.tenant));
         let of_host =
@@ -446,7 +446,7 @@ impl Trial<'_> {
         self.run(attack).await
     }
 
-    /// What a unit of fuel costs of the processor while a guest has the host work, in that of a plain loop's.
+    /// The processor time of a unit of fuel while a guest has the host work, in that of a plain loop's.
     pub(super) async fn price(self, input: Value) -> Row {
         let (mallory, refusal) = (self.caller(MALLORY), self.refusal);
         let attack = async {
@@ -590,11 +590,11 @@ impl Trial<'_> {
     }
 }
 
-/// What is sent.
+/// The request that is sent.
 pub(super) enum Ask {
     /// An input for the function, several times.
     Call(Value),
-    /// The same once, where it takes its time.
+    /// Sends it once, where it takes its time.
     Once(Value),
     /// A body of so many bytes, several times.
     Body(usize),

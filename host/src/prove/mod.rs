@@ -202,7 +202,7 @@ impl Prover<'_> {
         Ok(())
     }
 
-    /// What goes in and out, what one user has at once, and the sandbox.
+    /// Attacks on what goes in and out, on what one user has at once, and on the sandbox.
     async fn sizes(&mut self) -> Result<(), config::Error> {
         // None of these comes in the way of another.
         let (queue, files) = ("limits.queue_per_session", "limits.user.open_files");
@@ -334,7 +334,7 @@ impl Prover<'_> {
         Ok(())
     }
 
-    /// What may be used over time, each rate on a host of its own: attacks use more than a rate gives.
+    /// Attacks on what may be used over time, each rate on a host of its own: attacks use more than a rate gives.
     async fn rates(&mut self) -> Result<(), config::Error> {
         type Get = fn(&Limits) -> Option<Rate>;
         let all: [(&'static str, Get, bool, &'static str); 4] = [
@@ -385,7 +385,7 @@ fn limit<T: PartialEq>(key: &'static str, value: T, tried: T, show: impl Fn(&T) 
     Limit { key, value: show(&value), tried: lowered }
 }
 
-/// What is no limit, and holds all the same.
+/// Attacks on what is no limit, and holds all the same.
 fn told(key: &'static str, value: impl Into<String>) -> Limit {
     Limit { key, value: value.into(), tried: None }
 }

@@ -24,14 +24,14 @@ pub(super) struct Row {
     pub(super) tenant: String,
     pub(super) limit: Limit,
     pub(super) what: &'static str,
-    /// What stopped it, and how often, and whatever else is measured of this attack; or why it is not held.
+    /// The words for what stopped it, and how often, and whatever else is measured of this attack; or why it is not held.
     pub(super) outcome: Result<String, String>,
     pub(super) took: Duration,
     pub(super) figures: Figures,
     pub(super) neighbour: Option<Notice>,
 }
 
-/// What was measured while an attack went on.
+/// Figures that were measured while an attack went on.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Figures {
     /// The number of samples.
@@ -52,7 +52,7 @@ pub(super) struct Figures {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Figure {
     pub(super) seen: usize,
-    /// What the limit says.
+    /// The limit, in words.
     pub(super) limit: usize,
     /// The most that it may be: the limit, and what is tolerated.
     pub(super) most: usize,
@@ -120,7 +120,7 @@ impl Figures {
         (!wrong.is_empty()).then(|| wrong.join("; "))
     }
 
-    /// What was measured, in words.
+    /// The figures, in words.
     fn told(&self) -> String {
         let size = |bytes: usize| ByteSize::b(bytes as u64);
         let told = |figure: Option<Figure>| {

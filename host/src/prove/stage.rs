@@ -42,7 +42,7 @@ const PATH: &str = "/carrel-prove";
 const TABLES_PATH: &str = "/carrel-prove-tables";
 /// Users of a tenant who may take part.
 const CROWD: usize = 128;
-/// How long it may take until nothing is left of an attack: of its calls, its sessions, and those that were just being
+/// The time that it may take until nothing is left of an attack: of its calls, its sessions, and those that were just being
 /// parked to make room for it.
 const CLEARED_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes of memory that may be counted all the same, beside what was when the host was started.
@@ -255,7 +255,7 @@ fn add_function(config: &mut Config, name: String, guest: &str, grants: Grants) 
 }
 
 impl Caller {
-    /// The same caller, who calls the function whose table grows.
+    /// This caller, calling the function whose table grows.
     pub(super) fn of_tables(mut self) -> Self {
         self.path = TABLES_PATH;
         self

@@ -25,16 +25,16 @@ const MOST_TIME: Duration = Duration::from_secs(2);
 const MOST_OF_BUCKET: u64 = 200_000_000;
 const MOST_REQUESTS: u64 = 20;
 
-/// What attacks have where it is not what they are about. In this time a machine that does other things as well ends all
+/// The deadline of attacks that are about something else. In this time a machine that does other things as well ends all
 /// of them.
 const TIME: Duration = Duration::from_secs(10);
 /// Some 0.3 s on one processor.
 const FUEL: u64 = 2_000_000_000;
-/// The same where deadlines are attacked, by guests that compute: more than there is until then.
+/// The deadline where deadlines are attacked, by guests that compute: more than there is until then.
 const ENDLESS: u64 = 1 << 50;
-/// What is used up to see what a unit costs: enough to be measured, and not too much for what is not optimised.
+/// Fuel that is used up to see what a unit costs: enough to be measured, and not too much for what is not optimised.
 const MEASURED_FUEL: u64 = 100_000_000;
-/// What the host has: some instances of [`MOST_BYTES`], with what rollback keeps of them.
+/// Memory that the host has: some instances of [`MOST_BYTES`], with what rollback keeps of them.
 const MEMORY: usize = 4 * MOST_BYTES;
 /// Inputs, and what the attackers' calls answer.
 const TEXT: usize = 64 << 10;

@@ -28,11 +28,11 @@ use std::{
 };
 use tokio::{sync::oneshot, time::sleep};
 
-/// How often samples are taken. A guest writes some 4 MiB meanwhile, which is far less than what is tolerated.
+/// The time between two samples. A guest writes some 4 MiB meanwhile, which is far less than what is tolerated.
 const SAMPLE: Duration = Duration::from_millis(2);
-/// How often the neighbour calls.
+/// The time between two calls of the neighbour.
 const PACE: Duration = Duration::from_millis(5);
-/// How long a neighbour may wait for an answer. In practice it waits for some milliseconds; this is for a machine that
+/// The time that a neighbour may wait for an answer. In practice it waits for some milliseconds; this is for a machine that
 /// is busy with other things, and far less than the deadline that attackers have.
 pub(super) const SERVED_WITHIN: Duration = Duration::from_secs(1);
 
@@ -40,7 +40,7 @@ pub(super) const SERVED_WITHIN: Duration = Duration::from_secs(1);
 /// in more; and a guest that writes, for which rollback keeps what was there, goes on to take memory, counted and
 /// resident, until the clock's next tick stops it.
 pub(super) const TOLERANCE: f64 = 0.15;
-/// The same, whatever the limit is: code that is read from its file when it first runs, what the attackers, who are in
+/// Tolerated whatever the limit is: code that is read from its file when it first runs, what the attackers, who are in
 /// this process as well, send and get, and what allocators have given back, and the system has not taken yet.
 pub(super) const FLOOR: usize = 32 << 20;
 /// Bytes by which the host's own count may be above a limit, besides [`TOLERANCE`]: what takes little and is never
@@ -50,7 +50,7 @@ pub(super) const UNREFUSED: usize = 1 << 20;
 /// neighbour, some of which are just being closed.
 pub(super) const DESCRIPTORS: usize = 48;
 
-/// Whose count of memory is looked at.
+/// The level at which the count of memory is looked at.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Counter {
     Host,
@@ -59,7 +59,7 @@ pub(super) enum Counter {
     User(User),
 }
 
-/// What the limits under attack allow of what is measured.
+/// The most that the limits under attack allow of what is measured.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     /// The count of memory that is looked at, and the most that it may be.
@@ -211,12 +211,12 @@ pub(super) struct Neighbour {
     noticed: oneshot::Receiver<Notice>,
 }
 
-/// What a neighbour must put up with.
+/// The most that a neighbour must put up with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
     /// The code with which it may be refused: that of a limit which it shares with the attacker.
     pub(super) refusal: Option<&'static str>,
-    /// How long it may wait.
+    /// The time that it may wait.
     pub(super) longest: Duration,
 }
 

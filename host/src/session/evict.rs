@@ -95,7 +95,7 @@ fn drop_one(registry: &Registry, session: Arc<Session>) -> Room {
     freed
 }
 
-/// What a look at each shard finds, with turns for others in between.
+/// All that a look at each shard finds, with turns for others in between.
 async fn idle<T>(registry: &Registry, look: impl Fn(usize) -> Vec<T>) -> Vec<T> {
     let mut found = Vec::new();
     for shard in 0..registry.shards() {

@@ -103,7 +103,7 @@ pub struct Session {
     tenant: Arc<Tenant>,
     /// What the user may take of memory.
     memory: Arc<Memory>,
-    /// Where logs of what the session's calls write to take their memory.
+    /// The room for logs of what the session's calls write to.
     undo_room: Arc<UndoRoom>,
     /// The descriptors that the user's guests may hold.
     descriptors: Descriptors,
@@ -262,7 +262,7 @@ impl Session {
         &self.memory
     }
 
-    /// Where logs of what the session's calls write to take their memory.
+    /// The room for logs of what the session's calls write to.
     pub(crate) fn undo_room(&self) -> &Arc<UndoRoom> {
         &self.undo_room
     }

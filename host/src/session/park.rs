@@ -4,7 +4,7 @@
 //! `evict`. It is parked at its own turn, so that a call that comes meanwhile waits for some microseconds; other
 //! sessions get theirs in between.
 //!
-//! What holds something that lies outside of its memory cannot be parked: its instance stays, and so does its session's
+//! An instance that holds something outside of its memory cannot be parked: its instance stays, and so does its session's
 //! place, but its session's other instances go.
 
 use super::{Registry, Session, Slot, evict::evictors, pace::Pace, pressure::Room};

@@ -110,7 +110,7 @@ impl AddAssign for Room {
 impl Sub for Room {
     type Output = Self;
 
-    /// What was freed between two readings; a count may have begun anew meanwhile.
+    /// The room that was freed between two readings; a count may have begun anew meanwhile.
     fn sub(self, earlier: Self) -> Self {
         Self { sessions: self.sessions.wrapping_sub(earlier.sessions), bytes: self.bytes.wrapping_sub(earlier.bytes) }
     }
@@ -204,7 +204,7 @@ impl Pressure {
     /// Has room made in a scope that is full, and waits for it until the deadline. Gives what was freed there meanwhile:
     /// if that is none, it is of no use to try again.
     ///
-    /// What is freed is not kept for the wisher: whoever comes first takes it.
+    /// Room that is freed is not kept for the wisher: whoever comes first takes it.
     pub(crate) async fn make_room(&self, scope: Scope, need: Room, deadline: Instant) -> Room {
         let Some(ledger) = self.ledger(scope) else { return Room::default() };
         if self.evicting.load(Ordering::Acquire) == 0 || Instant::now() >= deadline {

@@ -23,7 +23,7 @@ const STOPS: usize = 64;
 pub(super) enum Before {
     /// Nothing: there was no instance.
     Nothing,
-    /// What it holds now: it has not run yet.
+    /// All that it holds now: it has not run yet.
     Same,
     /// It was parked.
     Parked(Snapshot),
@@ -44,7 +44,7 @@ pub(crate) struct Frame {
     session: Arc<Session>,
     position: usize,
     instance: Option<Box<Instance>>,
-    /// What there is instead of the instance, if its last call has failed.
+    /// The instance without its store, if its last call has failed.
     undone: Option<Box<Undone>>,
     before: Before,
     /// Room was taken for what it may need to be undone.
@@ -164,7 +164,7 @@ impl Frame {
         self.instance.as_deref_mut()
     }
 
-    /// Whether it is parked, and no instance was made of it yet.
+    /// True if it is parked, and no instance was made of it yet.
     pub(super) fn is_parked(&self) -> bool {
         self.instance.is_none() && matches!(self.before, Before::Parked(_))
     }

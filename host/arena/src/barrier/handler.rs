@@ -104,7 +104,7 @@ fn find(address: usize) -> Option<NonNull<Guard>> {
     None
 }
 
-/// Who handled the signals before.
+/// The handlers that there were before.
 struct Before(UnsafeCell<[MaybeUninit<libc::sigaction>; 2]>);
 
 // SAFETY: it is written once, under `INSTALLED`, before the handler that reads it is installed.

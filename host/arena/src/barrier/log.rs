@@ -1,4 +1,4 @@
-//! What pages held before they were written to.
+//! Logs: the bytes that pages held before they were written to.
 
 use crate::PAGE;
 use std::{fmt, ptr::NonNull, sync::Arc};
@@ -10,7 +10,7 @@ const CHUNK: usize = 64;
 /// Entries that there is room for at first.
 const ENTRIES: usize = 16;
 
-/// Where the memory that logs take is counted. Called from a handler of signals, between two instructions of a guest or
+/// The count of the memory that logs take. Called from a handler of signals, between two instructions of a guest or
 /// of a copy to its memory: it must wait for nothing, and must not panic.
 pub trait Room: Send + Sync {
     /// A log takes so many bytes more. It takes them in any case; who has no room has to stop the guest.
@@ -126,17 +126,17 @@ impl Log {
         self.room.take(bytes);
     }
 
-    /// How many pages there are.
+    /// The number of pages.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether no page was written to.
+    /// True if no page was written to.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Whether all is there: no page was written to that is missing, for want of memory, say.
+    /// True if no page is missing that was written to; one may be, for want of memory.
     pub fn is_whole(&self) -> bool {
         !self.lost
     }
