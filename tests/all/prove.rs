@@ -91,7 +91,7 @@ fn every_limit_of_the_example_for_several_tenants_holds_and_is_measured() {
 /// The configuration that is attacked where one limit does not hold.
 const CONFIG: &str = "limits:
   fuel_per_call: 5M
-  deadline: 500ms
+  deadline: 1500ms
   memory: 48 MiB
   memory_per_instance: 4 MiB
   output_size: 64 KiB

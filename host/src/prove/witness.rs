@@ -155,7 +155,8 @@ impl Meter {
         let peaks = self.peaks.await.ok().filter(|peaks| !peaks.blind);
         let (Some(Peaks { samples, most, .. }), Some(before)) = (peaks, self.before) else { return Figures::default() };
         let Bounds { counted, resident, files, live, .. } = self.bounds;
-        let tolerated = |limit: usize, floor: usize| (limit as f64 * (1.0 + TOLERANCE)) as usize + floor;
+        let tolerated =
+            |limit: usize, floor: usize| ((limit as f64 * (1.0 + TOLERANCE)) as usize).saturating_add(floor);
         let more = |now: usize, before: usize| now.saturating_sub(before);
         Figures {
             samples,
