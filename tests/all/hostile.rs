@@ -135,7 +135,8 @@ async fn a_call_that_has_as_much_fuel_as_it_takes_ends_well_and_one_unit_less_is
     // What is asked of WASI last is owed until the end of the call.
     for attack in ["r 0 2000", "r 10000 10", "b 1 2000", "w 100 2000", "z 50000 40"] {
         let call = async |fuel: u64| {
-            let server = test().set("limits.fuel_per_call", fuel).start().await;
+            // It is alone: others would describe themselves within that fuel, too.
+            let server = Test::fixture("flood").set("limits.fuel_per_call", fuel).start().await;
             server.user("mallory").at("/it").call(json!(attack)).await
         };
         let reply = call(20_000_000).await;
