@@ -3,7 +3,7 @@
 use carrel::{
     config::Config,
     limits::{Limits, raise_descriptors},
-    prove::prove_flawed,
+    prove::{Part, prove_flawed},
 };
 use serde_json::Value;
 use std::{
@@ -113,26 +113,26 @@ workflow: {_type: per_user_assistant}
 /// A change that takes a limit off, so that it does not hold.
 type Flaw = fn(&mut Limits);
 
-/// Limits, and what makes them be limits by name only.
-const FLAWS: [(&str, Flaw); 18] = [
-    ("limits.memory", |it| it.memory *= 100),
-    ("limits.tenant.memory", |it| it.tenant.memory = None),
-    ("limits.user.memory", |it| it.user.memory = None),
-    ("limits.memory_per_instance", |it| it.memory_per_instance *= 20),
-    ("limits.fuel_per_call", |it| it.fuel_per_call *= 3),
-    ("limits.deadline", |it| it.deadline *= 100),
-    ("limits.output_size", |it| it.output_size *= 100),
-    ("limits.body_size", |it| it.body_size *= 100),
-    ("limits.call_depth", |it| it.call_depth *= 100),
-    ("limits.queue_per_session", |it| it.queue_per_session *= 100),
-    ("limits.calls", |it| it.calls *= 100),
-    ("limits.tenant.calls", |it| it.tenant.calls = None),
-    ("limits.max_sessions", |it| it.max_sessions *= 100),
-    ("limits.tenant.sessions", |it| it.tenant.sessions = None),
-    ("limits.connections", |it| it.connections *= 100),
-    ("limits.open_files", |it| it.open_files *= 100),
-    ("limits.user.open_files", |it| it.user.open_files = None),
-    ("limits.user.requests_per_second", |it| it.user.requests = None),
+/// Limits, the part of the attacks that is on them, and what makes them be limits by name only.
+const FLAWS: [(&str, Part, Flaw); 18] = [
+    ("limits.memory", Part::Memory, |it| it.memory *= 100),
+    ("limits.tenant.memory", Part::Memory, |it| it.tenant.memory = None),
+    ("limits.user.memory", Part::Memory, |it| it.user.memory = None),
+    ("limits.memory_per_instance", Part::Memory, |it| it.memory_per_instance *= 20),
+    ("limits.fuel_per_call", Part::Processor, |it| it.fuel_per_call *= 3),
+    ("limits.deadline", Part::Processor, |it| it.deadline *= 100),
+    ("limits.output_size", Part::Sizes, |it| it.output_size *= 100),
+    ("limits.body_size", Part::Sizes, |it| it.body_size *= 100),
+    ("limits.call_depth", Part::Sizes, |it| it.call_depth *= 100),
+    ("limits.queue_per_session", Part::Sizes, |it| it.queue_per_session *= 100),
+    ("limits.calls", Part::Numbers, |it| it.calls *= 100),
+    ("limits.tenant.calls", Part::Numbers, |it| it.tenant.calls = None),
+    ("limits.max_sessions", Part::Numbers, |it| it.max_sessions *= 100),
+    ("limits.tenant.sessions", Part::Numbers, |it| it.tenant.sessions = None),
+    ("limits.connections", Part::Numbers, |it| it.connections *= 100),
+    ("limits.open_files", Part::Numbers, |it| it.open_files *= 100),
+    ("limits.user.open_files", Part::Sizes, |it| it.user.open_files = None),
+    ("limits.user.requests_per_second", Part::Rates, |it| it.user.requests = None),
 ];
 
 const KEY: &str = "CARREL_TEST_FLAW";
@@ -155,19 +155,20 @@ fn in_a_process_of_its_own() {
     let (Ok(key), Ok(report)) = (env::var(KEY), env::var(REPORT)) else { return };
     let config = Config::parse(Path::new("config.yml"), CONFIG).expect("a configuration");
     let _ = raise_descriptors(&config.limits);
-    let flaw = FLAWS.iter().find(|flaw| flaw.0 == key).map(|flaw| flaw.1);
+    let flaw = FLAWS.iter().find(|flaw| flaw.0 == key);
+    let parts = flaw.map_or(Part::ALL.to_vec(), |flaw| vec![flaw.1]);
     let spoil = |config: &mut Config| {
         let all = config.tenants.iter_mut().map(|tenant| &mut tenant.limits).chain([&mut config.limits]);
-        all.for_each(|limits| flaw.iter().for_each(|flaw| flaw(limits)));
+        all.for_each(|limits| flaw.iter().for_each(|flaw| flaw.2(limits)));
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
-    let told = runtime.block_on(prove_flawed(config, 2, &spoil)).expect("it is proved").as_json();
+    let told = runtime.block_on(prove_flawed(config, 2, &spoil, &parts)).expect("it is proved").as_json();
     fs::write(report, told.to_string()).expect("a file");
 }
 
-/// Checks that each of these limits, where it does not hold, is named, and no other.
-fn is_named(flaws: &[(&str, Flaw)]) {
-    for (key, _) in flaws {
+/// Checks that each of these limits, where it does not hold, is named, and no other that is attacked with it.
+fn is_named(flaws: &[(&str, Part, Flaw)]) {
+    for (key, ..) in flaws {
         let report = report_on(key);
         let named: BTreeSet<&str> = not_held(&report).into_iter().map(|it| it.0).collect();
         assert_eq!(named, BTreeSet::from([*key]));

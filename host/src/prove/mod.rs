@@ -42,27 +42,52 @@ use std::time::{Duration, Instant};
 ///
 /// What is wrong with the configuration.
 pub async fn prove(config: Config, threads: usize) -> Result<Report, config::Error> {
-    prove_flawed(config, threads, &|_| {}).await
+    prove_flawed(config, threads, &|_| {}, &Part::ALL).await
 }
 
 /// Like [`prove`], but the hosts that are attacked are made of what `flaw` makes of their configurations, and judged by
-/// what these were. So it can be seen that a limit which does not hold is noticed.
+/// what these were; and only these parts are done. So it can be seen that a limit which does not hold is noticed.
 #[doc(hidden)]
 pub async fn prove_flawed(
     config: Config,
     threads: usize,
     flaw: &(dyn Fn(&mut Config) + Sync),
+    parts: &[Part],
 ) -> Result<Report, config::Error> {
     let began = Instant::now();
     let mut prover = Prover { config, threads, flaw, report: Report::default() };
-    // Memory comes first: what the process has used and given back would hide how much more it uses.
-    prover.memory().await?;
-    prover.processor().await?;
-    prover.sizes().await?;
-    prover.numbers().await?;
-    prover.rates().await?;
+    for part in parts {
+        match part {
+            Part::Memory => prover.memory().await?,
+            Part::Processor => prover.processor().await?,
+            Part::Sizes => prover.sizes().await?,
+            Part::Numbers => prover.numbers().await?,
+            Part::Rates => prover.rates().await?,
+        }
+    }
     prover.report.took = began.elapsed();
     Ok(prover.report)
+}
+
+/// A part of the attacks.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Memory, of all levels.
+    Memory,
+    /// Fuel, time, and what a unit costs.
+    Processor,
+    /// Sizes, and what one user has at once.
+    Sizes,
+    /// Calls, sessions, connections and files, of all.
+    Numbers,
+    /// Rates, and what is no limit.
+    Rates,
+}
+
+impl Part {
+    /// All of them. Memory comes first: what the process has used and given back would hide how much more it uses.
+    pub const ALL: [Self; 5] = [Self::Memory, Self::Processor, Self::Sizes, Self::Numbers, Self::Rates];
 }
 
 /// The attacks on one host after the other.
