@@ -1,7 +1,7 @@
 //! A call waits for its turn, for a place, for memory: all that is bounded by its one deadline, and room is made by
 //! those whose room is missing.
 
-use carrel_tests::{Caller, Server, Test};
+use carrel_tests::{Caller, Listening, Server, Test};
 use serde_json::{Value, json};
 use std::{
     future::{Future, poll_fn},
@@ -207,14 +207,13 @@ async fn wishes_for_room_of_two_tenants_at_once_are_both_met() {
     listening.stop().await.expect("the server ends");
 }
 
-/// One of a session's two instances holds something of the host's and stays; the other one's memory is room all the same.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_session_of_which_only_a_part_can_be_parked_makes_room() {
+/// A server with a second guest at `/it`, whose tenant `red` had users who took nearly all of its memory, and are parked.
+async fn full_of_sleepers(guest: &str, users: usize) -> (Server, Listening) {
     let server = Test::hostile()
-        .set("guests", json!([carrel_tests::HOSTILE, Test::fixture_file("handle")]))
-        .set("functions.it", json!({"_type": "handle"}))
+        .set("guests", json!([carrel_tests::HOSTILE, Test::fixture_file(guest)]))
+        .set("functions.it", json!({"_type": guest.replace('-', "_")}))
         .endpoint("/it", "it")
-        .tenant("red", 1, 4)
+        .tenant("red", 1, users)
         .set("limits.body_size", "4 MiB")
         .set("limits.tenant.memory", "5 MiB")
         .set("sessions.park_after", "1h")
@@ -224,6 +223,13 @@ async fn a_session_of_which_only_a_part_can_be_parked_makes_room() {
     hostile(&server, "red", 0).call(take(3 << 20)).await.ok();
     until_served(&hostile(&server, "red", 1), take(3 << 20)).await;
     until_asleep(&server).await;
+    (server, listening)
+}
+
+/// One of a session's two instances holds something of the host's and stays; the other one's memory is room all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_which_only_a_part_can_be_parked_makes_room() {
+    let (server, listening) = full_of_sleepers("handle", 4).await;
     let alice = server.user_of("red", 2);
     assert_eq!(alice.clone().at("/it").call(json!("take")).await.ok()["held"], 1);
     alice.clone().at("/hostile").call(take(3 << 20)).await.ok();
@@ -278,19 +284,7 @@ async fn a_place_among_the_live_sessions_goes_to_whoever_has_waited_for_it() {
 /// A function that has computed before it finds no room is run again when there is some, and pays for both.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_failed_for_want_of_room_is_paid_for() {
-    let server = Test::hostile()
-        .set("guests", json!([carrel_tests::HOSTILE, Test::fixture_file("dear-setup")]))
-        .set("functions.it", json!({"_type": "dear_setup"}))
-        .endpoint("/it", "it")
-        .tenant("red", 1, 10)
-        .set("limits.tenant.memory", "5 MiB")
-        .set("sessions.park_after", "1h")
-        .start()
-        .await;
-    let listening = server.listen().await;
-    hostile(&server, "red", 0).call(take(3 << 20)).await.ok();
-    until_served(&hostile(&server, "red", 1), take(3 << 20)).await;
-    until_asleep(&server).await;
+    let (server, listening) = full_of_sleepers("dear-setup", 10).await;
     let once = server.user_of("red", 2).at("/it").call(json!({})).await;
     once.ok();
     until_asleep(&server).await;

@@ -394,26 +394,24 @@ impl Guarded {
 
     /// Closes pages that are guarded.
     pub(crate) fn close(&mut self, pages: Range<usize>) -> io::Result<()> {
-        let guard = self.guard_mut();
-        let pages = pages.start.max(guard.pages.start)..pages.end.min(guard.pages.end);
-        if pages.is_empty() {
-            return Ok(());
-        }
-        guard.mark(pages.clone(), false);
-        let addresses = guard.addresses(pages);
-        self.barrier.means.close(addresses)
+        self.set(pages, true)
     }
 
     /// Opens pages, without noting anything.
     pub(crate) fn open(&mut self, pages: Range<usize>) -> io::Result<()> {
+        self.set(pages, false)
+    }
+
+    /// Closes or opens those of these pages that are guarded.
+    fn set(&mut self, pages: Range<usize>, closed: bool) -> io::Result<()> {
         let guard = self.guard_mut();
         let pages = pages.start.max(guard.pages.start)..pages.end.min(guard.pages.end);
         if pages.is_empty() {
             return Ok(());
         }
-        guard.mark(pages.clone(), true);
+        guard.mark(pages.clone(), !closed);
         let addresses = guard.addresses(pages);
-        self.barrier.means.open(addresses)
+        self.barrier.means.set(addresses, closed)
     }
 
     /// Guards also the pages from the last guarded one to `end`, and closes them.

@@ -68,7 +68,7 @@ impl Making<'_> {
         Context::new(self.function.name.clone(), user, memory, budget, self.function.grants.clone(), watch)
     }
 
-    pub(super) fn running(&self, phase: Phase) -> Running {
+    fn running(&self, phase: Phase) -> Running {
         Running {
             session: Some(self.session.clone()),
             permit: self.session.permit().clone(),
@@ -289,18 +289,15 @@ impl Instance {
         let Some(was) = undone.take() else { return Self::create(making).await };
         let mut reviving = was.revive(&making, undone);
         let shell = making.function.guest.shell();
-        let full = |store: Option<&Tracked<Context>>| {
-            let function = store.map_or_else(|| making.function.name.clone(), |store| store.data().function.clone());
-            Stop { function, kind: StopKind::HostFull }
-        };
-        let Some((store, memories)) = reviving.parts() else { return Done { result: Err(full(None)), fuel: 0 } };
+        let full = || Stop { function: making.function.name.clone(), kind: StopKind::HostFull };
+        let Some((store, memories)) = reviving.parts() else { return Done { result: Err(full()), fuel: 0 } };
         let done = run(store, making.running(Phase::Configure), making.limits, async |store| {
             let made = store.instantiate_in(memories, shell.pre()).await?;
             shell.exports().load(store.context(), &made)
         })
         .await;
         let result = done.result.and_then(|guest| {
-            let (store, pages) = reviving.end().ok_or_else(|| full(None))?;
+            let (store, pages) = reviving.end().ok_or_else(full)?;
             Ok(Self { store, guest, pages })
         });
         Done { result, fuel: done.fuel }

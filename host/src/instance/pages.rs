@@ -160,11 +160,7 @@ impl Pages {
                 continue;
             }
             if compare {
-                let mut populated = Vec::new();
-                lent.populated(|run| populated.push(run));
-                for run in populated {
-                    of.image.find_differing(memory, lent.bytes(), run, &mut known.changed);
-                }
+                known.compare(memory, &mut lent, of.image);
             }
             known.guard(memory, &mut lent, of)?;
         }

@@ -9,7 +9,7 @@
 //! | the machine | the process's memory grown by no more than the limit, and what is tolerated; the host's own count never above it; so with descriptors, where they are attacked |
 //! | a neighbour | right answers all the while, and soon; where the limit is one that they share, no refusal but the limit's own |
 //!
-//! What the host says of itself is not enough: a host that miscounts would be acquitted by its own count.
+//! The host's word on itself is not enough: a host that miscounts would be acquitted by its own count.
 //!
 //! # Layout
 //!

@@ -33,7 +33,7 @@ const NAMES: [&str; 2] = ["one", "two"];
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// What the guest writes, even if it was that before.
+    /// The guest writes a zero, even if there was one before.
     Write(usize, Index),
     Fill(usize, Index, Index),
     Copy(usize, Index, Index, Index),
@@ -69,19 +69,19 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-/// What is known of one memory.
+/// A memory, as far as it is known.
 #[derive(Debug, Default, Clone)]
 struct Model {
-    /// What it holds.
+    /// The bytes that it holds.
     now: Vec<u8>,
     guarded: Option<Known>,
 }
 
-/// What is known of a guarded one.
+/// A guarded memory, as far as it is known.
 #[derive(Debug, Clone)]
 struct Known {
     skip: usize,
-    /// What it held when its log was last taken.
+    /// The bytes that it held when its log was last taken.
     then: Vec<u8>,
     /// Pages that were open then: what happens to them is not noted.
     open: Vec<bool>,
@@ -300,7 +300,7 @@ fn guarding_costs_no_mappings_where_there_is_userfaultfd() {
     assert!(mappings() < before + 500, "{before} before, {} now", mappings());
 }
 
-/// Where it costs mappings, there are few: a memory that is written to all over has no more than so many.
+/// Few are guarded where that costs mappings: a memory that is written to all over has no more than so many.
 #[test]
 fn without_userfaultfd_a_memory_has_few_mappings_and_few_are_guarded() {
     let host = Host::without_userfaults(4 << 20, 1_000, 10);
@@ -333,7 +333,7 @@ fn without_userfaultfd_a_memory_has_few_mappings_and_few_are_guarded() {
     another.memory_of(0).guard(0, Arc::new(Unlimited)).unwrap();
 }
 
-/// What logs take is counted while they live.
+/// Memory of logs is counted while they live.
 #[test]
 fn what_a_log_takes_is_counted_and_given_back() {
     #[derive(Default)]

@@ -39,7 +39,7 @@ impl Host {
         Self::with(Memories::with_slots(largest, memories).unwrap(), stacks)
     }
 
-    /// The same, in a process that may not use userfaultfd.
+    /// Like `new`, in a process that may not use userfaultfd.
     fn without_userfaults(largest: usize, memories: usize, stacks: usize) -> Self {
         Self::with(Memories::without_userfaults(largest, memories).unwrap(), stacks)
     }
