@@ -1,5 +1,7 @@
 //! The host: everything that a configuration makes, ready to serve.
 
+mod try_out;
+
 use crate::{
     config::{
         self, Config, Problem,
@@ -7,17 +9,17 @@ use crate::{
     },
     function::Catalog,
     http::{Readings, openapi_of},
-    identity::{TenantConfig, User},
-    instance::{Engine, Making, StopKind},
-    limits::{Allowance, Descriptors, Lane, Limits, Quota, memory::Memory},
+    identity::User,
+    instance::Engine,
+    limits::{Descriptors, Lane, Limits, memory::Memory},
     observe::Metrics,
-    session::{Pressure, Registry, Session, Shared, Tenant},
+    session::{Pressure, Registry, Shared, Tenant},
 };
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 
 /// A host that has checked its configuration, loaded its guests, and tried each function once.
 pub struct Host {
@@ -70,7 +72,7 @@ impl Host {
             descriptors,
             pressure: Pressure::new(config.tenants.len()),
         });
-        try_out(&shared).await.map_err(|problems| config.source.error(problems))?;
+        try_out::try_out(&shared, &config.tenants).await.map_err(|problems| config.source.error(problems))?;
         let registry = Registry::new(shared.clone());
         metrics.look_at(registry.clone(), tenants, engine.clone());
         let (leaving, draining) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -192,55 +194,12 @@ fn unknown_functions(config: &Config, catalog: &Catalog) -> Result<(), Vec<Probl
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
-/// Makes and configures each function, in a session of its own that is dropped after it, and keeps what its instances
-/// begin with.
-async fn try_out(shared: &Arc<Shared>) -> Result<(), Vec<Problem>> {
-    // It is of no tenant: what the first one may use says nothing of what the others' functions need, and what this
-    // uses is not the first one's to pay.
-    let nobody =
-        TenantConfig::only(&Limits { user: Quota::default(), tenant: Quota::default(), ..shared.limits.clone() });
-    // Its figures are nobody's.
-    let metrics = Metrics::new().of_tenant(&nobody.name);
-    let nobody =
-        Arc::new(Tenant::new(&nobody, shared.catalog.functions(), &shared.memory, &shared.descriptors, metrics));
-    let session = Session::of(nobody, User::from_credential("carrel: trying out"), shared.clone());
-    let mut problems = Vec::new();
-    for function in shared.catalog.functions() {
-        let limits = &shared.limits;
-        let allowance = Allowance { fuel: limits.fuel_per_call, deadline: Instant::now() + limits.deadline };
-        let made = Making { function, session: &session, limits, allowance, depth: 1 }.image().await;
-        session.permit().give_back();
-        let stop = match made {
-            Ok(image) => {
-                function.set_image(image);
-                continue;
-            }
-            Err(stop) => stop,
-        };
-        {
-            let (why, hint) = match &stop.kind {
-                StopKind::Unconfigurable(why) => (
-                    format!("the guest `{}` does not take this configuration: {why}", function.guest.name),
-                    "`carrel info --config_file=..` shows what it takes".to_owned(),
-                ),
-                kind => {
-                    let setting = kind.setting().map(|setting| format!("; {setting} is for this, too"));
-                    let hint = format!("the guest is {}{}", function.guest.source, setting.unwrap_or_default());
-                    (format!("the function could not be set up: it {kind}"), hint)
-                }
-            };
-            problems.push(Problem::new(function.key.clone(), why).hint(hint));
-        }
-    }
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
     use crate::{
-        instance::Emitter,
+        instance::{Emitter, StopKind},
         session::{self, Answer, Failure},
     };
     use std::{path::Path, time::Duration};

@@ -316,3 +316,22 @@ pub fn resident() -> usize {
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its resident size");
     line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_that_a_guest_passes_within_itself_are_paid_for_by_the_byte() {
+    let server = Test::fixture("passes-on-text").start().await;
+    let alice = server.user("alice").at("/it");
+    alice.call(json!({})).await.ok();
+    // Ten times 1 MiB, of which each takes 2 MiB where it comes to.
+    let copied = 10 << 21;
+    for parked in [false, true] {
+        if parked {
+            assert_eq!(server.park().await, 1, "it is kept as others are");
+        }
+        let fuel = alice.call(json!({})).await.fuel();
+        assert!((2 * copied..4 * copied).contains(&fuel), "{fuel} units, parked: {parked}");
+    }
+    let server = Test::fixture("passes-on-text").set("limits.fuel_per_call", copied).start().await;
+    let stopped = server.user("alice").at("/it").call(json!({})).await;
+    assert_eq!(stopped.error(500, "fuel_exhausted")["setting"], "limits.fuel_per_call");
+}

@@ -118,6 +118,6 @@ async fn an_instance_made_of_an_image_has_no_more_memory_than_its_tenant_allows(
     let first = call("large").await;
     assert_eq!(first.ok(), json!({"count": 1, "value": 32}));
     assert!(first.fuel() > 30 << 16, "what is written for it is paid for: {}", first.fuel());
-    assert_eq!(call("small").await.error(500, "memory_exhausted")["setting"], "limits.memory_per_instance");
+    assert_eq!(call("small").await.ok(), json!({"count": 1, "value": 1}), "it was refused more, and went on");
     assert_eq!(call("large").await.ok(), json!({"count": 2, "value": 32}));
 }

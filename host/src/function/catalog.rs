@@ -12,14 +12,14 @@ use super::{
 use crate::{
     config::{self, Config, FunctionConfig, GuestPath, KeyPath, Problem, WORKFLOW, reader},
     grants::Grants,
-    instance::{self, Engine, Image},
+    instance::{self, Engine},
     limits::Lane,
 };
 use serde_json::Value;
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 /// The functions of a configuration. All of them exist, fit their schemas, and refer to each other in no circle.
@@ -43,21 +43,6 @@ pub struct Function {
     pub grants: Arc<Grants>,
     /// The key, for messages.
     pub key: KeyPath,
-    /// What its instances begin with; `None` inside, if they cannot be made again from their memories.
-    image: OnceLock<Option<Image>>,
-}
-
-impl Function {
-    /// What its instances begin with, if they can be made again.
-    pub(crate) fn image(&self) -> Option<&Image> {
-        self.image.get()?.as_ref()
-    }
-
-    /// Tried out: this is what its instances begin with.
-    pub(crate) fn set_image(&self, image: Option<Image>) {
-        // Once, before the host serves.
-        let _ = self.image.set(image);
-    }
 }
 
 impl Catalog {
@@ -96,7 +81,6 @@ impl Catalog {
                 config: value.to_string(),
                 grants: function.grants.clone(),
                 key: function.key.clone(),
-                image: OnceLock::new(),
             });
         }
         let all: Vec<_> = config.functions.iter().map(|function| function.name.as_str()).collect();

@@ -113,22 +113,6 @@ impl Grants {
         }
     }
 
-    /// Adds what a guest can see of it to what identifies its image. What a request is answered is not the same for
-    /// all instances in any case.
-    pub(crate) fn identify(&self, identity: &mut blake3::Hasher) {
-        let mut add = |text: &[u8]| {
-            identity.update(&(text.len() as u64).to_le_bytes()).update(text);
-        };
-        for (name, value) in &self.environment {
-            add(name.as_bytes());
-            add(value.as_bytes());
-        }
-        for folder in &self.folders {
-            add(folder.guest.as_bytes());
-            add(folder.host.as_os_str().as_encoded_bytes());
-        }
-    }
-
     /// What is granted, a line for each kind; of the environment only the names.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -275,29 +259,6 @@ mod tests {
         let grants = Grants::read(Section::new(KeyPath::parse("allow"), value, &problems));
         let told = problems.into_vec().into_iter().map(|it| format!("{}: {}", it.path, it.message)).collect();
         (grants, told)
-    }
-
-    fn identity(value: Value) -> blake3::Hash {
-        let (grants, told) = read(value);
-        assert_eq!(told, Vec::<String>::new());
-        let mut hasher = blake3::Hasher::new();
-        grants.identify(&mut hasher);
-        hasher.finalize()
-    }
-
-    #[test]
-    fn other_values_and_folders_are_another_image() {
-        let mut seen = std::collections::HashSet::new();
-        for granted in [
-            json!({}),
-            json!({"environment": {"A": "bc"}}),
-            json!({"environment": {"AB": "c"}}),
-            json!({"environment": {"A": "b", "c": ""}}),
-            json!({"folders": {"/a": "/"}}),
-            json!({"folders": {"/b": "/"}}),
-        ] {
-            assert!(seen.insert(identity(granted.clone())), "{granted}");
-        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
     identity::User,
     limits::{
         Allowance, Limits, Permit, SHORT,
-        memory::{Charge, Full, Memory},
+        memory::{self, Charge, Full, Memory},
         within,
     },
     session::{Session, Unbilled},
@@ -50,6 +50,8 @@ pub(crate) struct Done<T> {
 #[derive(Clone, Copy)]
 pub(crate) struct Making<'a> {
     pub(crate) function: &'a Function,
+    /// The function's, in the catalog.
+    pub(crate) position: usize,
     pub(crate) session: &'a Arc<Session>,
     pub(crate) limits: &'a Limits,
     pub(crate) allowance: Allowance,
@@ -177,24 +179,24 @@ impl Making<'_> {
     /// differs from one instance to the next, the image is of a configured instance: all others are made of the guest's
     /// shell and the image, and no start code runs again. Otherwise each new instance starts and is configured by
     /// itself, and only those that are woken are made of the shell.
-    pub(crate) async fn image(&self) -> Result<Option<Image>, Stop> {
+    pub(crate) async fn image(&self) -> Result<(Option<Image>, Told), Stop> {
         const SEEDS: [u128; 2] = [u128::MAX / 3, u128::MAX / 3 * 2];
         let one = self.watched(SEEDS[0]).await?;
-        let Ok(state) = &self.function.guest.state else { return Ok(None) };
+        let Ok(state) = &self.function.guest.state else { return Ok((None, one.told)) };
         let other = self.watched(SEEDS[1]).await?;
+        let told = one.told.and(other.told);
         let start_alike = !one.start_differs && !other.start_differs && one.started == other.started;
         let alike = start_alike && !one.differs && !other.differs && one.configured == other.configured;
-        let mut identity = blake3::Hasher::new();
-        identity.update(&state.hash).update(self.function.config.as_bytes());
-        self.function.grants.identify(&mut identity);
-        Ok(Image::new(if alike { &one.configured } else { &one.started }, alike, state.dead, &identity))
+        let memories = if alike { &one.configured } else { &one.started };
+        Ok((Image::new(memories, alike, state.dead, &state.hash), told))
     }
 
     /// An instance that is only made to be looked at.
     async fn watched(&self, seed: u128) -> Result<Watched, Stop> {
         let budget = Arc::new(AtomicUsize::new(self.limits.log_size));
         let differs = Arc::new(AtomicBool::new(false));
-        let watch = Watch { differs: differs.clone(), seed };
+        let asked_for_functions = Arc::new(AtomicBool::new(false));
+        let watch = Watch { differs: differs.clone(), asked_for_functions: asked_for_functions.clone(), seed };
         let made = self.instantiate_whole(self.context(budget.clone(), Some(watch), None)).await;
         let (mut store, guest) = made.result?;
         let look = |store: &mut Tracked<Context>| {
@@ -205,7 +207,14 @@ impl Making<'_> {
         let (started, start_differs) = look(&mut store);
         self.configure(&mut store, &guest, made.fuel).await.result?;
         let (configured, differs) = look(&mut store);
-        Ok(Watched { started, start_differs, configured, differs })
+        let memory = &store.data().memory;
+        let told = Told {
+            functions: asked_for_functions.load(Ordering::Relaxed),
+            refused: memory.was_refused,
+            memory: memory.whole() - memory::INSTANCE,
+            of_user: self.session.memory().used(),
+        };
+        Ok(Watched { started, start_differs, configured, differs, told })
     }
 }
 
@@ -216,12 +225,37 @@ struct Watched {
     start_differs: bool,
     configured: Vec<Vec<u8>>,
     differs: bool,
+    told: Told,
+}
+
+/// What an instance was told until it was configured that may be otherwise for another tenant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Told {
+    /// It has asked whether there are other functions.
+    pub(crate) functions: bool,
+    /// It was refused memory.
+    pub(crate) refused: bool,
+    /// Bytes of memories, tables and handles that it had at the most.
+    pub(crate) memory: usize,
+    /// Bytes that its user had then.
+    pub(crate) of_user: usize,
+}
+
+impl Told {
+    fn and(self, other: Self) -> Self {
+        Self {
+            functions: self.functions | other.functions,
+            refused: self.refused | other.refused,
+            memory: self.memory.max(other.memory),
+            of_user: self.of_user.max(other.of_user),
+        }
+    }
 }
 
 impl Instance {
     /// A new instance, configured. What that takes counts as part of the call that needs it.
     pub(crate) async fn create(making: Making<'_>) -> Done<Self> {
-        if let Some(image) = making.function.image().filter(|image| image.is_configured()) {
+        if let Some(image) = making.session.image(making.position).filter(|image| image.is_configured()) {
             let sizes: Vec<usize> = image.sizes().collect();
             let made = making.instantiate_image(image, &sizes).await;
             let result = made
@@ -249,7 +283,9 @@ impl Instance {
             let kind = StopKind::SnapshotBroken { user: making.session.user(), why };
             Done { result: Err(Stop { function: making.function.name.clone(), kind }), fuel: 0 }
         };
-        let Some(image) = making.function.image() else { return broken("the function has no image".into()) };
+        let Some(image) = making.session.image(making.position) else {
+            return broken("the function has no image".into());
+        };
         let mut piece = match snapshot.piece(image, 0) {
             Ok(piece) => piece,
             Err(error) => return broken(error.to_string()),
@@ -306,7 +342,7 @@ impl Instance {
     /// Guards what is large of a new instance, if its calls are to be undone. Its memories hold the image, and what is
     /// noted; if they have to be compared with the image, `compare` says so.
     fn start(mut self, making: Making<'_>, compare: bool) -> Result<Self, Stop> {
-        if let Some(image) = making.session.undone_by(making.function) {
+        if let Some(image) = making.session.undone_by(making.position) {
             let of = Finding { image, room: making.session.undo_room().clone() };
             if let Err(error) = self.pages.start(&mut self.store, &of, compare) {
                 tracing::warn!(%error, "a large memory cannot be guarded");

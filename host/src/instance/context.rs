@@ -73,9 +73,10 @@ struct Http {
     outgoing: Outgoing,
 }
 
-/// Whether a guest is told what differs from one instance to the next.
+/// Whether a guest is told what differs from one instance to the next, or from one tenant to the next.
 pub(super) struct Watch {
     pub(super) differs: Arc<AtomicBool>,
+    pub(super) asked_for_functions: Arc<AtomicBool>,
     /// What the guest's hash maps may be seeded with.
     pub(super) seed: u128,
 }
@@ -218,6 +219,13 @@ impl Context {
         }
     }
 
+    /// The guest was told whether there is a function for its tenant.
+    pub(super) fn tells_of_functions(&self) {
+        if let Some(watch) = &self.watch {
+            watch.asked_for_functions.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Whether the guest holds streams, pollables or anything else that lives outside of its memory.
     pub(super) fn holds_handles(&self) -> bool {
         self.wasi.as_ref().is_some_and(|wasi| !wasi.table.is_empty())
@@ -268,6 +276,8 @@ pub(super) struct MemoryLimit {
     held: usize,
     /// What it would have used, had its last growth not been refused in this call.
     pub(super) refused: Option<usize>,
+    /// Any growth was refused, in any call.
+    pub(super) was_refused: bool,
     /// There was no memory for the last growth, though the instance's own limit would have allowed it.
     pub(super) full: Option<Full>,
     /// The host had no place for it.
@@ -305,6 +315,7 @@ impl MemoryLimit {
             asked: 0,
             held: 0,
             refused: None,
+            was_refused: false,
             full: None,
             no_place: false,
             no_handle: None,
@@ -326,6 +337,7 @@ impl MemoryLimit {
         let needed = self.used.saturating_add(self.held).saturating_add(more);
         if needed > self.limit {
             self.refused = Some(needed);
+            self.was_refused = true;
             self.granted = 0;
             return false;
         }
@@ -333,6 +345,7 @@ impl MemoryLimit {
             && let Err(full) = self.charge.grow(more)
         {
             self.full = Some(full);
+            self.was_refused = true;
             self.granted = 0;
             return false;
         }
@@ -354,6 +367,7 @@ impl MemoryLimit {
             } else {
                 self.held = needed;
             }
+            self.was_refused |= self.no_handle.is_some();
         }
         needed <= self.held
     }

@@ -43,12 +43,14 @@ const PAGES: usize = 1 << 24;
 
 impl Image {
     /// The image of an instance with these memories. `dead` is how many bytes at the start of the memory, if there is
-    /// one only, hold nothing between calls. `identity` is of the guest and its configuration.
+    /// one only, hold nothing between calls. Which image it is, is said by the guest's hash and by what the memories hold:
+    /// what else an instance was told, by its configuration or its grants, is in them or makes no difference.
     ///
     /// None, if the memories are of a kind that has no image.
-    pub(super) fn new(memories: &[Vec<u8>], configured: bool, dead: usize, identity: &blake3::Hasher) -> Option<Self> {
+    pub(super) fn new(memories: &[Vec<u8>], configured: bool, dead: usize, guest: &[u8; 32]) -> Option<Self> {
         let mut starts = Vec::new();
-        let mut identity = identity.clone();
+        let mut identity = blake3::Hasher::new();
+        identity.update(guest).update(&[configured.into()]);
         for (index, memory) in memories.iter().enumerate() {
             let whole = memory.len().is_multiple_of(PAGE) && memory.len() / PAGE <= PAGES;
             if index >= MEMORIES || !whole {
@@ -74,7 +76,7 @@ impl Image {
         self.configured
     }
 
-    pub(super) fn key(&self) -> &Key {
+    pub(crate) fn key(&self) -> &Key {
         &self.key
     }
 

@@ -38,7 +38,7 @@ mod stop;
 mod undone;
 mod work;
 
-pub(crate) use call::{Done, Instance, Making, describe};
+pub(crate) use call::{Done, Instance, Making, Told, describe};
 pub(crate) use context::{Chunk, Context, Emitter, Phase, Running};
 pub(crate) use contract::{
     Error as GuestError, Linked,

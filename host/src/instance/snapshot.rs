@@ -326,8 +326,7 @@ mod tests {
     }
 
     fn image(memories: Memories, identity: &str) -> Image {
-        let identity = blake3::Hasher::new_keyed(blake3::hash(identity.as_bytes()).as_bytes());
-        Image::new(&memories, true, 0, &identity).unwrap()
+        Image::new(&memories, true, 0, blake3::hash(identity.as_bytes()).as_bytes()).unwrap()
     }
 
     /// Of these pages of each memory, two in a piece.

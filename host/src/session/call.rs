@@ -290,7 +290,7 @@ async fn prepare(frame: &mut Frame, session: &Arc<Session>, allowance: Allowance
             if woken {
                 session.shared.pressure.woke();
             }
-            let making = Making { function, session, limits: session.limits(), allowance: left, depth };
+            let making = Making { function, position, session, limits: session.limits(), allowance: left, depth };
             let made = frame.make(making).await;
             if made.result.is_err() || !woken {
                 failed.add(made.fuel);

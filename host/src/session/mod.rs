@@ -55,7 +55,7 @@ pub(crate) use undo::Frame;
 use crate::{
     function::Catalog,
     identity::User,
-    instance::{Instance, Snapshot, Stop, Undone},
+    instance::{Image, Instance, Snapshot, Stop, Undone},
     limits::{
         Budget, Descriptors, Lane, Level, Limits, Permit, Spent,
         memory::{self, Charge, Memory, UndoRoom},
@@ -255,6 +255,11 @@ impl Session {
 
     pub(crate) fn limits(&self) -> &Limits {
         self.tenant.limits()
+    }
+
+    /// What the instances of a function begin with, if they can be made again from their memories.
+    pub(crate) fn image(&self, position: usize) -> Option<&Image> {
+        self.tenant.image(position)
     }
 
     /// What the user may take of memory.

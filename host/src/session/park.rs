@@ -72,9 +72,9 @@ impl Session {
     async fn park(&self) -> (bool, usize) {
         let (mut all, mut pace) = (true, Pace::new());
         let before = self.memory().used();
-        for (position, function) in self.catalog().functions().iter().enumerate() {
+        for position in 0..self.slots.len() {
             let was = std::mem::replace(&mut *self.slot(position), Slot::Running);
-            let parking = match (was, function.image()) {
+            let parking = match (was, self.image(position)) {
                 (Slot::Idle(instance), Some(image)) if !instance.holds_handles() => instance.leave(image).park(image),
                 (Slot::Undone(undone), Some(image)) => undone.park(image),
                 (was, _) => {

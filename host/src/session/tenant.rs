@@ -4,13 +4,17 @@ use super::{Refusal, TooManySessions};
 use crate::{
     function::Function,
     identity::TenantConfig,
+    instance::Image,
     limits::{Budget, Descriptors, Level, Limits, Spent, memory::Memory},
     observe::CallMetrics,
 };
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicUsize, Ordering},
 };
+
+/// What the instances of each function begin with, by position. Tenants to whom a function looks the same share them.
+type Images = Box<[Option<Arc<Image>>]>;
 
 /// What all sessions of a tenant share.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub struct Tenant {
     /// Calls that wait or run.
     calls: AtomicUsize,
     sessions: AtomicUsize,
+    /// What its users' instances of each function begin with, by position.
+    images: OnceLock<Images>,
     pub(super) metrics: CallMetrics,
 }
 
@@ -51,6 +57,7 @@ impl Tenant {
             budget: Budget::new(quota),
             calls: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
+            images: OnceLock::new(),
             metrics,
         }
     }
@@ -68,6 +75,17 @@ impl Tenant {
     /// Whether its users may call a function.
     pub fn may_call(&self, position: usize) -> bool {
         self.functions.as_ref().is_none_or(|allowed| allowed[position])
+    }
+
+    /// What its users' instances of a function begin with, if they can be made again from their memories.
+    pub(crate) fn image(&self, position: usize) -> Option<&Image> {
+        self.images.get()?.get(position)?.as_deref()
+    }
+
+    /// The functions were tried out for it: this is what its users' instances begin with.
+    pub(crate) fn set_images(&self, images: Images) {
+        // Once, before the host serves.
+        let _ = self.images.set(images);
     }
 
     /// Calls that wait or run.

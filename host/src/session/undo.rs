@@ -92,19 +92,18 @@ impl Session {
     }
 
     /// What a function's instances begin with, if its calls can be undone.
-    pub(crate) fn undone_by<'a>(&self, function: &'a Function) -> Option<&'a Image> {
-        function.image().filter(|_| self.shared.policy.rollback)
+    pub(crate) fn undone_by(&self, position: usize) -> Option<&Image> {
+        self.image(position).filter(|_| self.shared.policy.rollback)
     }
 
     /// Makes a function what it was before, of which this is there now. Gives the units of fuel that this has taken.
     fn undo(&self, Entry { position, before }: Entry, now: Slot) -> u64 {
         let mut units = 0;
-        let function = &self.catalog().functions()[position];
         let was = match (before, now) {
             (Before::Nothing, _) => Some(Slot::Empty),
             (Before::Same, now) => Some(now),
             (Before::Parked(snapshot), _) => Some(Slot::Parked(snapshot)),
-            (Before::Saved(mut saved), now) => function.image().and_then(|image| {
+            (Before::Saved(mut saved), now) => self.image(position).and_then(|image| {
                 let undone = match now {
                     Slot::Idle(instance) => instance.undo(&mut saved, image),
                     Slot::Undone(undone) => undone.put_back(&mut saved, image),
@@ -145,12 +144,12 @@ impl Frame {
     pub(super) fn needs(&self) -> usize {
         match (&self.instance, &self.before) {
             (Some(instance), _) => {
-                let image = self.session.undone_by(self.function());
+                let image = self.session.undone_by(self.position);
                 let logs = image.map_or(0, |image| instance.logs(image));
                 instance.whole().saturating_sub(instance.charged()) + logs
             }
             (None, Before::Parked(snapshot)) => memory::INSTANCE + snapshot.memory(),
-            (None, _) => self.function().image().map_or(memory::INSTANCE, Image::charged_at_first),
+            (None, _) => self.session.image(self.position).map_or(memory::INSTANCE, Image::charged_at_first),
         }
     }
 
@@ -194,7 +193,7 @@ impl Frame {
     /// There is no room for what it could write to, or for what has to be kept.
     pub(super) fn begin(&mut self, ahead: bool) -> Result<bool, Full> {
         let Some(instance) = &mut self.instance else { return Ok(false) };
-        let image = self.session.undone_by(&self.session.catalog().functions()[self.position]);
+        let image = self.session.undone_by(self.position);
         let same = matches!(self.before, Before::Same);
         let saved = instance.begin(same && image.is_some())?;
         if same {
@@ -222,7 +221,7 @@ impl Frame {
         let mut before = std::mem::replace(&mut self.before, Before::Nothing);
         let (session, position) = (&self.session, self.position);
         if let Some(mut instance) = self.instance.take() {
-            if let Some(image) = session.undone_by(&session.catalog().functions()[position]) {
+            if let Some(image) = session.undone_by(position) {
                 let of = Finding { image, room: session.undo_room().clone() };
                 units = match &mut before {
                     Before::Saved(saved) => instance.commit(&of, saved),

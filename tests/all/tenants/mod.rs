@@ -2,6 +2,7 @@
 //! after which to come again, and others notice nothing.
 
 mod budgets;
+mod images;
 mod memory;
 mod places;
 

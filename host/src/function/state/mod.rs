@@ -9,6 +9,7 @@
 //!   (`globals`), and is then kept with the rest.
 //! * What instantiating does to memories, its start code and its data, is part of their bytes. An instance is made of
 //!   the guest's shell (`shell`), in which nothing of that happens, and the bytes.
+//! * What its components pass to each other is priced (`texts`).
 //! * For what cannot be had that way there is a reason, which `carrel info` shows. Such a guest works, but its
 //!   instances cannot be parked, and a call that fails drops what it held.
 
@@ -17,6 +18,7 @@ mod globals;
 mod lifts;
 mod module;
 mod shell;
+mod texts;
 
 use lifts::Lifts;
 use module::Module;
@@ -47,6 +49,20 @@ pub(super) struct Examined<'a> {
 
 /// Examines a component. What is no valid component is given back as it is, for wasmtime to say what is wrong.
 pub(super) fn examine(wasm: &[u8]) -> Examined<'_> {
+    let hash = *blake3::hash(wasm).as_bytes();
+    let valid = Validator::new_with_features(WasmFeatures::all()).validate_all(wasm).map(drop);
+    match valid.and_then(|()| texts::priced(wasm)) {
+        Ok(Cow::Owned(priced)) => {
+            let Examined { wasm, shell, state } = examine_priced(&priced, hash);
+            Examined { wasm: Cow::Owned(wasm.into_owned()), shell, state }
+        }
+        // What is wrong with it is told next.
+        Ok(Cow::Borrowed(_)) | Err(_) => examine_priced(wasm, hash),
+    }
+}
+
+/// Examines a component that was given with this hash.
+fn examine_priced(wasm: &[u8], hash: [u8; 32]) -> Examined<'_> {
     let unchanged = |state| Examined { wasm: Cow::Borrowed(wasm), shell: None, state };
     let parts = match Parts::of(wasm) {
         Ok(parts) => parts,
@@ -79,11 +95,7 @@ pub(super) fn examine(wasm: &[u8]) -> Examined<'_> {
     }
     let modules: Vec<&Module<'_>> = parts.modules.iter().map(|(_, module)| module).collect();
     let none_moved = moved.iter().all(Vec::is_empty);
-    let mut state = State {
-        hash: *blake3::hash(wasm).as_bytes(),
-        dead: if none_moved { dead_stack(&modules) } else { 0 },
-        data: 0,
-    };
+    let mut state = State { hash, dead: if none_moved { dead_stack(&modules) } else { 0 }, data: 0 };
     let mut replaced = Vec::new();
     let mut of_shell = Vec::new();
     let mut has_shell = false;

@@ -29,6 +29,12 @@ pub struct Config {
     /// Spins for ever in `configure`.
     #[serde(default)]
     pub spin: bool,
+    /// Takes all the memory that it is given in `configure`.
+    #[serde(default)]
+    pub take: bool,
+    /// Asks in `configure` whether there is such a function.
+    #[serde(default)]
+    pub ask: Option<String>,
     /// Another function, for circles by configuration.
     #[serde(default)]
     pub next: Option<FunctionName>,
@@ -205,6 +211,8 @@ pub struct Output {
 /// The state: what testifies.
 pub struct Hostile {
     calls: u64,
+    /// What it was answered when it asked in `configure`.
+    told: Option<bool>,
     kept: Vec<Vec<u8>>,
     files: Vec<File>,
     listings: Vec<ReadDir>,
@@ -221,14 +229,16 @@ impl Function for Hostile {
     type Input = Input;
     type Output = Output;
 
-    fn new(config: Config, _: &Context) -> Result<Self, Error> {
+    fn new(config: Config, cx: &Context) -> Result<Self, Error> {
         if let Some(why) = config.refuse {
             return Err(Error::failed(why));
         }
         if config.spin {
             spin();
         }
-        Ok(Self { calls: 0, kept: Vec::new(), files: Vec::new(), listings: Vec::new() })
+        while config.take && grow(1) {}
+        let told = config.ask.map(|name| cx.exists(&name));
+        Ok(Self { calls: 0, told, kept: Vec::new(), files: Vec::new(), listings: Vec::new() })
     }
 
     fn call(&mut self, input: Input, cx: &Context) -> Result<Output, Error> {
@@ -321,7 +331,9 @@ impl Hostile {
                 let said: Result<Vec<_>, _> = of.into_iter().map(|input| self.obey(input, cx)).collect();
                 said?.into()
             }
-            Input::Holds => json!({"kept": self.kept.iter().map(Vec::len).sum::<usize>(), "pages": pages()}),
+            Input::Holds => {
+                json!({"kept": self.kept.iter().map(Vec::len).sum::<usize>(), "pages": pages(), "told": self.told})
+            }
             Input::Fill { byte, bytes } => {
                 self.kept.push(vec![byte; bytes]);
                 Value::Null

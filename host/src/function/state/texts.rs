@@ -1,0 +1,309 @@
+//! Texts that the components of one guest pass to each other, priced.
+//!
+//! The engine copies such a text from one memory to the other, and changes its encoding on the way, without fuel. Before
+//! it does, it asks the component that gets the text for memory, by the function that its canonical options name as
+//! `realloc`. So in a guest of several components each such function uses fuel by the bytes that it is asked for, and
+//! then does what it did: a module exports, in its place, a function that counts down first.
+
+use super::globals::{longer, sections};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
+use wasm_encoder::{
+    CodeSection, ExportKind, ExportSection, Function, FunctionSection, RawSection, Section, SectionId, ValType,
+};
+use wasmparser::{
+    BinaryReader, CanonicalFunction, CanonicalOption, ComponentAlias, CompositeInnerType, ExportSectionReader,
+    ExternalKind, Instance, Parser, Payload, TypeRef,
+};
+
+/// Rounds of counting for each text. A round is five units.
+const TEXT: i32 = 16;
+/// For so many bytes, as a power of two, there is another round: 2.5 units a byte, of what takes about one nanosecond.
+const BYTES: i32 = 1;
+
+/// The component, with its functions for memory priced if it is one of several that pass texts. It has to be valid.
+pub(super) fn priced(wasm: &[u8]) -> wasmparser::Result<Cow<'_, [u8]>> {
+    let names = Names::read(wasm)?;
+    if names.components < 2 {
+        return Ok(Cow::Borrowed(wasm));
+    }
+    let mut modules: Vec<(Range<usize>, Vec<u8>)> = Vec::new();
+    for payload in Parser::new(0).parse_all(wasm) {
+        if let Payload::ModuleSection { unchecked_range: range, .. } = payload?
+            && let Some(module) = wasm.get(range.clone())
+            && let Some(priced) = of_module(module, &names.reallocs)?
+        {
+            modules.push((range, priced));
+        }
+    }
+    let replaced = if modules.is_empty() { None } else { super::replace(wasm, &modules) };
+    Ok(replaced.map_or(Cow::Borrowed(wasm), Cow::Owned))
+}
+
+/// The names under which modules export what gives memory.
+#[derive(Default)]
+struct Names {
+    /// Components that lift or lower functions.
+    components: usize,
+    reallocs: BTreeSet<String>,
+}
+
+impl Names {
+    fn read(wasm: &[u8]) -> wasmparser::Result<Self> {
+        let mut names = Self::default();
+        // Each component around the payload: its core functions' names, and whether it lifts or lowers any.
+        let mut levels: Vec<(Vec<Option<String>>, bool)> = Vec::new();
+        // Names that components give to functions that have another one where they come from.
+        let mut renamed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for payload in Parser::new(0).parse_all(wasm) {
+            match payload? {
+                Payload::Version { .. } => levels.push(Default::default()),
+                Payload::End(_) => names.components += usize::from(levels.pop().is_some_and(|(_, passes)| passes)),
+                Payload::ComponentAliasSection(aliases) => {
+                    for alias in aliases {
+                        if let ComponentAlias::CoreInstanceExport { kind: ExternalKind::Func, name, .. } = alias?
+                            && let Some((functions, _)) = levels.last_mut()
+                        {
+                            functions.push(Some(name.to_owned()));
+                        }
+                    }
+                }
+                Payload::InstanceSection(instances) => {
+                    for instance in instances {
+                        let Instance::FromExports(exports) = instance? else { continue };
+                        for export in exports.iter().filter(|export| export.kind == ExternalKind::Func) {
+                            let of =
+                                levels.last().and_then(|(functions, _)| functions.get(export.index as usize)?.clone());
+                            renamed.entry(export.name.to_owned()).or_default().extend(of);
+                        }
+                    }
+                }
+                Payload::ComponentCanonicalSection(canonical) => {
+                    for function in canonical {
+                        let Some((functions, passes)) = levels.last_mut() else { continue };
+                        let (options, is_core) = match function? {
+                            CanonicalFunction::Lift { options, .. } => (options, false),
+                            CanonicalFunction::Lower { options, .. } => (options, true),
+                            _ => {
+                                functions.push(None);
+                                continue;
+                            }
+                        };
+                        *passes = true;
+                        for option in &options {
+                            if let CanonicalOption::Realloc(index) = option {
+                                names.reallocs.extend(functions.get(*index as usize).cloned().flatten());
+                            }
+                        }
+                        if is_core {
+                            functions.push(None);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        let mut left: Vec<String> = names.reallocs.iter().cloned().collect();
+        while let Some(name) = left.pop() {
+            for of in renamed.get(&name).into_iter().flatten() {
+                if names.reallocs.insert(of.clone()) {
+                    left.push(of.clone());
+                }
+            }
+        }
+        Ok(names)
+    }
+}
+
+/// The module with functions added that count, and exported under these names in place of those that give memory;
+/// `None`, if it exports none.
+fn of_module(wasm: &[u8], names: &BTreeSet<String>) -> wasmparser::Result<Option<Vec<u8>>> {
+    let (mut types, mut functions) = (Vec::new(), Vec::new());
+    let mut found = Vec::new();
+    for payload in Parser::new(0).parse_all(wasm) {
+        match payload? {
+            Payload::TypeSection(section) => {
+                for group in section {
+                    types.extend(group?.into_types().map(|ty| is_realloc(&ty.composite_type.inner)));
+                }
+            }
+            Payload::ImportSection(imports) => {
+                for import in imports.into_imports() {
+                    if let TypeRef::Func(ty) | TypeRef::FuncExact(ty) = import?.ty {
+                        functions.push(ty);
+                    }
+                }
+            }
+            Payload::FunctionSection(section) => {
+                for ty in section {
+                    functions.push(ty?);
+                }
+            }
+            Payload::ExportSection(exports) => {
+                for export in exports {
+                    let export = export?;
+                    let ty = functions.get(export.index as usize).copied();
+                    let Some(ty) = ty.filter(|_| export.kind == ExternalKind::Func) else { continue };
+                    if names.contains(export.name) && types.get(ty as usize).copied().unwrap_or_default() {
+                        found.push((export.name, export.index, ty));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    if found.is_empty() {
+        return Ok(None);
+    }
+    let first = functions.len() as u32;
+    let mut sections = sections(wasm)?;
+    const FUNCTION: u8 = SectionId::Function as u8;
+    const CODE: u8 = SectionId::Code as u8;
+    const EXPORT: u8 = SectionId::Export as u8;
+    // A module that has no function of its own exports one of another module.
+    if !sections.iter().any(|(id, _)| *id == CODE) {
+        let before = |later: &[SectionId]| {
+            let later: Vec<u8> = later.iter().map(|id| *id as u8).collect();
+            let place = sections.iter().position(|(id, _)| later.contains(id));
+            place.unwrap_or(sections.len())
+        };
+        use SectionId::{Data, DataCount, Element, Export, Global, Memory, Start, Table, Tag};
+        let code = before(&[Data]);
+        let function = before(&[Table, Memory, Tag, Global, Export, Start, Element, DataCount, Data]);
+        sections.insert(code, (CODE, vec![0]));
+        if !sections.iter().any(|(id, _)| *id == FUNCTION) {
+            sections.insert(function, (FUNCTION, vec![0]));
+        }
+    }
+    let mut out = wasm[..8].to_vec();
+    for (id, content) in &sections {
+        let content = match *id {
+            FUNCTION => {
+                let mut more = FunctionSection::new();
+                for (_, _, ty) in &found {
+                    more.function(*ty);
+                }
+                longer(content, &more, found.len() as u32)?
+            }
+            CODE => {
+                let mut more = CodeSection::new();
+                for (_, index, _) in &found {
+                    more.function(&counting(*index));
+                }
+                longer(content, &more, found.len() as u32)?
+            }
+            EXPORT => {
+                let mut section = ExportSection::new();
+                for export in ExportSectionReader::new(BinaryReader::new(content, 0))? {
+                    let export = export?;
+                    let counted = found.iter().position(|(name, ..)| *name == export.name);
+                    let index = counted.map_or(export.index, |place| first + place as u32);
+                    let kind = match export.kind {
+                        ExternalKind::Func | ExternalKind::FuncExact => ExportKind::Func,
+                        ExternalKind::Table => ExportKind::Table,
+                        ExternalKind::Memory => ExportKind::Memory,
+                        ExternalKind::Global => ExportKind::Global,
+                        ExternalKind::Tag => ExportKind::Tag,
+                    };
+                    section.export(export.name, kind, index);
+                }
+                longer(&[0], &section, section.len())?
+            }
+            _ => content.clone(),
+        };
+        RawSection { id: *id, data: &content }.append_to(&mut out);
+    }
+    Ok(Some(out))
+}
+
+/// `(old, old-size, align, new-size) -> address`, as the canonical ABI has it.
+fn is_realloc(ty: &CompositeInnerType) -> bool {
+    use wasmparser::ValType::I32;
+    matches!(ty, CompositeInnerType::Func(ty) if ty.params() == [I32; 4] && ty.results() == [I32])
+}
+
+/// Counts down by what is asked for, and calls another function.
+fn counting(function: u32) -> Function {
+    let mut body = Function::new([(1, ValType::I32)]);
+    body.instructions().local_get(3).i32_const(BYTES).i32_shr_u().i32_const(TEXT).i32_add().local_set(4);
+    body.instructions().loop_(wasm_encoder::BlockType::Empty);
+    body.instructions().local_get(4).i32_const(1).i32_sub().local_tee(4).br_if(0).end();
+    body.instructions().local_get(0).local_get(1).local_get(2).local_get(3).call(function).end();
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wasmparser::{Validator, WasmFeatures};
+
+    /// A component in which one passes texts to another, which takes them in a module with such fields.
+    fn composed(receiver: &str, realloc: &str) -> Vec<u8> {
+        let text = format!(
+            r#"(component
+                (component $to
+                    {receiver}
+                    (func (export "f") (param "text" string)
+                        (canon lift (core func $i "f") (memory (core memory $i "memory")) (realloc {realloc}))))
+                (component $from
+                    (import "f" (func $f (param "text" string)))
+                    (core module $m (memory (export "memory") 1))
+                    (core instance $i (instantiate $m))
+                    (core func (canon lower (func $f) (memory (core memory $i "memory")))))
+                (instance $to (instantiate $to))
+                (instance (instantiate $from (with "f" (func $to "f")))))"#
+        );
+        wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}:\n{text}"))
+    }
+
+    /// How many modules have a function that counts.
+    fn counted(wasm: &[u8]) -> usize {
+        let priced = priced(wasm).unwrap();
+        Validator::new_with_features(WasmFeatures::all()).validate_all(&priced).unwrap();
+        let code = |wasm: &[u8]| {
+            let sections = Parser::new(0).parse_all(wasm);
+            sections.filter(|it| matches!(it, Ok(Payload::CodeSectionEntry(_)))).count()
+        };
+        code(&priced) - code(wasm)
+    }
+
+    const GIVES: &str = r#"(param i32 i32 i32 i32) (result i32) (i32.const 8)"#;
+
+    #[test]
+    fn what_gives_memory_counts_wherever_it_comes_from() {
+        let f = r#"(memory (export "memory") 1) (func (export "f") (param i32 i32))"#;
+        let direct = format!(
+            r#"(core module $m {f} (func (export "give") {GIVES}) (func (export "other") {GIVES}))
+                (core instance $i (instantiate $m))"#
+        );
+        assert_eq!(counted(&composed(&direct, r#"(core func $i "give")"#)), 1);
+        let renamed = format!(
+            r#"(core module $m {f} (func (export "give") {GIVES})) (core instance $i (instantiate $m))
+                (core instance $j (export "one" (func $i "give"))) (core instance $k (export "two" (func $j "one")))"#
+        );
+        assert_eq!(counted(&composed(&renamed, r#"(core func $k "two")"#)), 1);
+        // A module without any function of its own hands on what it imports.
+        let handed_on = format!(
+            r#"(core module $m {f} (func (export "a") {GIVES})) (core instance $i (instantiate $m))
+                (core module $n (import "m" "a" (func (param i32 i32 i32 i32) (result i32)))
+                    (global (export "g") i32 (i32.const 1)) (export "give" (func 0)))
+                (core instance $n (instantiate $n (with "m" (instance $i))))"#
+        );
+        assert_eq!(counted(&composed(&handed_on, r#"(core func $n "give")"#)), 1);
+    }
+
+    #[test]
+    fn a_guest_of_one_component_stays_as_it_is() {
+        let one = format!(
+            r#"(component (core module $m (memory (export "memory") 1) (func (export "f") (param i32 i32))
+                    (func (export "give") {GIVES}))
+                (core instance $i (instantiate $m))
+                (func (export "f") (param "text" string)
+                    (canon lift (core func $i "f") (memory (core memory $i "memory")) (realloc (core func $i "give")))))"#
+        );
+        assert_eq!(counted(&wat::parse_str(one).unwrap()), 0);
+    }
+}

@@ -1,0 +1,128 @@
+//! Trying out: before the host serves, each function is made and configured within the limits, and with the list of
+//! functions, of each tenant that may call it. What that gives is the image that the tenant's instances begin with.
+//!
+//! Where a function was told nothing that is otherwise for another tenant, both share one image; and all images that are
+//! alike are one.
+
+use crate::{
+    config::Problem,
+    function::Function,
+    identity::{TenantConfig, User},
+    instance::{Image, Making, Stop, StopKind, Told},
+    limits::{Allowance, Quota},
+    observe::Metrics,
+    session::{Session, Shared, Tenant},
+};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
+use tokio::time::Instant;
+
+/// Tries out each function for each of the tenants, of which these are the configurations, and gives them their images.
+pub(super) async fn try_out(shared: &Arc<Shared>, tenants: &[TenantConfig]) -> Result<(), Vec<Problem>> {
+    let functions = shared.catalog.functions();
+    let mut images: Vec<Vec<Option<Arc<Image>>>> = tenants.iter().map(|_| vec![None; functions.len()]).collect();
+    let mut all = HashMap::new();
+    let mut problems = Vec::new();
+    for (position, function) in functions.iter().enumerate() {
+        let mut tried = Vec::new();
+        let may_call = |number: &usize| shared.tenants[*number].may_call(position);
+        for number in (0..tenants.len()).filter(may_call) {
+            let tenant = &tenants[number];
+            let tried_by = match tried.iter().position(|other: &Tried<'_>| other.is_so_for(tenant)) {
+                Some(there) => &tried[there],
+                None => match Tried::of(shared, position, tenant, &mut all).await {
+                    Ok(new) => tried.push_mut(new),
+                    Err(stop) => {
+                        problems.push(problem(function, stop, (tenants.len() > 1).then_some(tenant)));
+                        break;
+                    }
+                },
+            };
+            images[number][position] = tried_by.image.clone();
+        }
+        // Whether it can be set up at all is told even if nobody may call it yet.
+        if !(0..tenants.len()).any(|number| may_call(&number))
+            && let Err(stop) = Tried::of(shared, position, &TenantConfig::only(&shared.limits), &mut all).await
+        {
+            problems.push(problem(function, stop, None));
+        }
+    }
+    for (tenant, images) in shared.tenants.iter().zip(images) {
+        tenant.set_images(images.into());
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// A function that was tried out for a tenant.
+struct Tried<'a> {
+    image: Option<Arc<Image>>,
+    told: Told,
+    tenant: &'a TenantConfig,
+}
+
+impl<'a> Tried<'a> {
+    /// Tries out a function in a session of its own, that is dropped after it. `all` are the images that there are.
+    async fn of(
+        shared: &Arc<Shared>,
+        position: usize,
+        tenant: &'a TenantConfig,
+        all: &mut HashMap<[u8; 16], Arc<Image>>,
+    ) -> Result<Self, Stop> {
+        let function = &shared.catalog.functions()[position];
+        // It is not the tenant's to pay for, and what it takes is nobody's in the figures.
+        let of_memory =
+            |quota: &Quota| Quota { memory: quota.memory, open_files: quota.open_files, ..Quota::default() };
+        let mut config = tenant.clone();
+        config.limits.user = of_memory(&tenant.limits.user);
+        config.limits.tenant = of_memory(&tenant.limits.tenant);
+        let metrics = Metrics::new().of_tenant(&config.name);
+        let functions = shared.catalog.functions();
+        let nobody = Arc::new(Tenant::new(&config, functions, &shared.memory, &shared.descriptors, metrics));
+        let session = Session::of(nobody, User::from_credential("carrel: trying out"), shared.clone());
+        let limits = &config.limits;
+        let allowance = Allowance { fuel: limits.fuel_per_call, deadline: Instant::now() + limits.deadline };
+        let made = Making { function, position, session: &session, limits, allowance, depth: 1 }.image().await;
+        session.permit().give_back();
+        let (image, told) = made?;
+        let image = image.map(|image| match all.entry(*image.key()) {
+            Entry::Occupied(there) => there.get().clone(),
+            Entry::Vacant(place) => place.insert(Arc::new(image)).clone(),
+        });
+        Ok(Self { image, told, tenant })
+    }
+
+    /// Whether it would have been the same for another tenant: nothing was told to it that is otherwise there.
+    fn is_so_for(&self, other: &TenantConfig) -> bool {
+        let quotas = |tenant: &TenantConfig| {
+            let limits = &tenant.limits;
+            (limits.memory_per_instance, limits.user.memory, limits.tenant.memory)
+        };
+        let fits = |quota: Option<usize>| quota.is_none_or(|bytes| bytes >= self.told.of_user);
+        let (instance, user, tenant) = quotas(other);
+        let as_much = quotas(self.tenant) == (instance, user, tenant)
+            || !self.told.refused && self.told.memory <= instance && fits(user) && fits(tenant);
+        as_much && (!self.told.functions || self.tenant.functions == other.functions)
+    }
+}
+
+/// Why a function could not be set up, for a tenant if there are several.
+fn problem(function: &Function, stop: Stop, tenant: Option<&TenantConfig>) -> Problem {
+    let of_tenant = tenant.map(|tenant| format!(" for the tenant `{}`", tenant.name)).unwrap_or_default();
+    let (why, hint) = match &stop.kind {
+        StopKind::Unconfigurable(why) => (
+            format!("the guest `{}` does not take this configuration{of_tenant}: {why}", function.guest.name),
+            "`carrel info --config_file=..` shows what it takes".to_owned(),
+        ),
+        kind => {
+            let setting = kind.setting().map(|setting| match tenant {
+                Some(tenant) => format!("; {setting} is for this, too, as `{}` has it", tenant.key),
+                None => format!("; {setting} is for this, too"),
+            });
+            let hint = format!("the guest is {}{}", function.guest.source, setting.unwrap_or_default());
+            (format!("the function could not be set up{of_tenant}: it {kind}"), hint)
+        }
+    };
+    Problem::new(function.key.clone(), why).hint(hint)
+}
