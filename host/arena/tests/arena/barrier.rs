@@ -186,11 +186,9 @@ fn run(host: &Host, steps: Vec<Step>, exact: bool) {
                 let Some(log) = log else { continue };
                 let expected = model[which].expected();
                 let told = told(&log);
-                if exact {
-                    assert!(told == expected, "{:?} {:?}", told.keys(), expected.keys());
-                } else {
-                    assert!(expected.iter().all(|(page, held)| told.get(page) == Some(held)));
-                }
+                assert!(expected.iter().all(|(page, held)| told.get(page) == Some(held)));
+                // Who writes from page to page opens some ahead, but not more than were written to.
+                assert!(!exact || told.len() <= 2 * expected.len(), "{:?} {:?}", told.keys(), expected.keys());
                 assert!(log.is_whole());
                 let now = model[which].now.clone();
                 let known = model[which].guarded.as_mut().unwrap();
@@ -356,9 +354,10 @@ fn what_a_log_takes_is_counted_and_given_back() {
     for pages in [1, 17, 300] {
         guest.memory(0)[..pages * PAGE].fill(4);
         let log = guest.memory_of(0).take_log().unwrap();
-        assert_eq!(log.len(), pages);
+        assert!((pages..=(2 * pages).min(pages + 31)).contains(&log.len()), "{pages} pages: {}", log.len());
         let taken = count.0.load(Ordering::Relaxed);
-        let exact = pages * (PAGE + 8);
+        let (noted, pages) = (log.len(), pages + 31);
+        let exact = noted * (PAGE + 8);
         assert!((exact..exact + 64 * PAGE + pages * 16 + 256).contains(&taken), "{pages} pages: {taken} bytes");
         guest.memory_of(0).close(0..pages).unwrap();
         drop(log);
@@ -397,4 +396,25 @@ fn memories_that_no_instance_took_are_given_back() {
     assert_eq!([held[0].lend().bytes()[7], held[1].lend().bytes()[7]], [1, 2]);
     drop(held);
     assert_eq!(host.memories.in_use(), 0);
+}
+
+/// Who writes to one page after the other is met less often than there are pages, and who does not, each time.
+#[test]
+fn writes_from_page_to_page_open_some_ahead() {
+    let host = Host::new(LARGEST, 5, 5);
+    let module = host.module(r#"(module (memory (export "memory") 40))"#);
+    let mut guest = host.instance(&module, &[]).unwrap();
+    guest.memory_of(0).guard(0, Arc::new(Unlimited)).unwrap();
+    let mut noted = |pages: &[usize]| {
+        pages.iter().for_each(|page| guest.memory(0)[page * PAGE] = 1);
+        let log = guest.memory_of(0).take_log().unwrap();
+        let told: Vec<usize> = log.pages().map(|(page, _)| page).collect();
+        guest.memory_of(0).close(0..640).unwrap();
+        told
+    };
+    assert_eq!(noted(&[5, 7, 9, 8]), [5, 7, 9, 8]);
+    assert_eq!(noted(&[9, 8, 7]), [9, 8, 7]);
+    assert_eq!(noted(&[1, 2]), [1, 2, 3]);
+    assert_eq!(noted(&[10, 11, 12, 13, 14]), (10..17).collect::<Vec<_>>());
+    assert_eq!(noted(&[638, 639]), [638, 639]);
 }
