@@ -35,8 +35,15 @@ pub(super) async fn try_out(shared: &Arc<Shared>, tenants: &[TenantConfig]) -> R
                 None => match Tried::of(shared, position, tenant, &mut all).await {
                     Ok(new) => tried.push_mut(new),
                     Err(stop) => {
-                        problems.push(problem(function, stop, (tenants.len() > 1).then_some(tenant)));
-                        break;
+                        // If the host's own limits would do, the tenant's are too small, and each of its calls says so.
+                        let of_host = TenantConfig { limits: shared.limits.clone(), ..tenant.clone() };
+                        if Tried::of(shared, position, &of_host, &mut all).await.is_err() {
+                            problems.push(problem(function, stop));
+                            break;
+                        }
+                        let (key, name) = (&tenant.key, &function.name);
+                        tracing::warn!("{key}: its limits are too small for the function `{name}`: it {}", stop.kind);
+                        continue;
                     }
                 },
             };
@@ -46,7 +53,7 @@ pub(super) async fn try_out(shared: &Arc<Shared>, tenants: &[TenantConfig]) -> R
         if !(0..tenants.len()).any(|number| may_call(&number))
             && let Err(stop) = Tried::of(shared, position, &TenantConfig::only(&shared.limits), &mut all).await
         {
-            problems.push(problem(function, stop, None));
+            problems.push(problem(function, stop));
         }
     }
     for (tenant, images) in shared.tenants.iter().zip(images) {
@@ -107,21 +114,17 @@ impl<'a> Tried<'a> {
     }
 }
 
-/// Why a function could not be set up, for a tenant if there are several.
-fn problem(function: &Function, stop: Stop, tenant: Option<&TenantConfig>) -> Problem {
-    let of_tenant = tenant.map(|tenant| format!(" for the tenant `{}`", tenant.name)).unwrap_or_default();
+/// Why a function could not be set up.
+fn problem(function: &Function, stop: Stop) -> Problem {
     let (why, hint) = match &stop.kind {
         StopKind::Unconfigurable(why) => (
-            format!("the guest `{}` does not take this configuration{of_tenant}: {why}", function.guest.name),
+            format!("the guest `{}` does not take this configuration: {why}", function.guest.name),
             "`carrel info --config_file=..` shows what it takes".to_owned(),
         ),
         kind => {
-            let setting = kind.setting().map(|setting| match tenant {
-                Some(tenant) => format!("; {setting} is for this, too, as `{}` has it", tenant.key),
-                None => format!("; {setting} is for this, too"),
-            });
+            let setting = kind.setting().map(|setting| format!("; {setting} is for this, too"));
             let hint = format!("the guest is {}{}", function.guest.source, setting.unwrap_or_default());
-            (format!("the function could not be set up{of_tenant}: it {kind}"), hint)
+            (format!("the function could not be set up: it {kind}"), hint)
         }
     };
     Problem::new(function.key.clone(), why).hint(hint)

@@ -56,12 +56,13 @@ async fn what_a_guest_takes_when_it_is_configured_is_what_its_tenant_allows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_that_a_tenant_may_call_and_cannot_have_is_told_at_the_start_with_the_tenant() {
-    let test = verified()
-        .set("limits.memory_per_instance", "16 MiB")
-        .set("tenants.large", json!({}))
-        .set("tenants.small.limits.memory_per_instance", "64 KiB");
-    let told = test.clone().refused().await;
-    assert!(told.contains("for the tenant `small`") && told.contains("as `tenants.small` has it"), "{told}");
-    test.set("tenants.small.functions", json!([])).start().await;
+async fn a_tenant_whose_limits_are_too_small_for_a_function_keeps_nobody_else_from_it() {
+    let test = verified().set("tenants.small.limits.memory_per_instance", "64 KiB").set("tenants.large", json!({}));
+    let server = test.start().await;
+    let refused = of(&server, "small", "alice").call(holds()).await;
+    is_limited(&refused, 500, "memory_exhausted", "limits.memory_per_instance");
+    held(&server, &of(&server, "large", "alice")).await;
+    // If the limits of all are, the host does not start.
+    let told = test.set("limits.user.memory", "64 KiB").refused().await;
+    assert!(told.contains("functions.hostile: the function could not be set up"), "{told}");
 }
