@@ -1,7 +1,7 @@
 //! Trying out: before the host serves, each function is made and configured within the limits, and with the list of
 //! functions, of each tenant that may call it. What that gives is the image that the tenant's instances begin with.
 //!
-//! Where a function was told nothing that is otherwise for another tenant, both share one image; and all images that are
+//! Two tenants share an image if its function was told nothing that is otherwise for one of them; and all images that are
 //! alike are one.
 
 use crate::{
@@ -100,7 +100,7 @@ impl<'a> Tried<'a> {
         Ok(Self { image, told, tenant })
     }
 
-    /// Whether it would have been the same for another tenant: nothing was told to it that is otherwise there.
+    /// True if it would have been the same for another tenant: nothing was told to it that is otherwise there.
     fn is_so_for(&self, other: &TenantConfig) -> bool {
         let quotas = |tenant: &TenantConfig| {
             let limits = &tenant.limits;

@@ -398,7 +398,7 @@ fn memories_that_no_instance_took_are_given_back() {
     assert_eq!(host.memories.in_use(), 0);
 }
 
-/// Who writes to one page after the other is met less often than there are pages, and who does not, each time.
+/// Writes from page to page are met less often than there are pages, all others each time.
 #[test]
 fn writes_from_page_to_page_open_some_ahead() {
     let host = Host::new(LARGEST, 5, 5);

@@ -41,26 +41,11 @@ pub(super) fn move_to_memory(wasm: &[u8], module: &Module<'_>, globals: &[u32]) 
     let cells = globals.iter().copied().zip(0..).collect();
     let moving = Moving { module, globals, cells, memory };
     let mut sections = sections(wasm)?;
-    // Sections come in this order; custom ones may be anywhere, and keep their places.
     const MEMORY: u8 = SectionId::Memory as u8;
     const DATA_COUNT: u8 = SectionId::DataCount as u8;
     const CODE: u8 = SectionId::Code as u8;
     const DATA: u8 = SectionId::Data as u8;
-    let order = |id: u8| match id {
-        0 => None,
-        DATA_COUNT => Some(9.5),
-        // The tag section is between memory and global.
-        13 => Some(5.5),
-        id => Some(f32::from(id)),
-    };
-    let missing = |sections: &[(u8, Vec<u8>)], id: u8| !sections.iter().any(|(other, _)| *other == id);
-    for id in [MEMORY, DATA] {
-        if missing(&sections, id) {
-            let after = |(other, _): &(u8, Vec<u8>)| order(*other).is_some_and(|other| other > f32::from(id));
-            let place = sections.iter().position(after).unwrap_or(sections.len());
-            sections.insert(place, (id, vec![0]));
-        }
-    }
+    add_missing(&mut sections, &[MEMORY, DATA]);
     let mut out = wasm[..8].to_vec();
     for (id, content) in &sections {
         let content = match *id {
@@ -186,6 +171,26 @@ impl Moving<'_> {
         }
         out.extend_from_slice(&bytes[copied - start..]);
         Ok(out)
+    }
+}
+
+/// Adds those of these sections that a module does not have, with nothing in them, at their places.
+pub(super) fn add_missing(sections: &mut Vec<(u8, Vec<u8>)>, ids: &[u8]) {
+    // Sections come in this order; custom ones may be anywhere, and keep their places.
+    let order = |id: u8| match id {
+        0 => None,
+        // Before the code.
+        12 => Some(9.5),
+        // The tag section is between memory and global.
+        13 => Some(5.5),
+        id => Some(f32::from(id)),
+    };
+    for id in ids {
+        if !sections.iter().any(|(other, _)| other == id) {
+            let after = |(other, _): &(u8, Vec<u8>)| order(*other).is_some_and(|other| other > f32::from(*id));
+            let place = sections.iter().position(after).unwrap_or(sections.len());
+            sections.insert(place, (*id, vec![0]));
+        }
     }
 }
 

@@ -3,11 +3,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use wasmparser::{CanonicalFunction, CanonicalOption, ComponentAlias, ExternalKind, Instance, Payload};
 
+/// A component or module.
+#[derive(Debug, Default)]
+struct Level {
+    /// A component's core functions, by the names under which modules export them.
+    functions: Vec<Option<String>>,
+    /// It lifts or lowers functions.
+    passes: bool,
+}
+
 /// The core functions that a component lifts and passes around, by the names under which modules export them.
 #[derive(Debug, Default)]
 pub(super) struct Lifts {
-    /// The components and modules around the payload that is read, with the names of the components' core functions.
-    levels: Vec<Vec<Option<String>>>,
+    /// The components and modules around the payload that is read.
+    levels: Vec<Level>,
+    /// Components that lift or lower functions.
+    pub(super) components: usize,
+    /// Names of functions that give memory for what is passed.
+    reallocs: BTreeSet<String>,
+    /// Names that components give to functions, each with those that these have where they come from.
+    renamed: BTreeMap<String, BTreeSet<String>>,
     /// Functions that are lifted, each with those that the host calls after it; `None` where there is none.
     lifted: BTreeMap<String, BTreeSet<Option<String>>>,
     /// Functions that code of another module may call.
@@ -18,8 +33,8 @@ impl Lifts {
     /// Reads what a payload says. All payloads of a component have to be read, in order.
     pub(super) fn read(&mut self, payload: &Payload<'_>) -> wasmparser::Result<()> {
         match payload {
-            Payload::Version { .. } => self.levels.push(Vec::new()),
-            Payload::End(_) => drop(self.levels.pop()),
+            Payload::Version { .. } => self.levels.push(Level::default()),
+            Payload::End(_) => self.components += usize::from(self.levels.pop().is_some_and(|level| level.passes)),
             Payload::ComponentAliasSection(aliases) => {
                 for alias in aliases.clone() {
                     if let ComponentAlias::CoreInstanceExport { kind: ExternalKind::Func, name, .. } = alias? {
@@ -32,6 +47,7 @@ impl Lifts {
                     if let Instance::FromExports(exports) = instance? {
                         for export in exports.iter().filter(|export| export.kind == ExternalKind::Func) {
                             let name = self.name(export.index);
+                            self.renamed.entry(export.name.to_owned()).or_default().extend(name.clone());
                             self.passed.extend(name);
                         }
                     }
@@ -41,6 +57,7 @@ impl Lifts {
                 for function in functions.clone() {
                     match function? {
                         CanonicalFunction::Lift { core_func_index, options, .. } => {
+                            self.passes(&options);
                             let after = options.iter().find_map(|option| match option {
                                 CanonicalOption::PostReturn(index) => self.name(*index),
                                 _ => None,
@@ -48,6 +65,10 @@ impl Lifts {
                             if let Some(name) = self.name(core_func_index) {
                                 self.lifted.entry(name).or_default().insert(after);
                             }
+                        }
+                        CanonicalFunction::Lower { options, .. } => {
+                            self.passes(&options);
+                            self.push(None);
                         }
                         // Each of the others is a core function, and none that a module exports.
                         _ => self.push(None),
@@ -76,13 +97,40 @@ impl Lifts {
             && !self.passed.contains(after)
     }
 
+    /// The names of all functions that give memory for what is passed, wherever they come from.
+    pub(super) fn reallocs(&self) -> BTreeSet<String> {
+        let mut names = self.reallocs.clone();
+        let mut left: Vec<&String> = self.reallocs.iter().collect();
+        while let Some(name) = left.pop() {
+            for of in self.renamed.get(name).into_iter().flatten() {
+                if names.insert(of.clone()) {
+                    left.push(of);
+                }
+            }
+        }
+        names
+    }
+
+    /// The component that is read passes something with these options.
+    fn passes(&mut self, options: &[CanonicalOption]) {
+        for option in options {
+            if let CanonicalOption::Realloc(index) = option {
+                let name = self.name(*index);
+                self.reallocs.extend(name);
+            }
+        }
+        if let Some(level) = self.levels.last_mut() {
+            level.passes = true;
+        }
+    }
+
     fn push(&mut self, function: Option<String>) {
-        if let Some(functions) = self.levels.last_mut() {
-            functions.push(function);
+        if let Some(level) = self.levels.last_mut() {
+            level.functions.push(function);
         }
     }
 
     fn name(&self, index: u32) -> Option<String> {
-        self.levels.last()?.get(index as usize)?.clone()
+        self.levels.last()?.functions.get(index as usize)?.clone()
     }
 }

@@ -42,7 +42,7 @@ pub(super) struct Module<'a> {
     /// Exports that have a partner, if that is known; by itself a module only says so by their names.
     pub(super) paired: Option<BTreeSet<String>>,
     /// Functions that are exported, by their names.
-    exports: BTreeMap<String, u32>,
+    pub(super) exports: BTreeMap<String, u32>,
     /// Functions that code or a table refers to.
     referred: BTreeSet<u32>,
     /// What each function of its own does.

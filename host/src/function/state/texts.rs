@@ -5,19 +5,16 @@
 //! `realloc`. So in a guest of several components each such function uses fuel by the bytes that it is asked for, and
 //! then does what it did: a module exports, in its place, a function that counts down first.
 
-use super::globals::{longer, sections};
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
-    ops::Range,
+use super::{
+    globals::{add_missing, longer, sections},
+    lifts::Lifts,
+    module::Module,
 };
+use std::{borrow::Cow, collections::BTreeSet, ops::Range};
 use wasm_encoder::{
     CodeSection, ExportKind, ExportSection, Function, FunctionSection, RawSection, Section, SectionId, ValType,
 };
-use wasmparser::{
-    BinaryReader, CanonicalFunction, CanonicalOption, ComponentAlias, CompositeInnerType, ExportSectionReader,
-    ExternalKind, Instance, Parser, Payload, TypeRef,
-};
+use wasmparser::{BinaryReader, CompositeInnerType, ExportSectionReader, ExternalKind, Parser, Payload};
 
 /// Rounds of counting for each text. A round is five units.
 const TEXT: i32 = 16;
@@ -26,15 +23,19 @@ const BYTES: i32 = 1;
 
 /// The component, with its functions for memory priced if it is one of several that pass texts. It has to be valid.
 pub(super) fn priced(wasm: &[u8]) -> wasmparser::Result<Cow<'_, [u8]>> {
-    let names = Names::read(wasm)?;
-    if names.components < 2 {
+    let mut lifts = Lifts::default();
+    for payload in Parser::new(0).parse_all(wasm) {
+        lifts.read(&payload?)?;
+    }
+    if lifts.components < 2 {
         return Ok(Cow::Borrowed(wasm));
     }
+    let names = lifts.reallocs();
     let mut modules: Vec<(Range<usize>, Vec<u8>)> = Vec::new();
     for payload in Parser::new(0).parse_all(wasm) {
         if let Payload::ModuleSection { unchecked_range: range, .. } = payload?
             && let Some(module) = wasm.get(range.clone())
-            && let Some(priced) = of_module(module, &names.reallocs)?
+            && let Some(priced) = of_module(module, &names)?
         {
             modules.push((range, priced));
         }
@@ -43,141 +44,26 @@ pub(super) fn priced(wasm: &[u8]) -> wasmparser::Result<Cow<'_, [u8]>> {
     Ok(replaced.map_or(Cow::Borrowed(wasm), Cow::Owned))
 }
 
-/// The names under which modules export what gives memory.
-#[derive(Default)]
-struct Names {
-    /// Components that lift or lower functions.
-    components: usize,
-    reallocs: BTreeSet<String>,
-}
-
-impl Names {
-    fn read(wasm: &[u8]) -> wasmparser::Result<Self> {
-        let mut names = Self::default();
-        // Each component around the payload: its core functions' names, and whether it lifts or lowers any.
-        let mut levels: Vec<(Vec<Option<String>>, bool)> = Vec::new();
-        // Names that components give to functions that have another one where they come from.
-        let mut renamed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for payload in Parser::new(0).parse_all(wasm) {
-            match payload? {
-                Payload::Version { .. } => levels.push(Default::default()),
-                Payload::End(_) => names.components += usize::from(levels.pop().is_some_and(|(_, passes)| passes)),
-                Payload::ComponentAliasSection(aliases) => {
-                    for alias in aliases {
-                        if let ComponentAlias::CoreInstanceExport { kind: ExternalKind::Func, name, .. } = alias?
-                            && let Some((functions, _)) = levels.last_mut()
-                        {
-                            functions.push(Some(name.to_owned()));
-                        }
-                    }
-                }
-                Payload::InstanceSection(instances) => {
-                    for instance in instances {
-                        let Instance::FromExports(exports) = instance? else { continue };
-                        for export in exports.iter().filter(|export| export.kind == ExternalKind::Func) {
-                            let of =
-                                levels.last().and_then(|(functions, _)| functions.get(export.index as usize)?.clone());
-                            renamed.entry(export.name.to_owned()).or_default().extend(of);
-                        }
-                    }
-                }
-                Payload::ComponentCanonicalSection(canonical) => {
-                    for function in canonical {
-                        let Some((functions, passes)) = levels.last_mut() else { continue };
-                        let (options, is_core) = match function? {
-                            CanonicalFunction::Lift { options, .. } => (options, false),
-                            CanonicalFunction::Lower { options, .. } => (options, true),
-                            _ => {
-                                functions.push(None);
-                                continue;
-                            }
-                        };
-                        *passes = true;
-                        for option in &options {
-                            if let CanonicalOption::Realloc(index) = option {
-                                names.reallocs.extend(functions.get(*index as usize).cloned().flatten());
-                            }
-                        }
-                        if is_core {
-                            functions.push(None);
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        let mut left: Vec<String> = names.reallocs.iter().cloned().collect();
-        while let Some(name) = left.pop() {
-            for of in renamed.get(&name).into_iter().flatten() {
-                if names.reallocs.insert(of.clone()) {
-                    left.push(of.clone());
-                }
-            }
-        }
-        Ok(names)
-    }
-}
-
 /// The module with functions added that count, and exported under these names in place of those that give memory;
 /// `None`, if it exports none.
 fn of_module(wasm: &[u8], names: &BTreeSet<String>) -> wasmparser::Result<Option<Vec<u8>>> {
-    let (mut types, mut functions) = (Vec::new(), Vec::new());
-    let mut found = Vec::new();
-    for payload in Parser::new(0).parse_all(wasm) {
-        match payload? {
-            Payload::TypeSection(section) => {
-                for group in section {
-                    types.extend(group?.into_types().map(|ty| is_realloc(&ty.composite_type.inner)));
-                }
-            }
-            Payload::ImportSection(imports) => {
-                for import in imports.into_imports() {
-                    if let TypeRef::Func(ty) | TypeRef::FuncExact(ty) = import?.ty {
-                        functions.push(ty);
-                    }
-                }
-            }
-            Payload::FunctionSection(section) => {
-                for ty in section {
-                    functions.push(ty?);
-                }
-            }
-            Payload::ExportSection(exports) => {
-                for export in exports {
-                    let export = export?;
-                    let ty = functions.get(export.index as usize).copied();
-                    let Some(ty) = ty.filter(|_| export.kind == ExternalKind::Func) else { continue };
-                    if names.contains(export.name) && types.get(ty as usize).copied().unwrap_or_default() {
-                        found.push((export.name, export.index, ty));
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
+    let module = Module::read(wasm)?;
+    let gives = names.iter().filter_map(|name| {
+        let index = *module.exports.get(name)?;
+        let ty = *module.functions.get(index as usize)?;
+        is_realloc(&module.types.get(ty as usize)?.composite_type.inner).then_some((name, index, ty))
+    });
+    let found: Vec<_> = gives.collect();
     if found.is_empty() {
         return Ok(None);
     }
-    let first = functions.len() as u32;
+    let first = module.functions.len() as u32;
     let mut sections = sections(wasm)?;
     const FUNCTION: u8 = SectionId::Function as u8;
     const CODE: u8 = SectionId::Code as u8;
     const EXPORT: u8 = SectionId::Export as u8;
     // A module that has no function of its own exports one of another module.
-    if !sections.iter().any(|(id, _)| *id == CODE) {
-        let before = |later: &[SectionId]| {
-            let later: Vec<u8> = later.iter().map(|id| *id as u8).collect();
-            let place = sections.iter().position(|(id, _)| later.contains(id));
-            place.unwrap_or(sections.len())
-        };
-        use SectionId::{Data, DataCount, Element, Export, Global, Memory, Start, Table, Tag};
-        let code = before(&[Data]);
-        let function = before(&[Table, Memory, Tag, Global, Export, Start, Element, DataCount, Data]);
-        sections.insert(code, (CODE, vec![0]));
-        if !sections.iter().any(|(id, _)| *id == FUNCTION) {
-            sections.insert(function, (FUNCTION, vec![0]));
-        }
-    }
+    add_missing(&mut sections, &[FUNCTION, CODE]);
     let mut out = wasm[..8].to_vec();
     for (id, content) in &sections {
         let content = match *id {
