@@ -4,13 +4,17 @@
 //! module; nothing else in the module changes its number. So the host, which owns linear memories, keeps globals with
 //! the rest of an instance.
 
-use super::{balance, module::Module};
+use super::{
+    balance,
+    module::Module,
+    rewrite::{add_missing, bodies, instructions, longer, sections},
+};
 use std::collections::HashMap;
 use wasm_encoder::{
     ConstExpr, DataSection, DataSegment, DataSegmentMode, Encode, Instruction, MemArg, MemorySection, MemoryType,
     RawSection, Section, SectionId, ValType as Encoded,
 };
-use wasmparser::{BinaryReader, CodeSectionReader, FunctionBody, Operator, ValType};
+use wasmparser::{BinaryReader, FunctionBody, Operator, ValType};
 
 /// Bytes that each global has in the memory: as many as the largest type has.
 const CELL: u64 = 16;
@@ -100,14 +104,10 @@ impl Moving<'_> {
     }
 
     fn code(&self, content: &[u8]) -> wasmparser::Result<Vec<u8>> {
-        let bodies = CodeSectionReader::new(BinaryReader::new(content, 0))?;
-        let mut out = Vec::with_capacity(content.len());
-        bodies.count().encode(&mut out);
-        for (index, body) in bodies.into_iter().enumerate() {
+        bodies(content, |index, body| {
             let params = self.module.params(self.module.imported_functions + index);
-            self.function(&body?, params)?.as_slice().encode(&mut out);
-        }
-        Ok(out)
+            self.function(body, params)
+        })
     }
 
     /// A function with loads and stores in place of its uses of the globals. A store takes its address first, so the
@@ -127,33 +127,29 @@ impl Moving<'_> {
         for _ in 0..count {
             locals += groups.read()?.0;
         }
-        let mut reader = body.get_operators_reader()?;
-        let mut copied = reader.original_position();
+        let code = body.get_operators_reader()?.original_position();
         let mut out = Vec::with_capacity(bytes.len() + 64);
         (count + types.len() as u32).encode(&mut out);
-        out.extend_from_slice(&bytes[first_group - start..copied - start]);
+        out.extend_from_slice(&bytes[first_group - start..code - start]);
         for (_, ty) in types {
             1u32.encode(&mut out);
             ty.encode(&mut out);
         }
         let waiting = |ty: ValType| locals + types.iter().position(|(other, _)| *other == ty).unwrap_or(0) as u32;
-        while !reader.eof() {
-            let (operator, at) = reader.read_with_offset()?;
-            let (Operator::GlobalGet { global_index } | Operator::GlobalSet { global_index }) = operator else {
-                continue;
+        instructions(body, &mut out, |operator, out| {
+            let (Operator::GlobalGet { global_index } | Operator::GlobalSet { global_index }) = *operator else {
+                return false;
             };
-            let Some(cell) = self.cells.get(&global_index) else { continue };
-            out.extend_from_slice(&bytes[copied - start..at - start]);
-            copied = reader.original_position();
+            let Some(cell) = self.cells.get(&global_index) else { return false };
             let ty = self.module.globals[global_index as usize].ty;
             let place = MemArg { offset: cell * CELL, align: 2, memory_index: self.memory };
             let is_set = matches!(operator, Operator::GlobalSet { .. });
             if is_set {
-                Instruction::LocalSet(waiting(ty)).encode(&mut out);
+                Instruction::LocalSet(waiting(ty)).encode(out);
             }
-            Instruction::I32Const(0).encode(&mut out);
+            Instruction::I32Const(0).encode(out);
             if is_set {
-                Instruction::LocalGet(waiting(ty)).encode(&mut out);
+                Instruction::LocalGet(waiting(ty)).encode(out);
             }
             let access = match (ty, is_set) {
                 (ValType::I32, true) => Instruction::I32Store(place),
@@ -167,61 +163,11 @@ impl Moving<'_> {
                 (ValType::F64, false) => Instruction::F64Load(place),
                 (_, false) => Instruction::V128Load(place),
             };
-            access.encode(&mut out);
-        }
-        out.extend_from_slice(&bytes[copied - start..]);
+            access.encode(out);
+            true
+        })?;
         Ok(out)
     }
-}
-
-/// Adds those of these sections that a module does not have, with nothing in them, at their places.
-pub(super) fn add_missing(sections: &mut Vec<(u8, Vec<u8>)>, ids: &[u8]) {
-    // Sections come in this order; custom ones may be anywhere, and keep their places.
-    let order = |id: u8| match id {
-        0 => None,
-        // Before the code.
-        12 => Some(9.5),
-        // The tag section is between memory and global.
-        13 => Some(5.5),
-        id => Some(f32::from(id)),
-    };
-    for id in ids {
-        if !sections.iter().any(|(other, _)| other == id) {
-            let after = |(other, _): &(u8, Vec<u8>)| order(*other).is_some_and(|other| other > f32::from(*id));
-            let place = sections.iter().position(after).unwrap_or(sections.len());
-            sections.insert(place, (*id, vec![0]));
-        }
-    }
-}
-
-/// A section's content with the items of another one behind its own.
-pub(super) fn longer(content: &[u8], more: &impl Encode, items: u32) -> wasmparser::Result<Vec<u8>> {
-    let mut reader = BinaryReader::new(content, 0);
-    let count = reader.read_var_u32()?;
-    let mut out = Vec::new();
-    (count + items).encode(&mut out);
-    out.extend_from_slice(&content[reader.original_position()..]);
-    let mut section = Vec::new();
-    more.encode(&mut section);
-    // A section is its size, the number of its items, and these.
-    let mut reader = BinaryReader::new(&section, 0);
-    reader.read_var_u32()?;
-    reader.read_var_u32()?;
-    out.extend_from_slice(&section[reader.original_position()..]);
-    Ok(out)
-}
-
-/// The sections of a module: their numbers and contents.
-pub(super) fn sections(wasm: &[u8]) -> wasmparser::Result<Vec<(u8, Vec<u8>)>> {
-    let mut reader = BinaryReader::new(wasm, 0);
-    reader.read_bytes(8)?;
-    let mut sections = Vec::new();
-    while !reader.eof() {
-        let id = reader.read_u8()?;
-        let size = reader.read_var_u32()? as usize;
-        sections.push((id, reader.read_bytes(size)?.to_vec()));
-    }
-    Ok(sections)
 }
 
 #[cfg(test)]

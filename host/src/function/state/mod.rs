@@ -9,19 +9,23 @@
 //!   (`globals`), and is then kept with the rest.
 //! * What instantiating does to memories, its start code and its data, is part of their bytes. An instance is made of
 //!   the guest's shell (`shell`), in which nothing of that happens, and the bytes.
-//! * What its components pass to each other is priced (`texts`).
+//! * What its components pass to each other is priced (`texts`), and instructions that may take long are divided
+//!   (`bulk`).
 //! * For what cannot be had that way there is a reason, which `carrel info` shows. Such a guest works, but its
 //!   instances cannot be parked, and a call that fails drops what it held.
 
 mod balance;
+mod bulk;
 mod globals;
 mod lifts;
 mod module;
+mod rewrite;
 mod shell;
 mod texts;
 
 use lifts::Lifts;
 use module::Module;
+use rewrite::replace;
 use std::{borrow::Cow, ops::Range};
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
@@ -51,12 +55,18 @@ pub(super) struct Examined<'a> {
 pub(super) fn examine(wasm: &[u8]) -> Examined<'_> {
     let hash = *blake3::hash(wasm).as_bytes();
     let valid = Validator::new_with_features(WasmFeatures::all()).validate_all(wasm).map(drop);
-    match valid.and_then(|()| texts::priced(wasm)) {
-        Ok(Cow::Owned(priced)) => {
-            let Examined { wasm, shell, state } = examine_priced(&priced, hash);
+    let prepared = valid.and_then(|()| texts::priced(wasm)).and_then(|priced| {
+        Ok(match rewrite::modules(&priced, bulk::divided)? {
+            Cow::Owned(divided) => Cow::Owned(divided),
+            Cow::Borrowed(_) => priced,
+        })
+    });
+    match prepared {
+        Ok(Cow::Owned(prepared)) => {
+            let Examined { wasm, shell, state } = examine_prepared(&prepared, hash);
             Examined { wasm: Cow::Owned(wasm.into_owned()), shell, state }
         }
-        Ok(Cow::Borrowed(_)) => examine_priced(wasm, hash),
+        Ok(Cow::Borrowed(_)) => examine_prepared(wasm, hash),
         Err(error) => {
             Examined { wasm: Cow::Borrowed(wasm), shell: None, state: Err(vec![format!("it cannot be read: {error}")]) }
         }
@@ -64,7 +74,7 @@ pub(super) fn examine(wasm: &[u8]) -> Examined<'_> {
 }
 
 /// Examines a component that was given with this hash. It has to be valid.
-fn examine_priced(wasm: &[u8], hash: [u8; 32]) -> Examined<'_> {
+fn examine_prepared(wasm: &[u8], hash: [u8; 32]) -> Examined<'_> {
     let unchanged = |state| Examined { wasm: Cow::Borrowed(wasm), shell: None, state };
     let parts = match Parts::of(wasm) {
         Ok(parts) => parts,
@@ -227,38 +237,6 @@ fn dead_stack(modules: &[&Module<'_>]) -> usize {
     if module.memories == 1 && !others_write && above && below { usize::try_from(top).unwrap_or(0) } else { 0 }
 }
 
-/// A component with some of its core modules replaced, which are given in order. `None` if it cannot be read.
-fn replace(component: &[u8], modules: &[(Range<usize>, Vec<u8>)]) -> Option<Vec<u8>> {
-    replace_within(component, 0, modules)
-}
-
-fn replace_within(bytes: &[u8], at: usize, modules: &[(Range<usize>, Vec<u8>)]) -> Option<Vec<u8>> {
-    const CORE_MODULE: u8 = 1;
-    const COMPONENT: u8 = 4;
-    let mut out = bytes.get(..8)?.to_vec();
-    let mut left = &bytes[8..];
-    while let Some((&id, rest)) = left.split_first() {
-        let mut reader = wasmparser::BinaryReader::new(rest, 0);
-        let size = reader.read_var_u32().ok()? as usize;
-        let head = reader.original_position();
-        let content = rest.get(head..head.checked_add(size)?)?;
-        let place = at + (bytes.len() - left.len()) + 1 + head;
-        let replaced = match id {
-            CORE_MODULE => {
-                let found = modules.binary_search_by_key(&place, |(range, _)| range.start);
-                found.ok().map(|found| Cow::Borrowed(modules[found].1.as_slice()))
-            }
-            COMPONENT => Some(Cow::Owned(replace_within(content, place, modules)?)),
-            _ => None,
-        };
-        out.push(id);
-        let content = replaced.as_deref().unwrap_or(content);
-        wasm_encoder::Encode::encode(content, &mut out);
-        left = &rest[head + size..];
-    }
-    Some(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,7 +269,8 @@ mod tests {
 
     #[test]
     fn what_is_fine_as_it_is_stays_as_it_is() {
-        let text = "(component (core module (memory 1) (func (param i32) (memory.fill (i32.const 0) (i32.const 1) (local.get 0)))))";
+        let text =
+            "(component (core module (memory 1) (func (memory.fill (i32.const 0) (i32.const 1) (i32.const 100)))))";
         let (wasm, found) = state(text);
         assert_eq!(wasm, wat::parse_str(text).unwrap());
         assert_eq!(found.unwrap().hash, *blake3::hash(&wasm).as_bytes());

@@ -14,7 +14,11 @@
 //!   ([`Kept`]), if each value is known from the code alone and each step is taken exactly once. Otherwise the guest
 //!   has no shell, and there is a reason.
 
-use super::{balance, globals, module::Module};
+use super::{
+    balance, globals,
+    module::Module,
+    rewrite::{longer, sections},
+};
 use std::collections::{BTreeMap, BTreeSet};
 use wasm_encoder::{CodeSection, Encode, Function, FunctionSection, RawSection, Section, SectionId};
 use wasmparser::{BinaryReader, DataKind, DataSectionReader, ModuleArity, Operator};
@@ -54,7 +58,7 @@ pub(super) fn of(wasm: &[u8], module: &Module<'_>, kept: &Kept) -> wasmparser::R
     let mut out = wasm.get(..8).unwrap_or_default().to_vec();
     // Functions of its own are needed only to keep what one of them does: then there is a section of them.
     let ty = module.start.and_then(|start| module.type_index_of_function(start)).filter(|_| !kept.0.is_empty());
-    for (id, content) in globals::sections(wasm)? {
+    for (id, content) in sections(wasm)? {
         let content = match (id, ty) {
             (START, None) => {
                 changed = true;
@@ -64,11 +68,11 @@ pub(super) fn of(wasm: &[u8], module: &Module<'_>, kept: &Kept) -> wasmparser::R
                 changed = true;
                 encoded(&(module.functions.len() as u32))
             }
-            (FUNCTION, Some(ty)) => globals::longer(&content, FunctionSection::new().function(ty), 1)?,
+            (FUNCTION, Some(ty)) => longer(&content, FunctionSection::new().function(ty), 1)?,
             (CODE, Some(_)) => {
                 let mut function = Function::new([]);
                 function.raw(kept.0.iter().copied()).instructions().end();
-                globals::longer(&content, CodeSection::new().function(&function), 1)?
+                longer(&content, CodeSection::new().function(&function), 1)?
             }
             (DATA, _) => {
                 let (data, written) = without_active(&content)?;

@@ -6,15 +6,15 @@
 //! then does what it did: a module exports, in its place, a function that counts down first.
 
 use super::{
-    globals::{add_missing, longer, sections},
     lifts::Lifts,
     module::Module,
+    rewrite::{add_missing, longer, modules, sections},
 };
-use std::{borrow::Cow, collections::BTreeSet, ops::Range};
+use std::{borrow::Cow, collections::BTreeSet};
 use wasm_encoder::{
     CodeSection, ExportKind, ExportSection, Function, FunctionSection, RawSection, Section, SectionId, ValType,
 };
-use wasmparser::{BinaryReader, CompositeInnerType, ExportSectionReader, ExternalKind, Parser, Payload};
+use wasmparser::{BinaryReader, CompositeInnerType, ExportSectionReader, ExternalKind, Parser};
 
 /// Rounds of counting for each text. A round is five units.
 const TEXT: i32 = 16;
@@ -31,22 +31,12 @@ pub(super) fn priced(wasm: &[u8]) -> wasmparser::Result<Cow<'_, [u8]>> {
         return Ok(Cow::Borrowed(wasm));
     }
     let names = lifts.reallocs();
-    let mut modules: Vec<(Range<usize>, Vec<u8>)> = Vec::new();
-    for payload in Parser::new(0).parse_all(wasm) {
-        if let Payload::ModuleSection { unchecked_range: range, .. } = payload?
-            && let Some(module) = wasm.get(range.clone())
-            && let Some(priced) = of_module(module, &names)?
-        {
-            modules.push((range, priced));
-        }
-    }
-    let replaced = if modules.is_empty() { None } else { super::replace(wasm, &modules) };
-    Ok(replaced.map_or(Cow::Borrowed(wasm), Cow::Owned))
+    modules(wasm, |module| of_module(module, &names))
 }
 
 /// The module with functions added that count, and exported under these names in place of those that give memory;
-/// `None`, if it exports none.
-fn of_module(wasm: &[u8], names: &BTreeSet<String>) -> wasmparser::Result<Option<Vec<u8>>> {
+/// borrowed, if it exports none.
+fn of_module<'a>(wasm: &'a [u8], names: &BTreeSet<String>) -> wasmparser::Result<Cow<'a, [u8]>> {
     let module = Module::read(wasm)?;
     let gives = names.iter().filter_map(|name| {
         let index = *module.exports.get(name)?;
@@ -55,7 +45,7 @@ fn of_module(wasm: &[u8], names: &BTreeSet<String>) -> wasmparser::Result<Option
     });
     let found: Vec<_> = gives.collect();
     if found.is_empty() {
-        return Ok(None);
+        return Ok(Cow::Borrowed(wasm));
     }
     let first = module.functions.len() as u32;
     let mut sections = sections(wasm)?;
@@ -102,7 +92,7 @@ fn of_module(wasm: &[u8], names: &BTreeSet<String>) -> wasmparser::Result<Option
         };
         RawSection { id: *id, data: &content }.append_to(&mut out);
     }
-    Ok(Some(out))
+    Ok(Cow::Owned(out))
 }
 
 /// `(old, old-size, align, new-size) -> address`, as the canonical ABI has it.
@@ -124,7 +114,7 @@ fn counting(function: u32) -> Function {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wasmparser::{Validator, WasmFeatures};
+    use wasmparser::{Payload, Validator, WasmFeatures};
 
     /// A component in which one passes texts to another, which takes them in a module with such fields.
     fn composed(receiver: &str, realloc: &str) -> Vec<u8> {

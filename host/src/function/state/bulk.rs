@@ -1,0 +1,507 @@
+//! Instructions that write to as much memory as they are told to, divided.
+//!
+//! The engine looks at the clock between two instructions. `memory.fill`, `memory.copy` and `memory.init` may take a tenth
+//! of a second, in which nothing else runs on their thread: of a guarded memory, each page is noticed first. So where a
+//! guest has such an instruction for more than [`PIECE`] bytes, or for a number of them that is known only when it runs,
+//! it calls a function instead that does the same in pieces. One that goes past the end of a memory or of a segment
+//! writes nothing, as before: it is not divided.
+
+use super::rewrite::{add_missing, bodies, instructions, longer, sections};
+use std::{borrow::Cow, collections::BTreeMap};
+use wasm_encoder::{
+    BlockType, CodeSection, Encode, Function, FunctionSection, Instruction, InstructionSink, RawSection, Section,
+    SectionId, TypeSection, ValType,
+};
+use wasmparser::{CodeSectionReader, Operator, Parser, Payload, TypeRef};
+
+/// Bytes that one instruction writes, at the most: a few microseconds, or 100 of them where each page is noticed.
+const PIECE: i32 = 64 << 10;
+
+// The locals of a function that divides one: its parameters, and one for the bytes that there are.
+const TO: u32 = 0;
+const FROM: u32 = 1;
+const LEFT: u32 = 2;
+const BYTES: u32 = 3;
+
+/// The module with its instructions divided; borrowed, if it has none of these. It has to be valid.
+pub(super) fn divided(wasm: &[u8]) -> wasmparser::Result<Cow<'_, [u8]>> {
+    const TYPE: u8 = SectionId::Type as u8;
+    const FUNCTION: u8 = SectionId::Function as u8;
+    const CODE: u8 = SectionId::Code as u8;
+    let module = Sizes::of(wasm)?;
+    if module.dividing.is_empty() {
+        return Ok(Cow::Borrowed(wasm));
+    }
+    // Each gets a type and a function behind those that there are.
+    let (mut types, mut functions, mut code) = (TypeSection::new(), FunctionSection::new(), CodeSection::new());
+    let mut calls = BTreeMap::new();
+    for (bulk, more) in module.dividing.iter().zip(0..) {
+        types.ty().function(module.parameters(bulk), []);
+        functions.function(module.types + more);
+        code.function(&module.in_pieces(bulk));
+        calls.insert(*bulk, module.functions + more);
+    }
+    let more = calls.len() as u32;
+    let mut sections = sections(wasm)?;
+    add_missing(&mut sections, &[TYPE, FUNCTION, CODE]);
+    let mut out = wasm[..8].to_vec();
+    for (id, content) in &sections {
+        let content = match *id {
+            TYPE => Cow::Owned(longer(content, &types, more)?),
+            FUNCTION => Cow::Owned(longer(content, &functions, more)?),
+            CODE => {
+                let called = bodies(content, |_, body| {
+                    let header = body.get_operators_reader()?.original_position() - body.range().start;
+                    let mut out = body.as_bytes()[..header].to_vec();
+                    let mut before = None;
+                    instructions(body, &mut out, |operator, out| {
+                        let called = Bulk::of(operator, before).and_then(|bulk| calls.get(&bulk));
+                        called.inspect(|function| Instruction::Call(**function).encode(out));
+                        before = constant(operator);
+                        called.is_some()
+                    })?;
+                    Ok(out)
+                })?;
+                Cow::Owned(longer(&called, &code, more)?)
+            }
+            _ => Cow::Borrowed(content.as_slice()),
+        };
+        RawSection { id: *id, data: &content }.append_to(&mut out);
+    }
+    Ok(Cow::Owned(out))
+}
+
+/// An instruction that is to be divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Bulk {
+    Fill { memory: u32 },
+    Copy { to: u32, from: u32 },
+    Init { memory: u32, data: u32 },
+}
+
+impl Bulk {
+    /// `before` is the number that the instruction before it leaves on the stack, if that is known.
+    fn of(operator: &Operator<'_>, before: Option<u64>) -> Option<Self> {
+        if before.is_some_and(|bytes| bytes <= PIECE as u64) {
+            return None;
+        }
+        match *operator {
+            Operator::MemoryFill { mem: memory } => Some(Self::Fill { memory }),
+            Operator::MemoryCopy { dst_mem: to, src_mem: from } => Some(Self::Copy { to, from }),
+            Operator::MemoryInit { mem: memory, data_index: data } => Some(Self::Init { memory, data }),
+            _ => None,
+        }
+    }
+}
+
+fn constant(operator: &Operator<'_>) -> Option<u64> {
+    match *operator {
+        Operator::I32Const { value } => Some(u64::from(value.cast_unsigned())),
+        Operator::I64Const { value } => Some(value.cast_unsigned()),
+        _ => None,
+    }
+}
+
+/// The type of the addresses of a memory, and the size of its pages.
+#[derive(Debug, Clone, Copy)]
+struct Memory {
+    address: ValType,
+    page_log2: u32,
+}
+
+/// How much there is of each thing in a module, and what is to be divided.
+#[derive(Debug, Default)]
+struct Sizes {
+    types: u32,
+    functions: u32,
+    memories: Vec<Memory>,
+    /// Bytes of the data segments.
+    data: Vec<u64>,
+    dividing: Vec<Bulk>,
+}
+
+impl Sizes {
+    fn of(wasm: &[u8]) -> wasmparser::Result<Self> {
+        let mut sizes = Self::default();
+        for payload in Parser::new(0).parse_all(wasm) {
+            match payload? {
+                Payload::TypeSection(section) => {
+                    for group in section {
+                        sizes.types += group?.types().len() as u32;
+                    }
+                }
+                Payload::ImportSection(section) => {
+                    for import in section.into_imports() {
+                        match import?.ty {
+                            TypeRef::Func(_) | TypeRef::FuncExact(_) => sizes.functions += 1,
+                            TypeRef::Memory(memory) => sizes.memories.push(Memory::of(&memory)),
+                            _ => {}
+                        }
+                    }
+                }
+                Payload::FunctionSection(section) => sizes.functions += section.count(),
+                Payload::MemorySection(section) => {
+                    for memory in section {
+                        sizes.memories.push(Memory::of(&memory?));
+                    }
+                }
+                Payload::DataSection(section) => {
+                    for data in section {
+                        sizes.data.push(data?.data.len() as u64);
+                    }
+                }
+                Payload::CodeSectionStart { range, .. } => {
+                    let content = wasm.get(range).unwrap_or_default();
+                    for body in CodeSectionReader::new(wasmparser::BinaryReader::new(content, 0))? {
+                        let mut before = None;
+                        for operator in body?.get_operators_reader()? {
+                            let operator = operator?;
+                            sizes.dividing.extend(Bulk::of(&operator, before));
+                            before = constant(&operator);
+                        }
+                    }
+                    sizes.dividing.sort_unstable();
+                    sizes.dividing.dedup();
+                }
+                _ => {}
+            }
+        }
+        Ok(sizes)
+    }
+
+    fn memory(&self, memory: u32) -> Memory {
+        // What is valid names none that is not there.
+        self.memories.get(memory as usize).copied().unwrap_or(Memory { address: ValType::I32, page_log2: 16 })
+    }
+
+    /// The types of an instruction's operands: where to, what or where from, and how many bytes.
+    fn parameters(&self, bulk: &Bulk) -> [ValType; 3] {
+        match *bulk {
+            Bulk::Fill { memory } => {
+                let address = self.memory(memory).address;
+                [address, ValType::I32, address]
+            }
+            Bulk::Copy { to, from } => {
+                let (to, from) = (self.memory(to).address, self.memory(from).address);
+                [to, from, if to == ValType::I64 { from } else { to }]
+            }
+            Bulk::Init { memory, .. } => [self.memory(memory).address, ValType::I32, ValType::I32],
+        }
+    }
+
+    /// The function that does in pieces what an instruction does.
+    ///
+    /// As long as more than a piece is left, and all that is left is within bounds, the next piece is written. Then the
+    /// instruction itself is there for the rest. So what is out of bounds is so at once, before anything is written.
+    fn in_pieces(&self, bulk: &Bulk) -> Function {
+        let [to, from, left] = self.parameters(bulk);
+        let mut function = Function::new([(1, ValType::I64)]);
+        let mut code = function.instructions();
+        code.block(BlockType::Empty).loop_(BlockType::Empty);
+        get(&mut code, LEFT, left);
+        code.i64_const(PIECE.into()).i64_le_u().br_if(1);
+        match *bulk {
+            Bulk::Fill { memory } => {
+                self.leave_if_outside(&mut code, memory, (TO, to), left);
+                code.local_get(TO).local_get(FROM);
+                piece(&mut code, left);
+                code.memory_fill(memory);
+                forward(&mut code, TO, to);
+            }
+            Bulk::Copy { to: memory, from: other } => {
+                self.leave_if_outside(&mut code, memory, (TO, to), left);
+                self.leave_if_outside(&mut code, other, (FROM, from), left);
+                if memory == other {
+                    // The bytes that are there may be among those to be copied: then the last ones are copied first.
+                    get(&mut code, TO, to);
+                    get(&mut code, FROM, from);
+                    code.i64_gt_u().if_(BlockType::Empty);
+                    for (place, ty) in [(TO, to), (FROM, from)] {
+                        code.local_get(place).local_get(LEFT);
+                        add(&mut code, ty);
+                        piece(&mut code, ty);
+                        subtract(&mut code, ty);
+                    }
+                    piece(&mut code, left);
+                    code.memory_copy(memory, other).else_();
+                }
+                code.local_get(TO).local_get(FROM);
+                piece(&mut code, left);
+                code.memory_copy(memory, other);
+                forward(&mut code, TO, to);
+                forward(&mut code, FROM, from);
+                if memory == other {
+                    code.end();
+                }
+            }
+            Bulk::Init { memory, data } => {
+                self.leave_if_outside(&mut code, memory, (TO, to), left);
+                let bytes = self.data.get(data as usize).copied().unwrap_or(0);
+                code.i64_const(bytes.cast_signed());
+                leave_unless_within(&mut code, (FROM, from), left);
+                code.local_get(TO).local_get(FROM);
+                piece(&mut code, left);
+                code.memory_init(memory, data);
+                forward(&mut code, TO, to);
+                forward(&mut code, FROM, from);
+            }
+        }
+        code.local_get(LEFT);
+        piece(&mut code, left);
+        subtract(&mut code, left);
+        code.local_set(LEFT).br(0).end().end();
+        code.local_get(TO).local_get(FROM).local_get(LEFT);
+        match *bulk {
+            Bulk::Fill { memory } => code.memory_fill(memory),
+            Bulk::Copy { to, from } => code.memory_copy(to, from),
+            Bulk::Init { memory, data } => code.memory_init(memory, data),
+        };
+        code.end();
+        function
+    }
+
+    /// Leaves the loop, if what is left does not lie in a memory from this address on.
+    fn leave_if_outside(&self, code: &mut InstructionSink<'_>, memory: u32, address: (u32, ValType), left: ValType) {
+        let Memory { address: ty, page_log2 } = self.memory(memory);
+        code.memory_size(memory);
+        if ty == ValType::I32 {
+            code.i64_extend_i32_u();
+        }
+        code.i64_const(page_log2.into()).i64_shl();
+        leave_unless_within(code, address, left);
+    }
+}
+
+impl Memory {
+    fn of(ty: &wasmparser::MemoryType) -> Self {
+        let address = if ty.memory64 { ValType::I64 } else { ValType::I32 };
+        Self { address, page_log2: ty.page_size_log2.unwrap_or(16) }
+    }
+}
+
+/// Leaves the loop, unless what is left lies, from this place on, within as many bytes as the stack says.
+fn leave_unless_within(code: &mut InstructionSink<'_>, (place, ty): (u32, ValType), left: ValType) {
+    code.local_set(BYTES);
+    get(code, LEFT, left);
+    code.local_get(BYTES).i64_gt_u().br_if(1);
+    get(code, place, ty);
+    code.local_get(BYTES);
+    get(code, LEFT, left);
+    code.i64_sub().i64_gt_u().br_if(1);
+}
+
+/// A local, as a number of 64 bits.
+fn get(code: &mut InstructionSink<'_>, local: u32, ty: ValType) {
+    code.local_get(local);
+    if ty == ValType::I32 {
+        code.i64_extend_i32_u();
+    }
+}
+
+fn piece(code: &mut InstructionSink<'_>, ty: ValType) {
+    if ty == ValType::I32 {
+        code.i32_const(PIECE)
+    } else {
+        code.i64_const(PIECE.into())
+    };
+}
+
+fn add(code: &mut InstructionSink<'_>, ty: ValType) {
+    if ty == ValType::I32 {
+        code.i32_add()
+    } else {
+        code.i64_add()
+    };
+}
+
+fn subtract(code: &mut InstructionSink<'_>, ty: ValType) {
+    if ty == ValType::I32 {
+        code.i32_sub()
+    } else {
+        code.i64_sub()
+    };
+}
+
+/// Moves a local behind a piece.
+fn forward(code: &mut InstructionSink<'_>, local: u32, ty: ValType) {
+    code.local_get(local);
+    piece(code, ty);
+    add(code, ty);
+    code.local_set(local);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use wasmparser::{Validator, WasmFeatures};
+    use wasmtime::{Config, Engine, Instance, Linker, Memory as Linear, MemoryType, Module, Store, Val};
+
+    /// The same instructions for memories with addresses of 32 and of 64 bits, a small one and one from outside.
+    const EACH: &str = r#"(module
+        (import "host" "memory" (memory $theirs 4)) (memory $own 4) (memory $wide i64 4) (memory $empty 0)
+        (data $passive "PASSIVE") (data $active (memory $own) (i32.const 99) "active")
+        (func (export "fill") (param i64 i64 i64)
+            (memory.fill $own (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
+        (func (export "fill-wide") (param i64 i64 i64)
+            (memory.fill $wide (local.get 0) (i32.wrap_i64 (local.get 1)) (local.get 2)))
+        (func (export "fill-empty") (param i64 i64 i64)
+            (memory.fill $empty (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
+        (func (export "copy") (param i64 i64 i64)
+            (memory.copy (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
+        (func (export "copy-own") (param i64 i64 i64)
+            (memory.copy $own $own
+                (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
+        (func (export "copy-wide") (param i64 i64 i64)
+            (memory.copy $wide $wide (local.get 0) (local.get 1) (local.get 2)))
+        (func (export "narrow") (param i64 i64 i64)
+            (memory.copy $own $wide (i32.wrap_i64 (local.get 0)) (local.get 1) (i32.wrap_i64 (local.get 2))))
+        (func (export "widen") (param i64 i64 i64)
+            (memory.copy $wide $own (local.get 0) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
+        (func (export "init") (param i64 i64 i64)
+            (memory.init $own $passive
+                (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
+        (func (export "dropped") (param i64 i64 i64)
+            (memory.init $wide $active (local.get 0) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
+        (func (export "of-known-size") (param i64 i64 i64)
+            (memory.fill $own (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.const 65536))
+            (memory.fill $wide (local.get 0) (i32.wrap_i64 (local.get 1)) (i64.const 65537)))
+        (export "own" (memory $own)) (export "wide" (memory $wide)))"#;
+
+    fn each() -> Vec<u8> {
+        let passive: String = (0..150_000).map(|byte| char::from(b'a' + (byte % 23) as u8)).collect();
+        wat::parse_str(EACH.replace("PASSIVE", &passive)).unwrap()
+    }
+
+    type Done = Vec<(bool, [u8; 32])>;
+
+    /// Whether each of these calls ends well, and the hash of all memories after it.
+    fn run(wasm: &[u8], calls: &[(&str, [i64; 3])]) -> Done {
+        let mut config = Config::new();
+        config.wasm_memory64(true).wasm_multi_memory(true);
+        let engine = Engine::new(&config).unwrap();
+        let module = Module::new(&engine, wasm).unwrap();
+        let mut store = Store::new(&engine, ());
+        let mut linker = Linker::new(&engine);
+        let theirs = Linear::new(&mut store, MemoryType::new(4, None)).unwrap();
+        linker.define(&store, "host", "memory", theirs).unwrap();
+        let instance = linker.instantiate(&mut store, &module).unwrap();
+        let memories = [Some(theirs), instance.get_memory(&mut store, "own"), instance.get_memory(&mut store, "wide")];
+        for memory in memories.iter().flatten() {
+            let bytes = memory.data_mut(&mut store);
+            bytes.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at / 251) as u8 ^ at as u8);
+        }
+        calls
+            .iter()
+            .map(|(name, arguments)| (call(&mut store, &instance, name, arguments), hash(&store, &memories)))
+            .collect()
+    }
+
+    fn call(store: &mut Store<()>, instance: &Instance, name: &str, arguments: &[i64; 3]) -> bool {
+        let arguments = arguments.map(Val::I64);
+        instance.get_func(&mut *store, name).unwrap().call(store, &arguments, &mut []).is_ok()
+    }
+
+    fn hash(store: &Store<()>, memories: &[Option<Linear>]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        for memory in memories.iter().flatten() {
+            hasher.update(memory.data(store));
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    const NAMES: [&str; 11] = [
+        "fill",
+        "fill-wide",
+        "fill-empty",
+        "copy",
+        "copy-own",
+        "copy-wide",
+        "narrow",
+        "widen",
+        "init",
+        "dropped",
+        "of-known-size",
+    ];
+
+    /// Places and sizes about the edges of pieces, memories and numbers.
+    fn number() -> impl Strategy<Value = i64> {
+        let near = |edge: i64| (-3..=3i64).prop_map(move |by| edge.wrapping_add(by));
+        let piece = i64::from(PIECE);
+        prop_oneof![
+            near(0),
+            near(piece),
+            near(2 * piece),
+            near(4 * piece),
+            0..4 * piece,
+            0..piece,
+            near(1 << 32),
+            near(i64::MAX),
+            near(150_000),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_divided_does_the_same(
+            calls in prop::collection::vec((prop::sample::select(&NAMES), [number(), number(), number()]), 1..40),
+        ) {
+            let before = each();
+            let after = divided(&before).unwrap();
+            prop_assert_eq!(run(&before, &calls), run(&after, &calls));
+        }
+    }
+
+    #[test]
+    fn copies_that_lap_over_are_as_they_were() {
+        let (before, piece) = (each(), i64::from(PIECE));
+        let after = divided(&before).unwrap();
+        let by = [1, 100, piece - 1, piece, piece + 1];
+        let calls: Vec<_> = by
+            .into_iter()
+            .flat_map(|by| [[by, 0, 2 * piece + 7], [0, by, 2 * piece + 7], [by, 5, 0], [5, by, piece + 1]])
+            .flat_map(|arguments| ["copy", "copy-own", "copy-wide"].map(|name| (name, arguments)))
+            .collect();
+        let done = run(&before, &calls);
+        assert!(done.iter().all(|(well, _)| *well));
+        assert_eq!(done, run(&after, &calls));
+    }
+
+    fn functions(wasm: &[u8]) -> u32 {
+        Sizes::of(wasm).unwrap().functions
+    }
+
+    #[test]
+    fn only_what_can_be_large_is_divided_and_each_kind_once() {
+        let small = "(module (memory 1) (func (memory.fill (i32.const 0) (i32.const 1) (i32.const 65536)))
+            (func (memory.copy (i32.const 0) (i32.const 1) (i32.const 100))))";
+        let small = wat::parse_str(small).unwrap();
+        assert!(matches!(divided(&small), Ok(Cow::Borrowed(same)) if same == small));
+        let large = "(module (memory 1) (func (memory.fill (i32.const 0) (i32.const 1) (i32.const 65537)))
+            (func (param i32) (memory.fill (i32.const 0) (i32.const 1) (local.get 0))
+                (memory.copy (i32.const 0) (i32.const 1) (local.get 0))))";
+        let large = wat::parse_str(large).unwrap();
+        let divided = divided(&large).unwrap();
+        assert_eq!(functions(&divided), functions(&large) + 2);
+        Validator::new_with_features(WasmFeatures::all()).validate_all(&divided).unwrap();
+    }
+
+    #[test]
+    fn a_page_can_be_of_one_byte() {
+        let tiny = "(module (memory 70000 (pagesize 1)) (func (export \"fill\") (param i64 i64 i64)
+            (memory.fill (i32.wrap_i64 (local.get 0)) (i32.const 1) (i32.wrap_i64 (local.get 2)))))";
+        let tiny = wat::parse_str(tiny).unwrap();
+        let divided = divided(&tiny).unwrap();
+        Validator::new_with_features(WasmFeatures::all()).validate_all(&divided).unwrap();
+        let mut config = Config::new();
+        config.wasm_custom_page_sizes(true);
+        let engine = Engine::new(&config).unwrap();
+        let module = Module::new(&engine, &divided).unwrap();
+        let mut store = Store::new(&engine, ());
+        let instance = Instance::new(&mut store, &module, &[]).unwrap();
+        assert!(call(&mut store, &instance, "fill", &[0, 0, 70_000]));
+        assert!(!call(&mut store, &instance, "fill", &[1, 0, 70_000]));
+    }
+}
