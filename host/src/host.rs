@@ -13,7 +13,7 @@ use crate::{
     instance::Engine,
     limits::{Descriptors, Lane, Limits, memory::Memory},
     observe::Metrics,
-    session::{Pressure, Registry, Shared, Tenant},
+    session::{Pressure, Registry, Shared, Tenant, Tidying},
 };
 use std::sync::{
     Arc,
@@ -71,6 +71,7 @@ impl Host {
             memory,
             descriptors,
             pressure: Pressure::new(config.tenants.len()),
+            tidying: Tidying::default(),
         });
         try_out::try_out(&shared, &config.tenants).await.map_err(|problems| config.source.error(problems))?;
         let registry = Registry::new(shared.clone());

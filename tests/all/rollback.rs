@@ -538,3 +538,40 @@ async fn without_rollback_a_function_that_was_just_woken_is_dropped_as_any_other
     assert_eq!(error["dropped"], json!(["hostile"]));
     assert_eq!(alice.call(count()).await.ok()["calls"], 1);
 }
+
+/// What a call has written is much, and is put back beside other work, after the answer: whoever calls next finds it put
+/// back, also a function that goes on after another one has failed, and one that fails later, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_long_to_put_back_is_put_back_before_anybody_looks() {
+    let server = test()
+        .set("limits.fuel_per_call", 100_000_000_000_u64)
+        .set("limits.memory_per_instance", "64 MiB")
+        .start()
+        .await;
+    let inner = |input: Value| json!({"do": "call", "name": "h1", "input": input});
+    let overwritten = json!({"do": "all", "of": [{"do": "overwrite"}, {"do": "panic"}]});
+    let alice = server.user("alice").at("/hostile");
+    let h1 = alice.clone().at("/h1");
+    h1.call(json!({"do": "fill", "byte": 7, "bytes": 12_000_000})).await.ok();
+    let sum = json!({"do": "sum"});
+    let before = h1.call(sum.clone()).await.ok();
+    for round in 1..4 {
+        // It fails alone, twice, and is looked at in between by the caller.
+        let fails = [inner(overwritten.clone()), inner(sum.clone()), inner(overwritten.clone()), inner(sum.clone())];
+        let said = alice.call(json!({"do": "all", "of": fails})).await.ok();
+        assert_eq!([&said["said"][1]["said"], &said["said"][3]["said"]], [&before["said"]; 2], "{said}");
+        // It ends well, fails, ends well again, and then its caller fails.
+        let overwrite = inner(json!({"do": "overwrite"}));
+        let mixed = [overwrite.clone(), inner(overwritten.clone()), overwrite, json!({"do": "panic"})];
+        alice.call(json!({"do": "all", "of": mixed})).await.error(500, "function_crashed");
+        // It ends well, fails last, and its caller fails at once.
+        let mixed = [inner(json!({"do": "overwrite"})), inner(overwritten.clone()), json!({"do": "panic"})];
+        alice.call(json!({"do": "all", "of": mixed})).await.error(500, "function_crashed");
+        if round == 2 {
+            assert_eq!(server.park().await, 1);
+        }
+        let after = h1.call(sum.clone()).await.ok();
+        assert_eq!(after["said"], before["said"], "round {round}");
+    }
+    assert_eq!(h1.call(sum).await.ok()["calls"].as_u64(), before["calls"].as_u64().map(|calls| calls + 10));
+}

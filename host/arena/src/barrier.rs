@@ -387,6 +387,15 @@ impl Guarded {
         self.guard().pages.clone()
     }
 
+    /// The guarded pages that are open, in order.
+    pub(crate) fn open_pages(&self) -> Vec<usize> {
+        let guard = self.guard();
+        let words = guard.open.iter().enumerate().filter(|(_, word)| **word != 0);
+        let bits = words
+            .flat_map(|(index, word)| (0..64).filter(move |bit| word & 1 << bit != 0).map(move |bit| index * 64 + bit));
+        bits.filter(|page| guard.pages.contains(page)).collect()
+    }
+
     /// Bytes that it takes besides its log.
     pub(crate) fn size(&self) -> usize {
         size_of::<Guard>() + size_of_val(self.guard().open.as_slice())

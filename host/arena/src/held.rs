@@ -130,6 +130,11 @@ impl<'a> Lent<'a> {
         self.0.guarded(|guarded| guarded.open(pages)).unwrap_or(Ok(()))
     }
 
+    /// The guarded pages that are open, in order: what is written to these is not noted.
+    pub fn open_pages(&self) -> Vec<usize> {
+        self.0.guarded(|guarded| guarded.open_pages()).unwrap_or_default()
+    }
+
     /// Gives the memory of pages back to the kernel: they hold zeroes, and are open.
     pub fn discard(&mut self, pages: Range<usize>) {
         self.0.discard(pages);

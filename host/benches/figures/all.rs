@@ -10,13 +10,14 @@
 //! * [`server`]: a server's process, and what it uses. [`client`]: connections, and load. [`stop`]: what ends a run
 //!   early: a signal, too little memory, too much time.
 //! * The parts, in the order in which they run: [`hot`], [`rollback`], [`live`], [`parked`], [`waiting`],
-//!   [`fair`], [`hostile`], [`rate`].
+//!   [`fair`], [`hostile`], [`large`], [`rate`].
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod client;
 mod fair;
 mod hostile;
 mod hot;
+mod large;
 mod live;
 mod parked;
 mod plan;
@@ -66,6 +67,8 @@ enum Part {
     Fair,
     /// What a tenant notices of another one's attacks, one after the other
     Hostile,
+    /// What state of 60 MiB costs: calls, undoing, parking and waking, and what others notice of it
+    Large,
     /// Whether a tenant gets the fuel a second that it may have
     Rate,
 }
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
             Part::Waiting => waiting::run,
             Part::Fair => fair::run,
             Part::Hostile => hostile::run,
+            Part::Large => large::run,
             Part::Rate => rate::run,
         };
         stop::next_part();

@@ -108,6 +108,8 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     let server = Server::carrel("hostile", &config)?;
     let address = server.address;
     ask(address, plan.attack)?;
+    client::block_on(hold(address))?;
+    fuel(plan, &server, report)?;
     let ordinary = Attack::Call("/hostile", ORDINARY.to_owned(), 200);
     let (mut alone, mut beside_ordinary, mut beside) = (Vec::new(), Vec::new(), Vec::new());
     for (what, attack) in attacks() {
@@ -133,6 +135,60 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     report.latency(row("nobody else calls", asked, &alone));
     report.measured(Id::BesideAttack, worst.0, format!("{}; {usual:.2} ms", worst.1));
     Ok(())
+}
+
+/// The attacker's guest takes 60 MB, which all of its calls might lose.
+async fn hold(address: SocketAddr) -> Result<()> {
+    let mut connection = Connection::open_with_key(address, &key("noisy", 0)).await?;
+    for _ in 0..30 {
+        let answer = connection.ask("POST", "/hostile", 0, r#"{"do":"take","bytes":2000000}"#).await?;
+        if answer.status != 200 {
+            return Err(format!("memory could not be taken: {}: {}", answer.status, answer.text()));
+        }
+    }
+    Ok(())
+}
+
+/// What the attacks cost for each unit of fuel that their callers pay, beside a plain loop. A request takes some work
+/// that no guest causes, for which nobody pays in fuel: that of a call that only counts.
+fn fuel(plan: &Plan, server: &Server, report: &mut Report) -> Result<()> {
+    let cost = |body: &str, path, status| paid(plan, server, path, body, status);
+    let [request, _] = cost(r#"{"do":"count"}"#, "/hostile", 200)?;
+    let [looped, of_loop] = cost(r#"{"do":"spin"}"#, "/hostile", 500)?;
+    let usual = looped / of_loop;
+    let mut worst = (0.0, "");
+    for (what, attack) in attacks() {
+        let Attack::Call(path, body, status) = attack else { continue };
+        let Ok([cpu, units]) = cost(&body, path, status) else { continue };
+        if units > 0.0 {
+            let ratio = (cpu - request).max(0.0) / units / usual;
+            eprintln!("{what}: {cpu:.0} us, {units:.0} units: {ratio:.2}");
+            if ratio > worst.0 {
+                worst = (ratio, what);
+            }
+        }
+    }
+    report.measured(Id::FuelOfAttack, worst.0, format!("{}; a loop takes {:.2} ns", worst.1, usual * 1e3));
+    Ok(())
+}
+
+/// Microseconds of CPU and units of fuel of a call, in the middle of some.
+fn paid(plan: &Plan, server: &Server, path: &str, body: &str, status: u16) -> Result<[f64; 2]> {
+    client::block_on(async {
+        let mut connection = Connection::open_with_key(server.address, &key("noisy", 0)).await?;
+        let (mut calls, mut fuel) = (0, 0);
+        let (before, end) = (server.cpu()?, Instant::now() + plan.attack);
+        while calls < 10 || (Instant::now() < end && calls < 1000) {
+            let answer = connection.ask("POST", path, 0, body).await?;
+            if answer.status != status {
+                return Err(format!("it was answered {}: {}", answer.status, answer.text()));
+            }
+            (calls, fuel) = (calls + 1, fuel + answer.fuel.unwrap_or(0));
+            stop::check()?;
+        }
+        let cpu = server.cpu()?.since(&before).as_secs_f64() * 1e6;
+        Ok([cpu / f64::from(calls), fuel as f64 / f64::from(calls)])
+    })
 }
 
 /// What a user of the other tenant waits for while the attack goes on.

@@ -46,12 +46,24 @@ impl Server {
         Self::of(&built()?.join("carrel"), name, config)
     }
 
+    /// Carrel, as it is shipped, where it may not use userfaultfd, as in many containers.
+    pub(crate) fn confined(name: &str, config: &Test) -> Result<Self> {
+        let mut command = Command::new("python3");
+        command
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/container/confined.py"))
+            .arg(built()?.join("carrel"));
+        Self::serve(name, command, config)
+    }
+
     /// A binary of Carrel's.
     pub(crate) fn of(binary: &Path, name: &str, config: &Test) -> Result<Self> {
+        Self::serve(name, Command::new(binary), config)
+    }
+
+    fn serve(name: &str, mut command: Command, config: &Test) -> Result<Self> {
         let folder = new_folder()?;
         let file = folder.path().join("config.yml");
         fs::write(&file, config.text()).map_err(|error| format!("{}: {error}", file.display()))?;
-        let mut command = Command::new(binary);
         command.args(["serve", "--host=127.0.0.1", "--port=0", "--config_file"]).arg(file);
         Self::start(name, command, folder)
     }

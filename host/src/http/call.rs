@@ -90,7 +90,7 @@ impl Route {
             false => ("null".to_owned(), self.host.memory().charge(0)),
         };
         let handle = self.host.registry().session(user).map_err(|refusal| Error::refused(&refusal))?;
-        let held = hand_over(held, handle.session().memory())?;
+        let held = hand_over(held, &handle).await?;
         Ok(Admitted { handle, input: input.into(), held, tenant: user.tenant() })
     }
 

@@ -7,7 +7,7 @@
 use super::error::Error;
 use crate::{
     limits::memory::{Charge, Memory},
-    session::Pressure,
+    session::{Handle, Pressure},
 };
 use axum::body;
 use bytes::Bytes;
@@ -76,9 +76,16 @@ impl<'a> Question<'a> {
     }
 }
 
-/// Moves what is counted for a tenant to one of its users.
-pub(super) fn hand_over(charge: Charge, user: &Arc<Memory>) -> Result<Charge, Error> {
-    charge.narrow(user).map_err(Error::no_memory)
+/// Moves what is counted for a tenant to one of its users. What is left of the user's last call is waited for.
+pub(super) async fn hand_over(mut charge: Charge, handle: &Handle) -> Result<Charge, Error> {
+    let mut tidied = handle.session().tidying().watch();
+    loop {
+        match charge.narrow(handle.session().memory()) {
+            Ok(charge) => return Ok(charge),
+            Err((_, same)) if tidied.another(handle.deadline()).await => charge = same,
+            Err((full, _)) => return Err(Error::no_memory(full)),
+        }
+    }
 }
 
 /// An answer, of which each byte counts as this memory until it is sent.

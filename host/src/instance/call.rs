@@ -8,7 +8,7 @@ use super::{
     pages::{Finding, Numbers, Pages, SMALL},
     saved::Saved,
     snapshot::{Broken, PIECE, Snapshot},
-    undone::Undone,
+    undone::{Gone, Undone},
     work::{self, Work},
 };
 use crate::{
@@ -320,8 +320,26 @@ impl Instance {
         Done { result, fuel }
     }
 
-    /// The instance that was undone: its memories, in a new store. If it cannot be made, `undone` is as before.
+    /// The instance that was undone: its memories, in a new store. What is still to be put back is put back first. If it
+    /// cannot be made, `undone` holds what it did.
     pub(crate) async fn revive(making: Making<'_>, undone: &mut Option<Box<Undone>>) -> Done<Self> {
+        if let (Some(was), Some(image)) = (undone.as_mut(), making.session.image(making.position)) {
+            loop {
+                match was.step(image) {
+                    Ok(false) => break,
+                    Ok(true) => {
+                        if let Err(stop) = making.turn().await {
+                            return Done { result: Err(stop), fuel: 0 };
+                        }
+                    }
+                    Err(Gone) => {
+                        making.session.lost(making.position);
+                        *undone = None;
+                        break;
+                    }
+                }
+            }
+        }
         let Some(was) = undone.take() else { return Self::create(making).await };
         let mut reviving = was.revive(&making, undone);
         let shell = making.function.guest.shell();
@@ -383,9 +401,9 @@ impl Instance {
 
     /// Its state before a call, of which `saved` is what it began with; `None`, if that is not known. The store goes: it is
     /// of no use after a trap.
-    pub(crate) fn undo(self, saved: &mut Saved, image: &Image) -> Option<(Box<Undone>, u64)> {
+    pub(crate) fn undo(self, saved: Saved, image: &Image) -> Option<(Box<Undone>, u64)> {
         let Self { store, pages, .. } = self;
-        Undone::of(store, pages).put_back(saved, image)
+        Undone::of(store, pages).undo(saved, image)
     }
 
     /// True if it holds something outside of its memory, so that it can be neither parked nor undone.

@@ -52,5 +52,5 @@ pub(crate) use pages::Finding;
 pub(crate) use saved::Saved;
 pub(crate) use snapshot::Snapshot;
 pub use stop::{Stop, StopKind};
-pub(crate) use undone::{Parking, Undone};
+pub(crate) use undone::{AT_ONCE, Gone, Parking, Undone};
 pub(crate) use work::{UNDO, pay, pay_for_bytes};

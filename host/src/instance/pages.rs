@@ -27,8 +27,12 @@ use super::{
     work,
 };
 use crate::limits::memory::{Full, Memory};
-use carrel_arena::{Held, Lent, Log, PAGE, Room, Tracked};
+use carrel_arena::{Held, Lent, PAGE, Room, Tracked};
 use std::{io, ops::Range, sync::Arc};
+
+mod undo;
+
+pub(crate) use undo::Undo;
 
 /// Pages of a memory that is compared in its first call: 256 KiB.
 pub(super) const SMALL: usize = 64;
@@ -220,7 +224,7 @@ impl Pages {
             let known = self.of(memory);
             if known.guarded {
                 let written = known.settle(memory, &mut lent, saved);
-                units += price(&lent, written, saved.copies_of(memory).len());
+                units += price(lent.size(), written, saved.copies_of(memory).len());
                 continue;
             }
             known.compare(memory, &mut lent, of.image);
@@ -233,7 +237,11 @@ impl Pages {
             }
         }
         #[cfg(debug_assertions)]
-        self.check(store, of.image);
+        for memory in 0..store.memories_len() {
+            if let Some(mut lent) = store.memory(memory) {
+                self.of(memory).check(memory, &mut lent, of.image);
+            }
+        }
         units
     }
 
@@ -245,46 +253,6 @@ impl Pages {
             if !known.guarded {
                 known.compare(memory, &mut lent, image);
             }
-        }
-    }
-
-    /// Puts back what an instance held before a call, of which `saved` is what it began with. Gives the units of fuel that
-    /// this has taken; `None`, if that is not all, since there was no memory to keep it.
-    pub(super) fn undo(&mut self, memories: &mut [Held], saved: &mut Saved, image: &Image) -> io::Result<Option<u64>> {
-        let mut units = 0;
-        for (memory, held) in memories.iter_mut().enumerate() {
-            let known = self.of(memory);
-            let mut lent = held.lend();
-            let mut written = Vec::new();
-            if let Some(log) = lent.take_log().filter(|log| !log.is_empty()) {
-                written.extend(log.pages().map(|(page, _)| page));
-                saved.log(memory, log);
-            }
-            let size = saved.size(memory);
-            if size < lent.size() {
-                held.truncate(size)?;
-                known.changed.truncate(size / PAGE);
-                known.hot.retain(|hot| (hot.page as usize) < size / PAGE);
-            }
-            let mut lent = held.lend();
-            let copies = saved.copies_of(memory).len();
-            units += price(&lent, written.len(), written.len() + 2 * copies);
-            saved.put_back(memory, lent.bytes(), &known.changed, image);
-            known.close_again(memory, &mut lent, written, saved, image)?;
-        }
-        Ok(saved.is_whole().then_some(units))
-    }
-
-    /// Checks what must hold after each call: all that differs from the image is known.
-    #[cfg(debug_assertions)]
-    fn check(&mut self, store: &mut Tracked<Context>, image: &Image) {
-        for memory in 0..store.memories_len() {
-            let Some(mut lent) = store.memory(memory) else { continue };
-            let pages = 0..lent.size() / PAGE;
-            let mut found = self.0[memory].changed.clone();
-            let known = found.len();
-            image.find_differing(memory, lent.bytes(), pages, &mut found);
-            assert_eq!(found.len(), known, "pages of memory {memory} differ from the image and are not known");
         }
     }
 }
@@ -357,31 +325,6 @@ impl Known {
         written
     }
 
-    /// A guarded memory was given back what it held: the pages that were `written` to by a call that failed, and those
-    /// that were written to just now, are closed again. Those that held zeroes take no memory any more.
-    fn close_again(
-        &mut self,
-        memory: usize,
-        lent: &mut Lent<'_>,
-        mut written: Vec<usize>,
-        saved: &Saved,
-        image: &Image,
-    ) -> io::Result<()> {
-        let logged = |log: &Log| log.pages().map(|(page, _)| page).collect::<Vec<_>>();
-        written.extend(lent.take_log().as_ref().map(logged).unwrap_or_default());
-        let end = lent.size() / PAGE;
-        written.retain(|page| *page < end);
-        let mut zero: Vec<_> =
-            saved.zeroes_of(memory).filter(|page| *page < end && !image.has(memory, *page)).collect();
-        zero.sort_unstable();
-        runs(&zero).for_each(|run| lent.discard(run));
-        zero.iter().for_each(|page| self.changed.remove(*page));
-        self.hot.retain(|hot| zero.binary_search(&(hot.page as usize)).is_err());
-        // Those of an earlier call were open.
-        written.append(&mut zero);
-        close_all(lent, written)
-    }
-
     /// Keeps these pages open, or the first of them.
     fn keep_open(&mut self, lent: &mut Lent<'_>, mut pages: Vec<usize>) {
         pages.truncate(HOT);
@@ -390,6 +333,21 @@ impl Known {
             return;
         }
         self.hot = pages.into_iter().map(|page| Hot { page: page as u32, quiet: 0 }).collect();
+    }
+
+    /// Checks what must hold after each call: all that differs from the image is known, and no page is open that is neither
+    /// hot nor part of a stack.
+    #[cfg(debug_assertions)]
+    fn check(&self, memory: usize, lent: &mut Lent<'_>, image: &Image) {
+        let pages = 0..lent.size() / PAGE;
+        let mut found = self.changed.clone();
+        image.find_differing(memory, lent.bytes(), pages, &mut found);
+        assert_eq!(found.len(), self.changed.len(), "pages of memory {memory} differ from the image and are not known");
+        if self.guarded {
+            let open = lent.open_pages().into_iter();
+            let open: Vec<_> = open.filter(|page| !self.hot.iter().any(|hot| hot.page as usize == *page)).collect();
+            assert!(open.is_empty(), "pages of memory {memory} are open, and no copies are made of them: {open:?}");
+        }
     }
 
     /// The kernel refuses to guard the memory: from now on it is compared.
@@ -401,10 +359,10 @@ impl Known {
     }
 }
 
-/// Units of fuel that guarding a memory takes in a call: so many of its pages were met, and so many copied. For small
+/// Units of fuel that guarding a memory of so many bytes takes in a call: so many of its pages were met, and so many copied. For small
 /// ones it is nothing that would matter, and their calls cost the same each time.
-fn price(lent: &Lent<'_>, met: usize, copied: usize) -> u64 {
-    let large = lent.size() / PAGE > SMALL;
+fn price(size: usize, met: usize, copied: usize) -> u64 {
+    let large = size / PAGE > SMALL;
     if large { work::MET * met as u64 + work::COPY * copied as u64 } else { 0 }
 }
 

@@ -1,6 +1,6 @@
 //! An instance before a call: copies of the pages that the call may have changed.
 
-use super::{image::Image, pages::Numbers};
+use super::pages::Numbers;
 use crate::limits::memory::{Charge, Memory};
 use carrel_arena::{Log, PAGE};
 use std::{cell::RefCell, ops::Range, sync::Arc};
@@ -100,10 +100,50 @@ impl Saved {
         copies.unwrap_or_default().chunks_exact(PAGE)
     }
 
-    /// The pages of a memory that the call has written to, and that held zeroes before.
-    pub(super) fn zeroes_of(&self, memory: usize) -> impl Iterator<Item = usize> {
-        let logs = self.logs.iter().filter(move |(of, _)| *of == memory);
-        logs.flat_map(|(_, log)| log.pages().filter(|(_, held)| held.is_none()).map(|(page, _)| page))
+    /// True if each page of a memory that was not copied was as the image has it.
+    pub(super) fn is_compared(&self, memory: usize) -> bool {
+        self.copies.memories.get(memory).is_some_and(|before| before.compared)
+    }
+
+    /// Pages of a memory that are in logs.
+    pub(super) fn logged(&self, memory: usize) -> usize {
+        self.logs.iter().filter(|(of, _)| *of == memory).map(|(_, log)| log.len()).sum()
+    }
+
+    /// Pages that were copied.
+    pub(super) fn copies(&self) -> usize {
+        self.copies.pages.len()
+    }
+
+    /// Pages that it takes memory for.
+    pub(crate) fn len(&self) -> usize {
+        self.copies() + self.logs.iter().map(|(_, log)| log.len()).sum::<usize>()
+    }
+
+    /// The memory that the last log is of, if there is one.
+    pub(super) fn last_log(&self) -> Option<usize> {
+        self.logs.last().map(|(memory, _)| *memory)
+    }
+
+    /// So many of the last pages in the last log.
+    pub(super) fn last(&self, pages: usize) -> impl Iterator<Item = (usize, Option<&[u8]>)> {
+        self.logs.last().into_iter().flat_map(move |(_, log)| log.pages().skip(log.len().saturating_sub(pages)))
+    }
+
+    /// Drops so many of the last pages in the last log, and a log that is empty then. Gives whether there are others.
+    pub(crate) fn shorten(&mut self, pages: usize) -> bool {
+        let Some((_, log)) = self.logs.last_mut() else { return false };
+        log.truncate(log.len().saturating_sub(pages));
+        if log.is_empty() {
+            self.logs.pop();
+        }
+        !self.logs.is_empty()
+    }
+
+    /// Some of the copies: memory, page and bytes of each.
+    pub(super) fn some_copies(&self, which: Range<usize>) -> impl Iterator<Item = (usize, usize, &[u8])> {
+        let copies = self.copies.pages.iter().zip(self.copies.bytes.chunks_exact(PAGE));
+        copies.skip(which.start).take(which.len()).map(|((memory, page), bytes)| (*memory, *page, bytes))
     }
 
     /// True if all is there that the call has changed.
@@ -140,33 +180,6 @@ impl Saved {
             }
         }
         // A page that was hot before the later call was so before this one, or was written to in it.
-    }
-
-    /// Writes to a memory what it held. `changed` are the pages of it that may differ from the image by now.
-    pub(super) fn put_back(&self, memory: usize, bytes: &mut [u8], changed: &Numbers, image: &Image) {
-        let Some(before) = self.copies.memories.get(memory) else { return };
-        if before.compared {
-            let mut differing = changed.clone();
-            image.find_differing(memory, bytes, 0..bytes.len() / PAGE, &mut differing);
-            for page in differing.iter() {
-                image.put_back(memory, page, bytes);
-            }
-        }
-        for (_, log) in self.logs.iter().filter(|(of, _)| *of == memory) {
-            for (page, held) in log.pages() {
-                let Some(bytes) = bytes.get_mut(copied(page)) else { continue };
-                match held {
-                    Some(held) => bytes.copy_from_slice(held),
-                    None => bytes.fill(0),
-                }
-            }
-        }
-        let copies = self.copies.pages.iter().zip(self.copies.bytes.chunks_exact(PAGE));
-        for ((_, page), held) in copies.filter(|((of, _), _)| *of == memory) {
-            if let Some(bytes) = bytes.get_mut(copied(*page)) {
-                bytes.copy_from_slice(held);
-            }
-        }
     }
 }
 

@@ -8,12 +8,15 @@ use super::{
     call::new_store,
     context::Context,
     image::Image,
-    pages::Pages,
+    pages::{Pages, Undo},
     saved::{Saved, copied},
     snapshot::PIECE,
 };
 use crate::limits::memory::{self, Charge};
 use carrel_arena::{Held, PAGE, Tracked};
+
+/// Pages that are put back at once; more than these are put back in pieces, beside other work.
+pub(crate) const AT_ONCE: usize = 128;
 
 /// An instance without its store.
 pub(crate) struct Undone {
@@ -21,25 +24,54 @@ pub(crate) struct Undone {
     pages: Pages,
     /// Its part of its user's memory.
     charge: Charge,
+    /// What is still to be put back. Until then, its memories are not what it held.
+    left: Option<Undo>,
 }
 
 impl Undone {
     /// The memories of a store, which goes.
     pub(super) fn of(mut store: Tracked<Context>, pages: Pages) -> Box<Self> {
         let charge = store.data_mut().memory.take_charge();
-        Box::new(Self { memories: store.into_memories(), pages, charge })
+        Box::new(Self { memories: store.into_memories(), pages, charge, left: None })
     }
 
-    /// Puts back what it held before a call, of which `saved` is what it began with; `None`, if that is not all known,
-    /// for want of memory, or because the kernel refused to help. Gives the units of fuel that this has taken, too.
-    pub(crate) fn put_back(mut self: Box<Self>, saved: &mut Saved, image: &Image) -> Option<(Box<Self>, u64)> {
-        let undone = self.pages.undo(&mut self.memories, saved, image);
-        let units = undone.unwrap_or_else(|error| {
-            tracing::warn!(%error, "a call cannot be undone");
-            None
-        })?;
-        self.charge.set(memory::INSTANCE + self.pages.written(image));
+    /// Puts back what it held before a call, of which `saved` is what it began with: now, or where that is much, by
+    /// [`step`](Self::step). `None`, if that is not all known, for want of memory, or because the kernel refused to help.
+    /// Gives the units of fuel that this takes, too.
+    pub(crate) fn undo(mut self: Box<Self>, saved: Saved, image: &Image) -> Option<(Box<Self>, u64)> {
+        let (undo, units) = match self.left.take() {
+            Some(left) => left.and(&self.memories, saved)?,
+            None => Undo::new(&mut self.memories, saved)?,
+        };
+        let little = undo.len(&self.memories) <= AT_ONCE;
+        self.left = Some(undo);
+        if little {
+            while self.step(image).ok()? {}
+        }
         Some((self, units))
+    }
+
+    /// True if it is not yet what it was before its last call.
+    pub(crate) fn is_being_undone(&self) -> bool {
+        self.left.is_some()
+    }
+
+    /// Puts back a piece; gives whether there is another one after it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to help: what the instance held is gone.
+    pub(crate) fn step(&mut self, image: &Image) -> Result<bool, Gone> {
+        let Some(left) = &mut self.left else { return Ok(false) };
+        let more = left.step(&mut self.pages, &mut self.memories, image).map_err(|error| {
+            tracing::warn!(%error, "a call cannot be undone");
+            Gone
+        })?;
+        if !more {
+            self.left = None;
+            self.charge.set(memory::INSTANCE + self.pages.written(image));
+        }
+        Ok(more)
     }
 
     /// Bytes of its memories.
@@ -47,7 +79,7 @@ impl Undone {
         self.memories.iter().map(Held::size).sum()
     }
 
-    /// Has it parked.
+    /// Has it parked, which must not be [being undone](Self::is_being_undone).
     pub(crate) fn park(self: Box<Self>, image: &Image) -> Parking<'_> {
         let sizes: Vec<_> = self.memories.iter().map(Held::size).collect();
         let snapshot = Snapshot::new(sizes.iter().sum(), self.charge.of().charge(0));
@@ -56,12 +88,16 @@ impl Undone {
 
     /// A store for it. Dropped before its end, what that is puts all back.
     pub(super) fn revive<'a>(self, making: &Making<'_>, back: &'a mut Option<Box<Self>>) -> Reviving<'a> {
-        let Self { memories, pages, charge } = self;
+        let Self { memories, pages, charge, .. } = self;
         let context = making.context(making.session.log_budget().clone(), None, Some(charge));
         let store = Tracked::new(new_store(making.function.guest.engine(), context, making.limits));
         Reviving { store: Some(store), memories, pages, back }
     }
 }
+
+/// What an instance held cannot be put back.
+#[derive(Debug)]
+pub(crate) struct Gone;
 
 /// An instance that becomes a snapshot, piece by piece: what is in one takes no memory of the instance's any more, so that
 /// both together take no more than the instance did.
@@ -82,7 +118,7 @@ impl Parking<'_> {
         if self.is_done {
             return false;
         }
-        let Undone { memories, pages, charge } = &mut *self.undone;
+        let Undone { memories, pages, charge, .. } = &mut *self.undone;
         let mut left = pages.from(self.next);
         let some: Vec<_> = left.by_ref().take(PIECE).collect();
         let next = left.next();
@@ -142,6 +178,6 @@ impl Drop for Reviving<'_> {
         let charge = store.data_mut().memory.take_charge();
         let mut memories = store.into_memories();
         memories.append(&mut self.memories);
-        *self.back = Some(Box::new(Undone { memories, pages: std::mem::take(&mut self.pages), charge }));
+        *self.back = Some(Box::new(Undone { memories, pages: std::mem::take(&mut self.pages), charge, left: None }));
     }
 }

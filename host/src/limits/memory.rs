@@ -213,8 +213,8 @@ impl Charge {
         Ok(())
     }
 
-    /// Moves it to a level within the one that it is a part of, if there is so much.
-    pub(crate) fn narrow(mut self, to: &Arc<Memory>) -> Result<Charge, Full> {
+    /// Moves it to a level within the one that it is a part of, if there is so much; else it stays where it is.
+    pub(crate) fn narrow(mut self, to: &Arc<Memory>) -> Result<Charge, (Full, Charge)> {
         let bytes = self.bytes;
         if bytes == 0 {
             return Ok(to.charge(0));
@@ -222,9 +222,14 @@ impl Charge {
         if to.within.as_ref().is_none_or(|within| !Arc::ptr_eq(within, &self.of)) {
             // Somebody else's: given back first, so that it is not counted twice where both are parts of one.
             self.shrink(bytes);
-            return to.try_charge(bytes);
+            return to.try_charge(bytes).map_err(|full| {
+                self.set(bytes);
+                (full, self)
+            });
         }
-        to.take_of_this(bytes)?;
+        if let Err(full) = to.take_of_this(bytes) {
+            return Err((full, self));
+        }
         // What is above has it already.
         self.bytes = 0;
         Ok(Charge { of: to.clone(), bytes })

@@ -112,7 +112,7 @@ impl Ready {
     ) -> impl Future<Output = Answer> + Send {
         let session = self.handle.session().clone();
         let call = async move {
-            let Self { handle, turn: _turn } = self;
+            let Self { handle, turn } = self;
             let session = handle.session();
             let _active = session.account().arrive();
             if let Err(refusal) = handle.begin().await {
@@ -120,7 +120,7 @@ impl Ready {
                 return handle.refused(refusal);
             }
             let (arrived, started) = (handle.arrived(), Instant::now());
-            let mut running = Running { session, arrived, started, ended: false };
+            let mut running = Running { session, turn: Some(turn), arrived, started, ended: false };
             session.begin();
             let mut call = pin!(outer(session, position, &input, emitter, handle.deadline()));
             let done = permitted(session.permit(), call.as_mut()).await;
@@ -146,6 +146,7 @@ impl Ready {
 /// A call from outside that runs. Dropping it before its end tells that its caller went away.
 struct Running<'a> {
     session: &'a Session,
+    turn: Option<Turn>,
     arrived: Instant,
     started: Instant,
     ended: bool,
@@ -169,6 +170,7 @@ impl Drop for Running<'_> {
             let Ended { abandoned, made, functions, upkeep, .. } = self.session.end();
             self.end((abandoned + upkeep, made, functions), Outcome::Failed);
         }
+        self.turn.take().into_iter().for_each(Turn::tidy);
     }
 }
 
@@ -280,7 +282,7 @@ fn full_scope(session: &Session, kind: &StopKind, need: Room) -> Option<Scope> {
 /// pay for; and begins its call. If there is no room for either, idle sessions are parked, and it is tried again: the
 /// caller pays for what failed for want of room.
 async fn prepare(frame: &mut Frame, session: &Arc<Session>, allowance: Allowance, depth: usize) -> Done<()> {
-    let mut failed = Unbilled::new(session, 0);
+    let (mut failed, mut tidied) = (Unbilled::new(session, 0), session.shared.tidying.watch());
     loop {
         let left = Allowance { fuel: allowance.fuel.saturating_sub(failed.fuel()), ..allowance };
         let (woken, mut result) = (frame.is_parked(), Ok(()));
@@ -304,7 +306,7 @@ async fn prepare(frame: &mut Frame, session: &Arc<Session>, allowance: Allowance
             Some(scope) => session.shared.pressure.make_room(scope, need, allowance.deadline).await,
             None => Room::default(),
         };
-        if freed.is_none() {
+        if freed.is_none() && !tidied.another(allowance.deadline).await {
             // Most calls change little, so that one may well end without what it could need to be undone.
             let begun = frame.begin(false).is_ok_and(|begun| begun);
             return Done { result: if begun { Ok(()) } else { Err(stop) }, fuel: failed.bill() };

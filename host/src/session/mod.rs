@@ -31,6 +31,7 @@ mod pressure;
 mod registry;
 mod sweep;
 mod tenant;
+mod tidy;
 mod to_the_end;
 mod turn;
 mod undo;
@@ -46,6 +47,7 @@ pub(crate) use pressure::{Pressure, Room, Scope};
 pub use registry::{Handle, Registry, Seen, TooManySessions, Visit, Walk};
 pub(crate) use sweep::sweep;
 pub use tenant::Tenant;
+pub(crate) use tidy::Tidying;
 pub(crate) use to_the_end::to_the_end;
 pub use turn::Refusal;
 use turn::Turn;
@@ -55,7 +57,7 @@ pub(crate) use undo::Frame;
 use crate::{
     function::Catalog,
     identity::User,
-    instance::{Image, Instance, Snapshot, Stop, Undone},
+    instance::{Image, Instance, Saved, Snapshot, Stop, Undone},
     limits::{
         Budget, Descriptors, Lane, Level, Limits, Permit, Spent,
         memory::{self, Charge, Memory, UndoRoom},
@@ -87,6 +89,7 @@ pub struct Shared {
     pub(crate) memory: Arc<Memory>,
     pub(crate) descriptors: Descriptors,
     pub(crate) pressure: Pressure,
+    pub(crate) tidying: Tidying,
 }
 
 impl Shared {
@@ -146,6 +149,10 @@ pub(crate) enum Slot {
 struct Current {
     /// The functions that have run, and what they held before.
     undo: Vec<Entry>,
+    /// What was kept to undo functions that need not be undone any more, of which there is much.
+    leftovers: Vec<Saved>,
+    /// There is something to do before its next call.
+    untidy: bool,
     /// One of those that have run or are running would lose what it holds if it were stopped.
     loses: bool,
     /// Those that have lost what they held.
@@ -326,6 +333,11 @@ impl Session {
         &self.permit
     }
 
+    /// The sessions of the host that are being tidied.
+    pub(crate) fn tidying(&self) -> &Tidying {
+        &self.shared.tidying
+    }
+
     /// What is there of it now.
     pub fn holds(&self) -> Holds {
         let mut holds = Holds::default();
@@ -363,10 +375,12 @@ impl Session {
         self.log_budget.store(self.limits().log_size, Ordering::Relaxed);
     }
 
-    /// A call from outside has ended. What was kept to undo it goes.
+    /// A call from outside has ended. What was kept to undo it goes, or is left for `tidy`.
     fn end(&self) -> Ended {
         let mut current = self.current();
-        current.undo.clear();
+        let Current { undo, leftovers, untidy, .. } = &mut *current;
+        leftovers.extend(undo.drain(..).filter_map(undo::leftover));
+        *untidy |= !leftovers.is_empty();
         self.undo_room.end();
         current.loses = false;
         let name = |position: usize| self.catalog().functions()[position].name.clone();

@@ -10,10 +10,12 @@
 use super::{Registry, Session, Slot, evict::evictors, pace::Pace, pressure::Room};
 use crate::instance::Parking;
 use std::{future::pending, sync::Arc, time::Duration};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// The least and the most time between two looks for sessions that have been idle long enough.
 const LOOK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
+/// How long it waits at the most for what is left of calls that have ended.
+const TIDYING: Duration = Duration::from_secs(1);
 
 /// Parks sessions that were idle for `after`, if that is said, and makes room when it is needed, for ever.
 pub(crate) async fn park(registry: Arc<Registry>, after: Option<Duration>) {
@@ -36,6 +38,9 @@ pub(crate) async fn park(registry: Arc<Registry>, after: Option<Duration>) {
 impl Registry {
     /// Parks all sessions that were idle for so long. Gives how many.
     pub async fn park_idle(&self, time: Duration) -> usize {
+        // What is left of calls that have ended is no use of a session.
+        let (mut tidied, deadline) = (self.shared().tidying.watch(), Instant::now() + TIDYING);
+        while tidied.another(deadline).await {}
         let (mut parked, mut pace) = (0, Pace::new());
         for shard in 0..self.shards() {
             for session in self.idle_live(shard, time, None) {
@@ -73,6 +78,9 @@ impl Session {
         let (mut all, mut pace) = (true, Pace::new());
         let before = self.memory().used();
         for position in 0..self.slots.len() {
+            while self.undo_a_piece(position) {
+                pace.step().await;
+            }
             let was = std::mem::replace(&mut *self.slot(position), Slot::Running);
             let parking = match (was, self.image(position)) {
                 (Slot::Idle(instance), Some(image)) if !instance.holds_handles() => instance.leave(image).park(image),

@@ -467,7 +467,7 @@ impl Handle {
     }
 
     /// The time by which its call must have ended, whatever it waits for until then.
-    pub(super) fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         self.arrived + self.session.limits().deadline
     }
 }

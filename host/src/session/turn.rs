@@ -90,6 +90,12 @@ impl Session {
     }
 }
 
+impl Turn {
+    pub(super) fn session(&self) -> &Arc<Session> {
+        &self.0
+    }
+}
+
 impl Drop for Turn {
     fn drop(&mut self) {
         self.0.queue.turn.add_permits(1);

@@ -6,12 +6,13 @@
 //! undone alone. What was kept goes at the end of the call from outside.
 //!
 //! A function is undone in place, at the price of what it changed: its memories are given back what they held, and are
-//! given to a new store when it is called next, since the old one is of no use after a trap.
+//! given to a new store when it is called next, since the old one is of no use after a trap. Whoever waits for the answer
+//! to a failed call does not wait for that.
 
 use super::{Session, Slot};
 use crate::{
     function::Function,
-    instance::{Done, Finding, Image, Instance, Making, Saved, Snapshot, Stop, StopKind, Undone},
+    instance::{AT_ONCE, Done, Finding, Image, Instance, Making, Saved, Snapshot, Stop, StopKind, Undone},
     limits::memory::{self, Full},
 };
 use std::sync::Arc;
@@ -96,34 +97,47 @@ impl Session {
         self.image(position).filter(|_| self.shared.policy.rollback)
     }
 
-    /// Makes a function what it was before, of which this is there now. Gives the units of fuel that this has taken.
+    /// Makes a function what it was before, of which this is there now. Where that is much to do, it is only begun: see
+    /// `tidy`. Gives the units of fuel that all of it takes.
     fn undo(&self, Entry { position, before }: Entry, now: Slot) -> u64 {
         let mut units = 0;
         let was = match (before, now) {
             (Before::Nothing, _) => Some(Slot::Empty),
             (Before::Same, now) => Some(now),
             (Before::Parked(snapshot), _) => Some(Slot::Parked(snapshot)),
-            (Before::Saved(mut saved), now) => self.image(position).and_then(|image| {
-                let undone = match now {
-                    Slot::Idle(instance) => instance.undo(&mut saved, image),
-                    Slot::Undone(undone) => undone.put_back(&mut saved, image),
-                    Slot::Empty | Slot::Parked(_) | Slot::Running => None,
+            (Before::Saved(saved), now) => self.image(position).and_then(|image| {
+                let (undone, taken) = match now {
+                    Slot::Idle(instance) => instance.undo(saved, image)?,
+                    Slot::Undone(undone) => undone.undo(saved, image)?,
+                    Slot::Empty | Slot::Parked(_) | Slot::Running => return None,
                 };
-                undone.map(|(undone, taken)| {
-                    units = taken;
-                    Slot::Undone(undone)
-                })
+                units = taken;
+                self.current().untidy |= undone.is_being_undone();
+                Some(Slot::Undone(undone))
             }),
             (Before::Lost, _) => None,
         };
         if was.is_none() {
-            let mut current = self.current();
-            if !current.lost.contains(&position) {
-                current.lost.push(position);
-            }
+            self.lost(position);
         }
         *self.slot(position) = was.unwrap_or_default();
         units
+    }
+
+    /// A function has lost what it held.
+    pub(crate) fn lost(&self, position: usize) {
+        let mut current = self.current();
+        if !current.lost.contains(&position) {
+            current.lost.push(position);
+        }
+    }
+}
+
+/// What was kept to undo a function that need not be undone any more: what is large of it.
+pub(super) fn leftover(entry: Entry) -> Option<Saved> {
+    match entry.before {
+        Before::Saved(saved) if saved.len() > AT_ONCE => Some(saved),
+        _ => None,
     }
 }
 

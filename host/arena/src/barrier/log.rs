@@ -155,8 +155,25 @@ impl Log {
         *self = fewer;
     }
 
+    /// Forgets the pages from the `len`-th on, and gives back what their bytes took.
+    pub fn truncate(&mut self, len: usize) {
+        self.entries.truncate(len);
+        let last = self.entries.iter().rev().find(|entry| entry.place != ZEROES);
+        let places = last.map_or(0, |last| last.place as usize + 1);
+        self.first.truncate(places.min(FIRST) * PAGE);
+        let chunks = places.saturating_sub(FIRST).div_ceil(CHUNK);
+        let before = self.chunks.len();
+        self.chunks.truncate(chunks);
+        if let Some(last) = self.chunks.last_mut() {
+            last.pages = places - FIRST - (chunks - 1) * CHUNK;
+        }
+        let less = (before - self.chunks.len()) * CHUNK * PAGE;
+        self.taken -= less;
+        self.room.give_back(less);
+    }
+
     /// The pages, by their numbers, and what they held: `None` for zeroes.
-    pub fn pages(&self) -> impl Iterator<Item = (usize, Option<&[u8]>)> {
+    pub fn pages(&self) -> impl ExactSizeIterator<Item = (usize, Option<&[u8]>)> {
         self.entries.iter().map(|entry| {
             let bytes = (entry.place != ZEROES).then(|| self.at(entry.place as usize));
             (entry.page as usize, bytes)
@@ -224,5 +241,68 @@ impl Drop for Log {
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Log").field("pages", &self.entries.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[derive(Default)]
+    struct Counted(AtomicUsize);
+
+    impl Room for Counted {
+        fn take(&self, bytes: usize) {
+            self.0.fetch_add(bytes, Ordering::Relaxed);
+        }
+
+        fn give_back(&self, bytes: usize) {
+            self.0.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// So many pages with this byte, or as many of them as there are dropped off the end.
+    fn steps() -> impl Strategy<Value = Vec<(bool, u8, usize)>> {
+        let byte = prop_oneof![Just(0u8), 1..4u8];
+        prop::collection::vec((any::<bool>(), byte, prop_oneof![0..6usize, 0..200usize]), 1..30)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 20, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_log_is_a_list_that_gives_back_what_is_taken_off_its_end(steps in steps()) {
+            let room = Arc::new(Counted::default());
+            let mut log = Log::new(room.clone());
+            let mut model: Vec<(usize, u8)> = Vec::new();
+            for (is_kept, byte, pages) in steps {
+                if is_kept {
+                    for _ in 0..pages {
+                        let page = model.len() * 3;
+                        log.keep(page, Some(&[byte; PAGE]));
+                        model.push((page, byte));
+                    }
+                } else {
+                    model.truncate(model.len().saturating_sub(pages));
+                    log.truncate(log.len().saturating_sub(pages));
+                }
+                prop_assert_eq!(log.len(), model.len());
+                for ((page, held), (expected, byte)) in log.pages().zip(&model) {
+                    prop_assert_eq!(page, *expected);
+                    prop_assert_eq!(held.is_none(), *byte == 0);
+                    prop_assert!(held.is_none_or(|held| held.iter().all(|of| of == byte)));
+                }
+                let held = model.iter().filter(|(_, byte)| *byte != 0).count();
+                let chunks = held.saturating_sub(FIRST).div_ceil(CHUNK);
+                let least = chunks * CHUNK * PAGE;
+                let taken = room.0.load(Ordering::Relaxed);
+                let most = least + FIRST * PAGE + log.entries.capacity() * size_of::<Entry>();
+                prop_assert!((least..=most).contains(&taken), "{} bytes for {} pages", taken, held);
+            }
+            drop(log);
+            prop_assert_eq!(room.0.load(Ordering::Relaxed), 0);
+        }
     }
 }
