@@ -96,7 +96,7 @@ async fn pages_that_grow_and_are_written_to_are_kept_and_undone_with_the_rest() 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_locked_out_by_what_it_takes_to_undo_or_to_wake() {
     for key in ["limits.memory", "limits.user.memory", "limits.tenant.memory"] {
-        let server = Test::fixture("large").set(key, "100 MiB").start().await;
+        let server = Test::fixture("large").set(key, "100 MiB").set("limits.deadline", "60s").start().await;
         let listening = server.listen().await;
         let mut alice = Large::of(&server, "alice");
         alice.value(write_all(3)).await;

@@ -336,8 +336,8 @@ pub(crate) struct Guarded {
 unsafe impl Send for Guarded {}
 
 impl Guarded {
-    /// Guards these pages of a memory, which is in the slot `index` of a table's region, and begins at `start`. All of
-    /// them are closed.
+    /// Guards a memory, which is in the slot `index` of a table's region and begins at `start`, from a page on: no page of
+    /// it yet, until it is [extended](Self::extend).
     ///
     /// # Safety
     ///
@@ -352,11 +352,11 @@ impl Guarded {
         table: &Arc<Table>,
         index: usize,
         start: NonNull<u8>,
-        pages: Range<usize>,
+        from: usize,
         room: Arc<dyn Room>,
     ) -> io::Result<Self> {
         let guards = barrier.guards.fetch_add(1, Ordering::Relaxed);
-        let mut guard = Box::new(Guard::new(start.as_ptr() as usize, pages.clone(), room));
+        let mut guard = Box::new(Guard::new(start.as_ptr() as usize, from..from, room));
         guard.means = NonNull::from(&barrier.means);
         // SAFETY: a box is never null.
         let guard = unsafe { NonNull::new_unchecked(Box::into_raw(guard)) };
@@ -367,8 +367,6 @@ impl Guarded {
         handler::install(barrier.means.signal())?;
         // SAFETY: the guard lives until `drop` has taken it out of the table.
         unsafe { table.set(index, Some(guard)) };
-        let addresses = guarded.guard().addresses(pages);
-        barrier.means.close(addresses)?;
         Ok(guarded)
     }
 

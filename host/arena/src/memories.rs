@@ -207,16 +207,16 @@ impl Shared {
     }
 
     /// See [`Lent::guard`](crate::Lent::guard).
-    pub(crate) fn guard(&self, skip: usize, room: Arc<dyn Room>) -> io::Result<()> {
+    pub(crate) fn guard(&self, from: usize, room: Arc<dyn Room>) -> io::Result<()> {
         let mut slot = self.slot();
         if slot.guarded.is_some() {
             return Ok(());
         }
-        let pages = slot.size / crate::PAGE;
+        let from = from.min(slot.size / crate::PAGE);
         let (of, index, start) = (slot.of.clone(), slot.index, slot.base());
         // SAFETY: the slot is this memory's own until it is dropped, which releases the guard first, or until the memory
         // has moved, which the guard is told. Whoever calls this has the memory's store exclusively.
-        let guarded = unsafe { Guarded::new(&of.barrier, &of.guards, index, start, skip.min(pages)..pages, room) };
+        let guarded = unsafe { Guarded::new(&of.barrier, &of.guards, index, start, from, room) };
         slot.guarded = Some(guarded?);
         Ok(())
     }
@@ -245,14 +245,6 @@ impl Shared {
     /// The log since it was last taken; `None`, if the memory is not guarded.
     pub(crate) fn take_log(&self) -> Option<Log> {
         self.guarded(Guarded::take_log)
-    }
-
-    /// See [`Lent::settle`](crate::Lent::settle).
-    pub(crate) fn settle(&self, found: impl FnMut(Range<usize>)) -> io::Result<()> {
-        let pages = self.place().1 / crate::PAGE;
-        let Some(end) = self.guarded(|guarded| guarded.pages().end).filter(|end| *end < pages) else { return Ok(()) };
-        self.populated(end..pages, found);
-        self.guarded(|guarded| guarded.extend(pages)).unwrap_or(Ok(()))
     }
 
     /// Tells the runs of these pages that take memory.

@@ -258,9 +258,10 @@ impl Instance {
         if let Some(image) = making.session.image(making.position).filter(|image| image.is_configured()) {
             let sizes: Vec<usize> = image.sizes().collect();
             let made = making.instantiate_image(image, &sizes).await;
-            let result = made
-                .result
-                .and_then(|(store, guest)| Self { store, guest, pages: Pages::default() }.start(making, false));
+            let result = match made.result {
+                Ok((store, guest)) => Self { store, guest, pages: Pages::default() }.start(making, false).await,
+                Err(stop) => Err(stop),
+            };
             return Done { result, fuel: made.fuel };
         }
         let made = making.instantiate_whole(making.context(making.session.log_budget().clone(), None, None)).await;
@@ -271,7 +272,10 @@ impl Instance {
         let unbilled = Unbilled::new(making.session, made.fuel);
         let configured = making.configure(&mut store, &guest, made.fuel).await;
         let instance = Self { store, guest, pages: Pages::default() };
-        let result = configured.result.and_then(|()| instance.start(making, true));
+        let result = match configured.result {
+            Ok(()) => instance.start(making, true).await,
+            Err(stop) => Err(stop),
+        };
         Done { result, fuel: unbilled.bill() + configured.fuel }
     }
 
@@ -312,7 +316,7 @@ impl Instance {
             };
         }
         let large = touched.iter().map(Numbers::len).sum::<usize>().saturating_sub(SMALL);
-        let result = Self { store, guest, pages: Pages::new(touched) }.start(making, false);
+        let result = Self { store, guest, pages: Pages::new(touched) }.start(making, false).await;
         if result.is_ok() {
             snapshot.end();
             making.session.upkeep(work::WAKE * (large * PAGE) as u64);
@@ -359,12 +363,15 @@ impl Instance {
 
     /// Guards what is large of a new instance, if its calls are to be undone. Its memories hold the image, and what is
     /// noted; if they have to be compared with the image, `compare` says so.
-    fn start(mut self, making: Making<'_>, compare: bool) -> Result<Self, Stop> {
+    async fn start(mut self, making: Making<'_>, compare: bool) -> Result<Self, Stop> {
         if let Some(image) = making.session.undone_by(making.position) {
             let of = Finding { image, room: making.session.undo_room().clone() };
             if let Err(error) = self.pages.start(&mut self.store, &of, compare) {
                 tracing::warn!(%error, "a large memory cannot be guarded");
                 return Err(self.store.data().stop(StopKind::HostFull));
+            }
+            while self.settle(image) {
+                making.turn().await?;
             }
         }
         Ok(self)
@@ -394,9 +401,28 @@ impl Instance {
     /// fuel that this has taken.
     pub(crate) fn commit(&mut self, of: &Finding<'_>, saved: &mut Saved) -> u64 {
         let units = self.pages.commit(&mut self.store, of, saved);
-        let written = self.pages.written(of.image);
-        self.store.data_mut().memory.settle(written);
+        self.settled(of.image);
         units
+    }
+
+    /// True if nothing is left to be done before its next call.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.pages.are_settled()
+    }
+
+    /// Does a piece of what is left to be done before its next call; gives whether there is another one.
+    pub(crate) fn settle(&mut self, image: &Image) -> bool {
+        let more = self.pages.settle(&mut self.store, image);
+        self.settled(image);
+        more
+    }
+
+    /// Once it is known which pages differ, no more than these count.
+    fn settled(&mut self, image: &Image) {
+        if self.is_settled() {
+            let written = self.pages.written(image);
+            self.store.data_mut().memory.settle(written);
+        }
     }
 
     /// Its state before a call, of which `saved` is what it began with; `None`, if that is not known. The store goes: it is

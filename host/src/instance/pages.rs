@@ -40,6 +40,8 @@ pub(super) const SMALL: usize = 64;
 const HOT: usize = 64;
 /// Hot pages of which none is closed again: to copy them costs less than to find out which could be.
 const FEW: usize = 16;
+/// Pages that are looked at, or closed, in one piece; of a memory of no more than these, all at once.
+const PIECE: usize = 512;
 /// Calls that have to leave a hot page as it is, one after the other, before it is closed.
 const QUIET: u8 = 8;
 
@@ -121,6 +123,17 @@ struct Known {
     /// The open pages of a guarded memory.
     hot: Vec<Hot>,
     guarded: bool,
+    /// Pages that are still to be closed, in order.
+    closing: Vec<usize>,
+    /// The pages from this one on are still to be looked at, and to be closed.
+    rest: Option<Rest>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    from: usize,
+    /// They have to be compared with the image.
+    compare: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -150,8 +163,8 @@ impl Pages {
         &mut self.0[memory]
     }
 
-    /// Guards the memories that are too large to be compared. Those of a new instance may hold anything: `compare` says
-    /// whether they have to be compared once.
+    /// Guards the memories that are too large to be compared, which then are to be [settled](Self::settle). Those of a new
+    /// instance may hold anything: `compare` says whether they have to be compared once.
     ///
     /// # Errors
     ///
@@ -160,15 +173,30 @@ impl Pages {
         for memory in 0..store.memories_len() {
             let Some(mut lent) = store.memory(memory) else { continue };
             let known = self.of(memory);
-            if lent.size() / PAGE <= SMALL {
-                continue;
+            if lent.size() / PAGE > SMALL {
+                known.guard(memory, &mut lent, of, compare)?;
             }
-            if compare {
-                known.compare(memory, &mut lent, of.image);
-            }
-            known.guard(memory, &mut lent, of)?;
         }
         Ok(())
+    }
+
+    /// True if no page is left to be looked at or closed before the next call begins.
+    pub(super) fn are_settled(&self) -> bool {
+        self.0.iter().all(Known::is_settled)
+    }
+
+    /// Looks at some of the pages that are left, and closes them; gives whether there are others. It takes a part of a
+    /// millisecond.
+    pub(super) fn settle(&mut self, store: &mut Tracked<Context>, image: &Image) -> bool {
+        let Some(memory) = self.0.iter().position(|known| !known.is_settled()) else { return false };
+        let Some(mut lent) = store.memory(memory) else { return false };
+        let known = self.of(memory);
+        known.settle_some(memory, &mut lent, image);
+        #[cfg(debug_assertions)]
+        if known.is_settled() {
+            known.check(memory, &mut lent, image);
+        }
+        !self.are_settled()
     }
 
     /// Bytes of memory that the instance takes: of pages that a new one writes to, and of those that differ.
@@ -215,31 +243,34 @@ impl Pages {
         })
     }
 
-    /// A call has ended well: finds out what it has changed. `saved` is what it began with, which is complete then.
-    /// Gives the units of fuel that this has taken.
+    /// A call has ended well: finds out what it has changed; where that is much, it is then to be
+    /// [settled](Self::settle). `saved` is what it began with, which is complete then. Gives the units of fuel that this
+    /// takes.
     pub(super) fn commit(&mut self, store: &mut Tracked<Context>, of: &Finding<'_>, saved: &mut Saved) -> u64 {
         let mut units = 0;
         for memory in 0..store.memories_len() {
             let Some(mut lent) = store.memory(memory) else { continue };
             let known = self.of(memory);
             if known.guarded {
-                let written = known.settle(memory, &mut lent, saved);
+                let written = known.ended(memory, &mut lent, saved, of.image);
                 units += price(lent.size(), written, saved.copies_of(memory).len());
-                continue;
-            }
-            known.compare(memory, &mut lent, of.image);
-            if lent.size() / PAGE > SMALL || lent.guarding_is_free() {
-                let differ = known.changed.iter().collect();
-                // If the kernel refuses it, the memory is compared again after the next call.
-                if known.guard(memory, &mut lent, of).is_ok() {
-                    known.keep_open(&mut lent, differ);
+            } else if lent.size() / PAGE <= PIECE {
+                let pages = 0..lent.size() / PAGE;
+                known.compare(memory, &mut lent, pages, of.image);
+                if lent.size() / PAGE > SMALL || lent.guarding_is_free() {
+                    let differ = known.changed.iter().collect();
+                    // If the kernel refuses it, the memory is compared again after the next call.
+                    if known.guard(memory, &mut lent, of, false).is_ok() {
+                        known.settle_some(memory, &mut lent, of.image);
+                        known.keep_open(&mut lent, differ);
+                    }
                 }
+            } else if known.guard(memory, &mut lent, of, true).is_err() {
+                known.rest = Some(Rest { from: 0, compare: true });
             }
-        }
-        #[cfg(debug_assertions)]
-        for memory in 0..store.memories_len() {
-            if let Some(mut lent) = store.memory(memory) {
-                self.of(memory).check(memory, &mut lent, of.image);
+            #[cfg(debug_assertions)]
+            if known.is_settled() {
+                known.check(memory, &mut lent, of.image);
             }
         }
         units
@@ -247,11 +278,13 @@ impl Pages {
 
     /// Finds out what has changed without a call's end: in an instance that is not undone, and so is not guarded.
     pub(super) fn look(&mut self, store: &mut Tracked<Context>, image: &Image) {
+        while self.settle(store, image) {}
         for memory in 0..store.memories_len() {
             let Some(mut lent) = store.memory(memory) else { continue };
             let known = self.of(memory);
             if !known.guarded {
-                known.compare(memory, &mut lent, image);
+                let pages = 0..lent.size() / PAGE;
+                known.compare(memory, &mut lent, pages, image);
             }
         }
     }
@@ -263,34 +296,66 @@ impl Known {
         if self.guarded { self.hot.len() } else { self.changed.len() }
     }
 
-    /// Compares what is not known to differ with the image.
-    fn compare(&mut self, memory: usize, lent: &mut Lent<'_>, image: &Image) {
-        let pages = 0..lent.size() / PAGE;
-        if pages.len() <= SMALL {
+    fn is_hot(&self, page: usize) -> bool {
+        self.hot.iter().any(|hot| hot.page as usize == page)
+    }
+
+    fn is_settled(&self) -> bool {
+        self.closing.is_empty() && self.rest.is_none()
+    }
+
+    /// Compares what of these pages is not known to differ with the image.
+    fn compare(&mut self, memory: usize, lent: &mut Lent<'_>, pages: Range<usize>, image: &Image) {
+        if lent.size() / PAGE <= SMALL {
             image.find_differing(memory, lent.bytes(), pages, &mut self.changed);
             return;
         }
         let mut populated = Vec::new();
-        lent.populated(|run| populated.push(run));
+        lent.populated(pages, |run| populated.push(run));
         for run in populated {
             image.find_differing(memory, lent.bytes(), run, &mut self.changed);
         }
     }
 
-    /// Guards the memory, all pages of which are known by now.
-    fn guard(&mut self, memory: usize, lent: &mut Lent<'_>, of: &Finding<'_>) -> io::Result<()> {
-        // Pages of zeroes that were written to take memory, though they do not differ.
-        lent.populated(|run| {
-            self.changed.extend(run.filter(|page| !of.image.has(memory, *page)));
-        });
-        lent.guard(of.image.dead_of(memory), of.room.clone())?;
+    /// Guards the memory, of which all pages are to be looked at by then.
+    fn guard(&mut self, memory: usize, lent: &mut Lent<'_>, of: &Finding<'_>, compare: bool) -> io::Result<()> {
+        let dead = of.image.dead_of(memory).min(lent.size() / PAGE);
+        lent.guard(dead, of.room.clone())?;
         self.guarded = true;
+        self.rest = Some(Rest { from: 0, compare });
         Ok(())
+    }
+
+    /// Closes some of the pages that are to be closed, or looks at some of those that are to be looked at.
+    fn settle_some(&mut self, memory: usize, lent: &mut Lent<'_>, image: &Image) {
+        if !self.closing.is_empty() {
+            let some = self.closing.split_off(self.closing.len().saturating_sub(PIECE));
+            if close_all(lent, some).is_err() {
+                self.give_up(lent);
+            }
+            return;
+        }
+        let Some(Rest { from, compare }) = self.rest.take() else { return };
+        let end = lent.size() / PAGE;
+        let next = end.min(from + PIECE);
+        if compare {
+            self.compare(memory, lent, from..next, image);
+        }
+        if self.guarded {
+            // Pages of zeroes that were written to take memory, though they do not differ.
+            lent.populated(from..next, |run| self.changed.extend(run.filter(|page| !image.has(memory, *page))));
+            if lent.extend_guard(next).is_err() {
+                self.give_up(lent);
+            }
+        }
+        if next < end {
+            self.rest = Some(Rest { from: next, compare });
+        }
     }
 
     /// A call has ended in a guarded memory: what it wrote to is known, and which pages are hot now. Gives the number of
     /// pages that it wrote to first.
-    fn settle(&mut self, memory: usize, lent: &mut Lent<'_>, saved: &mut Saved) -> usize {
+    fn ended(&mut self, memory: usize, lent: &mut Lent<'_>, saved: &mut Saved, image: &Image) -> usize {
         let mut open = Vec::new();
         if self.hot.len() > FEW {
             for (hot, was) in self.hot.iter_mut().zip(saved.copies_of(memory)) {
@@ -301,7 +366,6 @@ impl Known {
         let quiet = |hot: &Hot| hot.quiet >= QUIET;
         let mut close: Vec<usize> = self.hot.iter().filter(|hot| quiet(hot)).map(|hot| hot.page as usize).collect();
         self.hot.retain(|hot| !quiet(hot));
-        let mut refused = false;
         if let Some(log) = lent.take_log().filter(|log| !log.is_empty()) {
             for (page, _) in log.pages() {
                 self.changed.insert(page);
@@ -310,17 +374,21 @@ impl Known {
             saved.log(memory, log);
         }
         let written = open.len();
-        let changed = &mut self.changed;
-        refused |= lent.settle(|run| changed.extend(run)).is_err();
         self.hot.extend(open.into_iter().map(|page| Hot { page: page as u32, quiet: 0 }));
         if self.hot.len() > HOT {
             // Those that were hot first go first.
             let cold = self.hot.drain(..self.hot.len() - HOT);
             close.extend(cold.map(|hot| hot.page as usize));
         }
-        refused |= close_all(lent, close).is_err();
-        if refused {
-            self.give_up(lent);
+        close.sort_unstable();
+        self.closing = close;
+        // What it has grown by.
+        let (end, size) = (lent.guarded_end(), lent.size() / PAGE);
+        self.rest = (end < size).then_some(Rest { from: end, compare: false });
+        if self.closing.len() + size.saturating_sub(end) <= PIECE {
+            while !self.is_settled() {
+                self.settle_some(memory, lent, image);
+            }
         }
         written
     }
@@ -345,7 +413,7 @@ impl Known {
         assert_eq!(found.len(), self.changed.len(), "pages of memory {memory} differ from the image and are not known");
         if self.guarded {
             let open = lent.open_pages().into_iter();
-            let open: Vec<_> = open.filter(|page| !self.hot.iter().any(|hot| hot.page as usize == *page)).collect();
+            let open: Vec<_> = open.filter(|page| !self.is_hot(*page)).collect();
             assert!(open.is_empty(), "pages of memory {memory} are open, and no copies are made of them: {open:?}");
         }
     }
@@ -356,6 +424,8 @@ impl Known {
         lent.unguard();
         self.guarded = false;
         self.hot.clear();
+        self.closing.clear();
+        self.rest = Some(Rest { from: 0, compare: true });
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{task::yield_now, time::Instant};
 
 /// What a call from outside gives.
 #[derive(Debug)]
@@ -235,6 +235,9 @@ pub(super) async fn run(
     let session = frame.session().clone();
     let mut left = allowance;
     let mut unbilled = Unbilled::new(&session, 0);
+    while frame.settle() {
+        yield_now().await;
+    }
     if !matches!(frame.begin(true), Ok(true)) {
         let began = Instant::now();
         // Boxed: most calls find an instance and room, and need no place for what it takes to make them.

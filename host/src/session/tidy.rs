@@ -98,10 +98,18 @@ impl Session {
         }
         drop(leftovers);
         for position in 0..self.slots.len() {
-            while self.undo_a_piece(position) {
+            while self.undo_a_piece(position) || self.settle_a_piece(position) {
                 pace.step().await;
             }
         }
+    }
+
+    /// Does a piece of what is left to be done of a function's last call, which has ended well; gives whether there is
+    /// another one.
+    fn settle_a_piece(&self, position: usize) -> bool {
+        let mut slot = self.slot(position);
+        let (Slot::Idle(instance), Some(image)) = (&mut *slot, self.undone_by(position)) else { return false };
+        !instance.is_settled() && instance.settle(image)
     }
 
     /// Puts back a piece of what a function held, if its call has failed and is not undone yet; gives whether there is

@@ -198,6 +198,14 @@ impl Frame {
         Done { result, fuel: made.fuel }
     }
 
+    /// Does a piece of what is left to be done of the function's last call; gives whether there is another one.
+    pub(super) fn settle(&mut self) -> bool {
+        let (Some(instance), Some(image)) = (&mut self.instance, self.session.image(self.position)) else {
+            return false;
+        };
+        !instance.is_settled() && instance.settle(image)
+    }
+
     /// Its call is about to run: keeps what it would lose. Gives whether there is an instance to run it in.
     ///
     /// It may need more to be undone, as it goes on: room is taken for that as well, if `ahead` says so.
@@ -242,6 +250,7 @@ impl Frame {
                     _ => instance.commit(&of, &mut Saved::nothing(session.memory())),
                 };
             }
+            session.current().untidy |= !instance.is_settled();
             *session.slot(position) = Slot::Idle(instance);
         }
         let mut current = session.current();

@@ -1,6 +1,6 @@
 //! Guarded memories: what is written to is noted with what it held, by real guests and by the host.
 
-use crate::{Guest, Host, Unlimited, WASM_PAGE, block_on, is_zero};
+use crate::{Guest, Host, Unlimited, WASM_PAGE, block_on, guard_all, is_zero};
 use carrel_arena::{Log, PAGE, Room};
 use proptest::{prelude::*, sample::Index};
 use std::{
@@ -172,7 +172,7 @@ fn run(host: &Host, steps: Vec<Step>, exact: bool) {
             }
             Step::Guard(which, skip) => {
                 if model[which].guarded.is_none() {
-                    guest.memory_of(which).guard(skip, Arc::new(Unlimited)).unwrap();
+                    guard_all(&mut guest.memory_of(which), skip, Arc::new(Unlimited)).unwrap();
                     let then = model[which].now.clone();
                     let pages = then.len() / PAGE;
                     let (open, written) = (vec![false; pages], vec![false; pages]);
@@ -202,7 +202,9 @@ fn run(host: &Host, steps: Vec<Step>, exact: bool) {
                 // What it has grown by since is guarded from now on, and what was written to there is told.
                 let old = known.then.len() / PAGE;
                 let mut grown = Vec::new();
-                lent.settle(|run| grown.extend(run)).unwrap();
+                let (end, size) = (lent.guarded_end(), lent.size() / PAGE);
+                lent.populated(end..size, |run| grown.extend(run));
+                lent.extend_guard(size).unwrap();
                 for page in old..now.len() / PAGE {
                     let zero = is_zero(&now[page * PAGE..(page + 1) * PAGE]);
                     assert!(zero || grown.contains(&page), "page {page} of what it has grown by was written to");
@@ -291,7 +293,7 @@ fn guarding_costs_no_mappings_where_there_is_userfaultfd() {
     let before = mappings();
     let mut guests: Vec<_> = (0..1_000).map(|_| host.instance(&module, &[]).unwrap()).collect();
     for (turn, guest) in guests.iter_mut().enumerate() {
-        guest.memory_of(0).guard(turn % 3, Arc::new(Unlimited)).unwrap();
+        guard_all(&mut guest.memory_of(0), turn % 3, Arc::new(Unlimited)).unwrap();
         guest.memory(0)[turn * 61 % WASM_PAGE] = 1;
     }
     // Other tests make some at the same time.
@@ -304,7 +306,7 @@ fn without_userfaultfd_a_memory_has_few_mappings_and_few_are_guarded() {
     let host = Host::without_userfaults(4 << 20, 1_000, 10);
     let module = host.module(r#"(module (memory 20))"#);
     let mut guest = host.instance(&module, &[]).unwrap();
-    guest.memory_of(0).guard(0, Arc::new(Unlimited)).unwrap();
+    guard_all(&mut guest.memory_of(0), 0, Arc::new(Unlimited)).unwrap();
     let range = guest.memory(0).as_ptr_range();
     let (start, end) = (range.start as usize, range.end as usize);
     let mappings = || {
@@ -321,14 +323,14 @@ fn without_userfaultfd_a_memory_has_few_mappings_and_few_are_guarded() {
     let mut others = Vec::new();
     while host.memories.guards_left() != Some(0) {
         let mut guest = host.instance(&module, &[]).unwrap();
-        guest.memory_of(0).guard(0, Arc::new(Unlimited)).unwrap();
+        guard_all(&mut guest.memory_of(0), 0, Arc::new(Unlimited)).unwrap();
         others.push(guest);
     }
     let mut another = host.instance(&module, &[]).unwrap();
-    assert!(another.memory_of(0).guard(0, Arc::new(Unlimited)).is_err());
+    assert!(guard_all(&mut another.memory_of(0), 0, Arc::new(Unlimited)).is_err());
     another.memory(0).fill(1);
     drop(others);
-    another.memory_of(0).guard(0, Arc::new(Unlimited)).unwrap();
+    guard_all(&mut another.memory_of(0), 0, Arc::new(Unlimited)).unwrap();
 }
 
 /// Memory of logs is counted while they live.
@@ -349,7 +351,7 @@ fn what_a_log_takes_is_counted_and_given_back() {
     let mut guest = host.instance(&module, &[]).unwrap();
     guest.memory(0).fill(3);
     let count = Arc::new(Count::default());
-    guest.memory_of(0).guard(0, count.clone()).unwrap();
+    guard_all(&mut guest.memory_of(0), 0, count.clone()).unwrap();
     assert_eq!(count.0.load(Ordering::Relaxed), 0);
     for pages in [1, 17, 300] {
         guest.memory(0)[..pages * PAGE].fill(4);
@@ -368,7 +370,7 @@ fn what_a_log_takes_is_counted_and_given_back() {
     }
     // A page of zeroes takes no copy.
     let mut other = host.instance(&module, &[]).unwrap();
-    other.memory_of(0).guard(0, count.clone()).unwrap();
+    guard_all(&mut other.memory_of(0), 0, count.clone()).unwrap();
     other.memory(0).fill(5);
     assert!(count.0.load(Ordering::Relaxed) < 640 * 24);
     drop((guest, other));
@@ -404,7 +406,7 @@ fn writes_from_page_to_page_open_some_ahead() {
     let host = Host::new(LARGEST, 5, 5);
     let module = host.module(r#"(module (memory (export "memory") 40))"#);
     let mut guest = host.instance(&module, &[]).unwrap();
-    guest.memory_of(0).guard(0, Arc::new(Unlimited)).unwrap();
+    guard_all(&mut guest.memory_of(0), 0, Arc::new(Unlimited)).unwrap();
     let mut noted = |pages: &[usize]| {
         pages.iter().for_each(|page| guest.memory(0)[page * PAGE] = 1);
         let log = guest.memory_of(0).take_log().unwrap();

@@ -1,7 +1,7 @@
 //! A guest that finds anything but its own data and zeroes traps, and there are guests that leave as much behind as they
 //! can. A million slots are reused: 700,000 by the unit tests of `memories`, the others by these guests.
 
-use crate::{Host, STACK, Unlimited, WASM_PAGE};
+use crate::{Host, STACK, Unlimited, WASM_PAGE, guard_all};
 use std::{
     collections::VecDeque,
     sync::{
@@ -124,7 +124,7 @@ fn three_hundred_thousand_guests_find_their_own_data_and_zeroes() {
                     };
                     // Nor does it matter whether what it writes is noted.
                     if turn % 20 == 0 {
-                        guest.memory_of(0).guard(turn % 3, Arc::new(Unlimited)).unwrap();
+                        guard_all(&mut guest.memory_of(0), turn % 3, Arc::new(Unlimited)).unwrap();
                     }
                     let seed = (thread * GUESTS + turn) as i64 * 0x9e37_79b9;
                     if let Err(error) = guest.call::<_, ()>("dirty", (seed, pages as u32, 12u32)) {

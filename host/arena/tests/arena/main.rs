@@ -6,11 +6,12 @@ mod exhaustion;
 mod isolation;
 mod tracked;
 
-use carrel_arena::{Lent, Memories, Room, Stacks, Tracked};
+use carrel_arena::{Lent, Memories, PAGE, Room, Stacks, Tracked};
 use std::{
     future::Future,
+    io,
     pin::pin,
-    sync::Once,
+    sync::{Arc, Once},
     task::{Context, Poll, Waker},
 };
 use wasmtime::{Config, Engine, Instance, Linker, Module, Store, StoreContextMut, TypedFunc, WasmParams, WasmResults};
@@ -136,6 +137,12 @@ impl Room for Unlimited {
     fn take(&self, _: usize) {}
 
     fn give_back(&self, _: usize) {}
+}
+
+/// Guards a memory from a page on, to its end.
+fn guard_all(lent: &mut Lent<'_>, from: usize, room: Arc<dyn Room>) -> io::Result<()> {
+    lent.guard(from, room)?;
+    lent.extend_guard(lent.size() / PAGE)
 }
 
 /// Polls until it is ready. Nothing here waits for anything but itself.

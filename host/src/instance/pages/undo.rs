@@ -11,6 +11,8 @@ use std::io;
 const CUT: usize = 4 << 20;
 /// Pages that are compared with the image in a piece.
 const COMPARED: usize = 256;
+/// Pages that are closed in a piece.
+const CLOSED: usize = 512;
 
 /// What is left to be put back.
 #[derive(Debug)]
@@ -105,11 +107,19 @@ impl Undo {
             return Ok(true);
         }
         for (memory, held) in memories.iter_mut().enumerate() {
-            let mut lent = held.lend();
-            let open = lent.open_pages();
-            pages.of(memory).close(&mut lent, open);
+            let (known, mut lent) = (pages.of(memory), held.lend());
+            // What is known by now is all.
+            (known.closing, known.rest) = (Vec::new(), None);
+            let mut open = lent.open_pages();
+            open.retain(|page| !known.is_hot(*page));
+            let more = open.len() > CLOSED;
+            open.truncate(CLOSED);
+            known.close(&mut lent, open);
+            if more {
+                return Ok(true);
+            }
             #[cfg(debug_assertions)]
-            pages.of(memory).check(memory, &mut lent, image);
+            known.check(memory, &mut lent, image);
         }
         Ok(false)
     }
@@ -139,7 +149,7 @@ impl Known {
     /// Closes pages that were written to, but for those that are hot. What the host has written just now is of no use.
     fn close(&mut self, lent: &mut Lent<'_>, mut pages: Vec<usize>) {
         drop(lent.take_log());
-        pages.retain(|page| !self.hot.iter().any(|hot| hot.page as usize == *page));
+        pages.retain(|page| !self.is_hot(*page));
         if self.guarded && close_all(lent, pages).is_err() {
             self.give_up(lent);
         }
