@@ -4,8 +4,8 @@
 #   host/benches/all.sh [full|quick|smoke] [PART..]
 #
 # full, the default, takes some 25 minutes and most of 24 GiB of memory; quick some three minutes; smoke, which only
-# shows whether all of it works, half a minute. Parts are hot, rollback, live, parked, waiting, fair, hostile and
-# rate; all by default.
+# shows whether all of it works, a minute. Parts are hot, rollback, live, parked, waiting, fair, hostile, large
+# and rate; all by default.
 #
 # With CARREL_BEFORE=PATH another binary of Carrel's, such as the one before a change, takes part in the rounds of hot,
 # and a table has what a request costs against it.

@@ -22,9 +22,9 @@
 //!
 //! # Layout
 //!
-//! The modules in the order of a request, as above. [`grants`] is what a function may reach outside of its sandbox,
-//! [`config`] the file, [`Host`] what it makes, `cli` the commands, [`prove`] attacks on all of
-//! it, [`observe`] the log and the figures.
+//! The modules in the order of a request, as above. `state` is what guests hold between calls: what an instance is made
+//! of, undone to and parked as. [`grants`] is what a function may reach outside of its sandbox, [`config`] the file,
+//! [`Host`] what it makes, `cli` the commands, [`prove`] attacks on all of it, [`observe`] the log and the figures.
 
 pub mod cli;
 pub mod config;
@@ -40,6 +40,7 @@ pub mod limits;
 pub mod observe;
 pub mod prove;
 pub mod session;
+mod state;
 mod tls;
 
 pub use host::Host;

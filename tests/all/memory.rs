@@ -106,3 +106,20 @@ fn memory_of_those_who_are_parked_and_woken_all_the_time_is_bounded() {
     });
     holds("parked and woken", &done);
 }
+
+/// A store keeps the stack of its last call: what that has left deep on it goes.
+#[test]
+fn memory_of_stacks_that_calls_went_deep_on_does_not_stay() {
+    const USERS: usize = 1000;
+    let served = Served::start("", &Test::fixture("goes-deep"));
+    served.call("/it", "first", &json!(null));
+    let (resident, counted) = (served.resident(), served.figure("carrel_memory_bytes"));
+    for user in 0..USERS {
+        let answer = served.call("/it", &format!("user-{user}"), &json!(null));
+        assert!(answer.contains(r#""value":2000"#), "{answer}");
+    }
+    let resident = served.resident() - resident;
+    let counted = served.figure("carrel_memory_bytes") - counted;
+    println!("{USERS} users: {} KiB resident, {} KiB counted", resident >> 10, counted >> 10);
+    assert!(resident <= counted + counted * 15 / 100 + (8 << 20), "{resident} bytes are resident, {counted} counted");
+}

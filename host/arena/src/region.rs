@@ -4,6 +4,7 @@
 //! accounting, and is opened chunk by chunk. Neighbouring chunks have the same access, so the kernel keeps them as
 //! one mapping: a region is two mappings, however many slots it has.
 
+use crate::PAGE;
 use std::{io, ptr::NonNull};
 
 /// Bytes that are opened at a time.
@@ -76,6 +77,16 @@ impl Region {
         }
     }
 
+    /// True if one of these pages takes memory; few of them, in an open part of it.
+    pub(crate) fn is_resident(&self, offset: usize, len: usize) -> bool {
+        const MOST: usize = 8;
+        let mut found = [0_u8; MOST];
+        let len = len.min(MOST * PAGE);
+        // SAFETY: the range is within the region, page-aligned, and `found` has a byte for each of its pages.
+        let asked = unsafe { libc::mincore(self.at(offset).as_ptr().cast(), len, found.as_mut_ptr()) };
+        asked == 0 && found.iter().any(|page| page & 1 != 0)
+    }
+
     pub(crate) fn advise(&self, offset: usize, len: usize, advice: libc::c_int) -> io::Result<()> {
         self.check(offset, len);
         if len == 0 {
@@ -83,7 +94,7 @@ impl Region {
         }
         // SAFETY: the range is within the mapping that `reserve` made. The advice that changes contents or access
         // (`MADV_DONTNEED`, `MADV_GUARD_INSTALL`) is given only by the owner of the slot that the range belongs to, while
-        // nothing refers to what is there: before its first use, or when it is dropped.
+        // nothing refers to what is there: before its first use, when it is dropped, or, of a stack, between two calls.
         match unsafe { libc::madvise(self.at(offset).as_ptr().cast(), len, advice) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),

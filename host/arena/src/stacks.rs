@@ -8,6 +8,7 @@
 use crate::{
     PAGE,
     slots::{Keep, Slots},
+    tracked,
 };
 use std::{io, ops::Range, sync::Arc};
 use wasmtime::{StackCreator, StackMemory};
@@ -20,6 +21,11 @@ const MOST_WITH_MAPPINGS: usize = 16_000;
 const KEEP: usize = 2 * PAGE;
 /// The most bytes of free stacks that stay resident.
 const RESIDENT: usize = 16 << 20;
+/// Bytes at the top of a stack that stay with its store between calls. Few calls go deeper.
+const SHALLOW: usize = 5 * PAGE;
+/// Whatever goes deeper writes to one of so many pages below that: a frame of more than a page touches each of its own, and
+/// between two of less than a page lies an address to return to.
+const TELLING: usize = 2 * PAGE;
 /// The most stacks otherwise: address space for a million instances.
 const MOST: usize = 1 << 20;
 
@@ -94,7 +100,7 @@ impl Stacks {
                 return Err(exhausted(&format!("no guard page for a fiber stack: {error}")));
             }
         }
-        Ok(Stack { slots: self.slots.clone(), index: taken.index })
+        Ok(Stack(Arc::new(Place { slots: self.slots.clone(), index: taken.index })))
     }
 }
 
@@ -111,20 +117,43 @@ unsafe impl StackCreator for Stacks {
         if size.next_multiple_of(PAGE) + PAGE != self.slots.size() {
             return Err(wasmtime::Error::msg("carrel-arena: async_stack_size is not what Stacks was made for"));
         }
-        Ok(Box::new(self.allocate()?))
+        let stack = self.allocate()?;
+        tracked::made_stack(&stack.0);
+        Ok(Box::new(stack))
     }
 }
 
-/// One stack. The guard page is the lowest page of its slot.
-struct Stack {
+/// One stack.
+struct Stack(Arc<Place>);
+
+/// The slot of a stack. The guard page is the lowest page of it.
+#[derive(Debug)]
+pub(crate) struct Place {
     slots: Arc<Slots>,
     index: usize,
+}
+
+impl Place {
+    fn start(&self) -> usize {
+        self.slots.offset(self.index)
+    }
+
+    /// Gives back to the kernel what a call has left of a stack that it went deep on. Nothing may run on it.
+    pub(crate) fn trim(&self) {
+        let Some(deep) = self.slots.size().checked_sub(PAGE + SHALLOW).filter(|deep| *deep > 0) else { return };
+        let (start, region) = (self.start() + PAGE, self.slots.region());
+        let telling = TELLING.min(deep);
+        if region.is_resident(start + deep - telling, telling) {
+            // Where the kernel takes nothing back, as of locked memory, it stays.
+            let _ = region.advise(start, deep, libc::MADV_DONTNEED);
+        }
+    }
 }
 
 // SAFETY: the range is the slot above its guard page, this stack's own until it is dropped.
 unsafe impl StackMemory for Stack {
     fn top(&self) -> *mut u8 {
-        self.slots.region().at(self.slots.offset(self.index) + self.slots.size()).as_ptr()
+        self.0.slots.region().at(self.0.start() + self.0.slots.size()).as_ptr()
     }
 
     fn range(&self) -> Range<usize> {
@@ -133,12 +162,12 @@ unsafe impl StackMemory for Stack {
     }
 
     fn guard_range(&self) -> Range<*mut u8> {
-        let offset = self.slots.offset(self.index);
-        self.slots.region().at(offset).as_ptr()..self.slots.region().at(offset + PAGE).as_ptr()
+        let (offset, region) = (self.0.start(), self.0.slots.region());
+        region.at(offset).as_ptr()..region.at(offset + PAGE).as_ptr()
     }
 }
 
-impl Drop for Stack {
+impl Drop for Place {
     /// Gives the stack back to the kernel, which also zeroes it, but for two pages at its top while not too many are
     /// kept; those are zeroed by writing. Nothing of a call is left for the next one.
     fn drop(&mut self) {

@@ -6,13 +6,14 @@
 use crate::{
     held::{Held, Lent},
     memories::Shared,
+    stacks::Place,
 };
 use std::{
     cell::RefCell,
     collections::VecDeque,
     future::{Future, poll_fn},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 use wasmtime::{AsContext, AsContextMut, Store, StoreContext, StoreContextMut};
 
@@ -27,6 +28,8 @@ struct Making {
     /// The memories that are to be made next.
     next: VecDeque<Next>,
     made: Vec<Arc<Shared>>,
+    /// The stack that its calls run on.
+    stack: Option<Weak<Place>>,
 }
 
 /// A memory that is to be made.
@@ -48,6 +51,15 @@ pub(crate) fn made(memory: &Arc<Shared>) {
     MAKING.with_borrow_mut(|making| {
         if let Some(making) = making {
             making.made.push(memory.clone());
+        }
+    });
+}
+
+/// A stack was made: a store gets one for its first call, and keeps it.
+pub(crate) fn made_stack(stack: &Arc<Place>) {
+    MAKING.with_borrow_mut(|making| {
+        if let Some(making) = making {
+            making.stack = Some(Arc::downgrade(stack));
         }
     });
 }
@@ -221,6 +233,14 @@ impl<T: Send + 'static> Tracked<T> {
         let Self { store, memories } = self;
         drop(store);
         memories.made.into_iter().filter_map(Held::new).collect()
+    }
+
+    /// Gives back to the kernel what the last call has left of the store's stack, if it went deep: more than 20 KiB.
+    pub fn trim_stack(&mut self) {
+        // The store is borrowed exclusively, so nothing runs in it, nor on its stack.
+        if let Some(stack) = self.memories.stack.as_ref().and_then(Weak::upgrade) {
+            stack.trim();
+        }
     }
 
     /// The store, to run something in it.

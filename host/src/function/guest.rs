@@ -4,11 +4,11 @@ use super::{
     bounds,
     cache::Cache,
     schema::{self, Schema},
-    state::{self, State},
 };
 use crate::{
     instance::{self, Context, Engine, Linked},
     limits::{Lane, Limits, Permit},
+    state::{self, State},
 };
 use serde_json::Value;
 use std::{fmt, panic::resume_unwind, path::PathBuf, sync::Arc, thread};

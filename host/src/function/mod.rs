@@ -7,7 +7,6 @@
 //! * [`Catalog`]: the functions of a configuration, checked: each exists, takes its configuration, and refers only to
 //!   others that exist, in no circle. `references` finds what a configuration refers to; `forms` reads its values in the
 //!   forms that NAT takes.
-//! * `state`: where a guest keeps its state, found out by looking at its code.
 //! * `schema`: JSON Schemas. `sibling`: a function calls another one of the same user.
 
 mod bounds;
@@ -19,7 +18,6 @@ mod guest;
 mod references;
 pub(crate) mod schema;
 pub(crate) mod sibling;
-mod state;
 
 pub(crate) use cache::finish_writing;
 pub(crate) use catalog::load_guests;
@@ -47,12 +45,12 @@ pub(crate) fn examine_one(wasm: &[u8]) {
     let valid =
         |wasm: &[u8]| wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all()).validate_all(wasm);
     if valid(wasm).is_ok() {
-        let state::Examined { wasm, shell, .. } = state::examine(wasm);
+        let crate::state::Examined { wasm, shell, .. } = crate::state::examine(wasm);
         for after in [Some(wasm.as_ref()), shell.as_deref()].into_iter().flatten() {
             let after = valid(after);
             assert!(after.is_ok(), "{:?}", after.err());
         }
     } else {
-        state::examine(wasm);
+        crate::state::examine(wasm);
     }
 }

@@ -8,10 +8,11 @@ use crate::{
     config::Problem,
     function::Function,
     identity::{TenantConfig, User},
-    instance::{Image, Making, Stop, StopKind, Told},
+    instance::{Making, Stop, StopKind, Told},
     limits::{Allowance, Quota},
     observe::Metrics,
     session::{Session, Shared, Tenant},
+    state::Image,
 };
 use std::{
     collections::{HashMap, hash_map::Entry},

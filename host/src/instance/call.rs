@@ -4,11 +4,7 @@ use super::{
     Context, Description, Emitter, GuestError, Json, Linked, Phase, Running, Stop, StopKind,
     context::{MemoryLimit, Watch},
     contract::Guest as Contract,
-    image::Image,
-    pages::{Finding, Numbers, Pages, SMALL},
-    saved::Saved,
-    snapshot::{Broken, PIECE, Snapshot},
-    undone::{Gone, Undone},
+    revive::{leave, revive},
     work::{self, Work},
 };
 use crate::{
@@ -20,6 +16,7 @@ use crate::{
         within,
     },
     session::{Session, Unbilled},
+    state::{Broken, Finding, Gone, Image, Numbers, PIECE, Pages, SMALL, Saved, Snapshot, Undone, prices},
 };
 use carrel_arena::{PAGE, Tracked};
 use std::{
@@ -319,7 +316,7 @@ impl Instance {
         let result = Self { store, guest, pages: Pages::new(touched) }.start(making, false).await;
         if result.is_ok() {
             snapshot.end();
-            making.session.upkeep(work::WAKE * (large * PAGE) as u64);
+            making.session.upkeep(prices::WAKE * (large * PAGE) as u64);
         }
         Done { result, fuel }
     }
@@ -345,7 +342,7 @@ impl Instance {
             }
         }
         let Some(was) = undone.take() else { return Self::create(making).await };
-        let mut reviving = was.revive(&making, undone);
+        let mut reviving = revive(*was, &making, undone);
         let shell = making.function.guest.shell();
         let full = || Stop { function: making.function.name.clone(), kind: StopKind::HostFull };
         let Some((store, memories)) = reviving.parts() else { return Done { result: Err(full()), fuel: 0 } };
@@ -405,6 +402,11 @@ impl Instance {
         units
     }
 
+    /// A call has ended well: gives back what it has left of its stack.
+    pub(crate) fn trim_stack(&mut self) {
+        self.store.trim_stack();
+    }
+
     /// True if nothing is left to be done before its next call.
     pub(crate) fn is_settled(&self) -> bool {
         self.pages.are_settled()
@@ -429,7 +431,7 @@ impl Instance {
     /// of no use after a trap.
     pub(crate) fn undo(self, saved: Saved, image: &Image) -> Option<(Box<Undone>, u64)> {
         let Self { store, pages, .. } = self;
-        Undone::of(store, pages).undo(saved, image)
+        leave(store, pages).undo(saved, image)
     }
 
     /// True if it holds something outside of its memory, so that it can be neither parked nor undone.
@@ -441,7 +443,7 @@ impl Instance {
     pub(crate) fn leave(mut self, image: &Image) -> Box<Undone> {
         self.pages.look(&mut self.store, image);
         self.store.data_mut().memory.settle(self.pages.written(image));
-        Undone::of(self.store, self.pages)
+        leave(self.store, self.pages)
     }
 
     /// One call. After a [`Stop`] the instance can only be dropped.

@@ -15,9 +15,7 @@
 //! * `context`: what a store holds besides the guest: its WASI, with what is [granted](crate::grants), its memory limit,
 //!   the call that runs.
 //! * `call`: making an instance, and calling it.
-//! * [`Image`]: what all instances of a function begin with. `pages`: which pages of one differ from it, and which a
-//!   call changes. [`Saved`]: what these held before the call. [`Undone`]: an instance whose call failed, without its
-//!   store. [`Snapshot`]: an instance's state as bytes.
+//! * `revive`: a store for an instance that was undone; what it holds is [`state`](crate::state)'s.
 //! * `sources`: where guests get randomness and time from. `work`: what the host does for a guest, paid for in fuel.
 //! * [`Stop`]: why a guest was stopped. `imports`: what a guest may import. `log`: its stdout and stderr.
 //! * `contract`: the types that wasmtime makes of `wit/`.
@@ -27,15 +25,11 @@ mod context;
 mod contract;
 mod engine;
 mod files;
-mod image;
 mod imports;
 mod log;
-mod pages;
-mod saved;
-mod snapshot;
+mod revive;
 mod sources;
 mod stop;
-mod undone;
 mod work;
 
 pub(crate) use call::{Done, Instance, Making, Told, describe};
@@ -46,11 +40,6 @@ pub(crate) use contract::{
     carrel::function::types::{Description, Json},
 };
 pub use engine::Engine;
-pub(crate) use image::Image;
 pub(crate) use imports::{OFFERED, is_offered, linker};
-pub(crate) use pages::Finding;
-pub(crate) use saved::Saved;
-pub(crate) use snapshot::Snapshot;
 pub use stop::{Stop, StopKind};
-pub(crate) use undone::{AT_ONCE, Gone, Parking, Undone};
-pub(crate) use work::{UNDO, pay, pay_for_bytes};
+pub(crate) use work::{STOPPED, UNDO, pay, pay_for_bytes};

@@ -36,14 +36,10 @@ pub(crate) const DRAW: u64 = 30;
 pub(super) const LISTED: u64 = 200;
 /// Bytes of an image that are a part of what making an instance takes.
 pub(super) const IMAGE: usize = 64 << 10;
-/// A page of a large memory that a call writes to for the first time: it is noticed, and copied.
-pub(super) const MET: u64 = 25_000;
-/// A page of a large memory that is copied ahead of a call, or put back after it.
-pub(super) const COPY: u64 = 800;
-/// A byte of a large instance that was parked and is woken, for both.
-pub(super) const WAKE: u64 = 8;
 /// A sibling that was stopped: it is undone, and its next call makes its instance again.
 pub(crate) const UNDO: u64 = 100_000;
+/// A call whose function is stopped, at the least: the same, what is logged of it, and an answer that says why.
+pub(crate) const STOPPED: u64 = 200_000;
 
 /// What a guest has computed at the least when the clock ticks in it again, for the bill of one that is cut off, whose
 /// own count is not to be had. Slow instructions take a nanosecond each.

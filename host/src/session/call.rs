@@ -4,7 +4,7 @@ use super::{
     Bill, Ended, Handle, Refusal, Room, Scope, Session, Turn, Unbilled, account::Outcome, to_the_end, undo::Frame,
 };
 use crate::{
-    instance::{Done, Emitter, GuestError, Json, Making, Stop, StopKind},
+    instance::{Done, Emitter, GuestError, Json, Making, STOPPED, Stop, StopKind},
     limits::{Allowance, Permit, within},
 };
 use std::{
@@ -248,7 +248,7 @@ pub(super) async fn run(
         if let Err(stop) = prepared.result {
             frame.stopped(&stop);
             unbilled.add(frame.abort());
-            return Done { result: Err(stop), fuel: unbilled.bill() };
+            return Done { result: Err(stop), fuel: unbilled.bill().max(least(&session, depth)) };
         }
     }
     let undo = frame.from();
@@ -267,6 +267,7 @@ pub(super) async fn run(
             frame.stopped(stop);
             let stop = stop.clone();
             done.fuel += frame.abort();
+            done.fuel = done.fuel.max(least(&session, depth));
             // A guest that was refused memory in its call has ended with it; the next one shall find some.
             if let Some(scope) = full_scope(&session, &stop.kind, Room::default()) {
                 session.shared.pressure.ask_for_room(scope, Room::default());
@@ -274,6 +275,12 @@ pub(super) async fn run(
         }
     }
     done
+}
+
+/// Units of fuel that a function costs at the least which was stopped, so deep in a call from outside: its caller pays for a
+/// sibling.
+fn least(session: &Session, depth: usize) -> u64 {
+    if depth == 1 { STOPPED.min(session.limits().fuel_per_call) } else { 0 }
 }
 
 /// The scope in which others can make the room for want of which something was stopped.

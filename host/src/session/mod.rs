@@ -57,11 +57,12 @@ pub(crate) use undo::Frame;
 use crate::{
     function::Catalog,
     identity::User,
-    instance::{Image, Instance, Saved, Snapshot, Stop, Undone},
+    instance::{Instance, Stop},
     limits::{
         Budget, Descriptors, Lane, Level, Limits, Permit, Spent,
         memory::{self, Charge, Memory, UndoRoom},
     },
+    state::{Image, Saved, Snapshot, Undone},
 };
 use registry::Uses;
 use std::{

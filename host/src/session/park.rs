@@ -8,7 +8,7 @@
 //! place, but its session's other instances go.
 
 use super::{Registry, Session, Slot, evict::evictors, pace::Pace, pressure::Room};
-use crate::instance::Parking;
+use crate::state::Parking;
 use std::{future::pending, sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 

@@ -4,9 +4,9 @@ use super::{Refusal, TooManySessions};
 use crate::{
     function::Function,
     identity::TenantConfig,
-    instance::Image,
     limits::{Budget, Descriptors, Level, Limits, Spent, memory::Memory},
     observe::CallMetrics,
+    state::Image,
 };
 use std::sync::{
     Arc, OnceLock,

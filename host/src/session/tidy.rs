@@ -5,7 +5,7 @@
 //! the same user: it is done in pieces, by a task that keeps the session's turn.
 
 use super::{Session, Slot, Turn, pace::Pace};
-use crate::instance::Gone;
+use crate::state::Gone;
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},

@@ -12,8 +12,9 @@
 use super::{Session, Slot};
 use crate::{
     function::Function,
-    instance::{AT_ONCE, Done, Finding, Image, Instance, Making, Saved, Snapshot, Stop, StopKind, Undone},
+    instance::{Done, Instance, Making, Stop, StopKind},
     limits::memory::{self, Full},
+    state::{AT_ONCE, Finding, Image, Saved, Snapshot, Undone},
 };
 use std::sync::Arc;
 
@@ -243,6 +244,7 @@ impl Frame {
         let mut before = std::mem::replace(&mut self.before, Before::Nothing);
         let (session, position) = (&self.session, self.position);
         if let Some(mut instance) = self.instance.take() {
+            instance.trim_stack();
             if let Some(image) = session.undone_by(position) {
                 let of = Finding { image, room: session.undo_room().clone() };
                 units = match &mut before {

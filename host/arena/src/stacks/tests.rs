@@ -74,6 +74,27 @@ fn a_stack_is_writable_to_its_edges_and_reused_zeroed() {
 }
 
 #[test]
+fn what_a_call_has_left_deep_on_a_stack_goes_and_what_is_at_its_top_stays() {
+    for stacks in both(MOST_IN_TESTS) {
+        let stack = stacks.allocate().unwrap();
+        let (deep, region, start) = (SIZE - SHALLOW, stacks.slots.region(), stack.0.start() + PAGE);
+        stack.bytes()[deep..].fill(0xaa);
+        stack.0.trim();
+        assert!(stack.bytes()[deep..].iter().all(|byte| *byte == 0xaa));
+        for left in [0, deep - 1, deep - PAGE - 1] {
+            // All of it, or just one of the pages by which it is told.
+            let whole = if left == 0 { 0..deep } else { left..left + 1 };
+            stack.bytes()[whole].fill(0xbb);
+            stack.0.trim();
+            assert!((0..deep / PAGE).all(|page| !region.is_resident(start + page * PAGE, PAGE)), "{left}");
+            assert!(stack.bytes()[deep..].iter().all(|byte| *byte == 0xaa));
+        }
+        drop(stack);
+        stacks.slots.check();
+    }
+}
+
+#[test]
 fn touching_a_guard_page_is_a_fault_on_first_use_and_after_reuse() {
     for stacks in both(MOST_IN_TESTS) {
         let mut neighbours = Vec::new();

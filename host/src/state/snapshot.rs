@@ -26,7 +26,7 @@ const HEAD: usize = 1 + size_of::<Key>() + CHECK;
 /// Bytes that are alike between two runs and make it not worth it to end one.
 const GAP: usize = 16;
 /// The most pages of a piece: 128 KiB.
-pub(super) const PIECE: usize = 32;
+pub(crate) const PIECE: usize = 32;
 /// Bytes that are compared at once.
 const GRAIN: usize = 8;
 
@@ -42,11 +42,11 @@ pub(crate) struct Snapshot {
 
 /// A piece that was checked.
 #[derive(Debug)]
-pub(super) struct Piece {
+pub(crate) struct Piece {
     /// Bytes of each linear memory.
-    pub(super) sizes: Vec<usize>,
+    pub(crate) sizes: Vec<usize>,
     /// True if it is the last one.
-    pub(super) is_last: bool,
+    pub(crate) is_last: bool,
     body: Vec<u8>,
     /// Where the runs begin in the body.
     runs: usize,
@@ -68,13 +68,13 @@ pub(crate) enum Broken {
 
 impl Snapshot {
     /// Of memories of so many bytes in all, without its pieces.
-    pub(super) fn new(memory: usize, charge: Charge) -> Self {
+    pub(crate) fn new(memory: usize, charge: Charge) -> Self {
         Self { pieces: Vec::new(), memory, charge }
     }
 
     /// Adds the next piece, of memories of these sizes, of which these pages may differ from the image: by memory and
     /// number, in order, and after those of the piece before.
-    pub(super) fn add<'a>(
+    pub(crate) fn add<'a>(
         &mut self,
         image: &Image,
         sizes: &[usize],
@@ -127,14 +127,14 @@ impl Snapshot {
     }
 
     /// From now on it counts no longer, as what is made of it does; until what this gives is dropped.
-    pub(super) fn uncounted(&mut self) -> Uncounted<'_> {
+    pub(crate) fn uncounted(&mut self) -> Uncounted<'_> {
         let bytes = self.charge.bytes();
         self.charge.set(0);
         Uncounted { snapshot: self, bytes }
     }
 
     /// One of its pieces, checked, and that it is of this image.
-    pub(super) fn piece(&self, image: &Image, index: usize) -> Result<Piece, Broken> {
+    pub(crate) fn piece(&self, image: &Image, index: usize) -> Result<Piece, Broken> {
         let bytes = self.pieces.get(index).ok_or(Broken::Damaged)?;
         let (&version, rest) = bytes.split_first().ok_or(Broken::Damaged)?;
         if version != VERSION {
@@ -180,14 +180,14 @@ impl Snapshot {
 
 /// A snapshot that does not count, since what is made of it does. Dropped, it counts again, whether there is room for it
 /// or not: nothing came of what was made.
-pub(super) struct Uncounted<'a> {
+pub(crate) struct Uncounted<'a> {
     snapshot: &'a mut Snapshot,
     bytes: usize,
 }
 
 impl Uncounted<'_> {
     /// The instance is made: the snapshot is to go.
-    pub(super) fn end(mut self) {
+    pub(crate) fn end(mut self) {
         self.bytes = 0;
     }
 }
@@ -208,7 +208,7 @@ impl Drop for Uncounted<'_> {
 
 impl Piece {
     /// Writes the runs to memories of the right sizes that hold the image, and notes the pages of each that they touch.
-    pub(super) fn apply<'a>(&self, memories: impl Iterator<Item = &'a mut [u8]>, touched: &mut Vec<Numbers>) {
+    pub(crate) fn apply<'a>(&self, memories: impl Iterator<Item = &'a mut [u8]>, touched: &mut Vec<Numbers>) {
         let mut memories: Vec<_> = memories.collect();
         touched.resize(memories.len(), Numbers::default());
         self.each(|(memory, offset), bytes| {

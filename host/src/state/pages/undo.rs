@@ -4,7 +4,7 @@
 //! memory. What is put back is dropped at once, so that it never takes more memory than the call did.
 
 use super::{Held, Image, Known, Lent, Numbers, PAGE, Pages, Saved, close_all, copied, price, runs};
-use crate::instance::snapshot::PIECE;
+use crate::state::snapshot::PIECE;
 use std::io;
 
 /// Bytes that a memory is cut down by in a piece.

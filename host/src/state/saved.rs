@@ -51,13 +51,13 @@ thread_local! {
 }
 
 /// A page's bytes in its memory.
-pub(super) fn copied(page: usize) -> Range<usize> {
+pub(crate) fn copied(page: usize) -> Range<usize> {
     page * PAGE..(page + 1) * PAGE
 }
 
 impl Saved {
     /// Of nothing yet; the copies that are going to be made are charged for.
-    pub(super) fn new(charge: Charge) -> Self {
+    pub(crate) fn new(charge: Charge) -> Self {
         let copies = BUFFERS_KEPT.with_borrow_mut(Vec::pop).unwrap_or_default();
         Self { copies, logs: Vec::new(), has: Vec::new(), lost: false, _charge: charge }
     }
@@ -68,13 +68,13 @@ impl Saved {
     }
 
     /// The next memory, before any of its pages.
-    pub(super) fn memory(&mut self, size: usize, compared: bool) {
+    pub(crate) fn memory(&mut self, size: usize, compared: bool) {
         let first = self.copies.pages.len();
         self.copies.memories.push(Before { size, compared, first });
     }
 
     /// Copies pages of the last memory.
-    pub(super) fn copy(&mut self, memory: usize, bytes: &[u8], pages: impl Iterator<Item = usize>) {
+    pub(crate) fn copy(&mut self, memory: usize, bytes: &[u8], pages: impl Iterator<Item = usize>) {
         for page in pages {
             if let Some(bytes) = bytes.get(copied(page)) {
                 self.copies.pages.push((memory, page));
@@ -84,34 +84,34 @@ impl Saved {
     }
 
     /// Takes the log of what the call has written to in a memory.
-    pub(super) fn log(&mut self, memory: usize, log: Log) {
+    pub(crate) fn log(&mut self, memory: usize, log: Log) {
         self.logs.push((memory, log));
     }
 
     /// Bytes that a memory had.
-    pub(super) fn size(&self, memory: usize) -> usize {
+    pub(crate) fn size(&self, memory: usize) -> usize {
         self.copies.memories.get(memory).map_or(0, |before| before.size)
     }
 
     /// The copies of a memory's pages, in the order in which they were made.
-    pub(super) fn copies_of(&self, memory: usize) -> impl ExactSizeIterator<Item = &[u8]> {
+    pub(crate) fn copies_of(&self, memory: usize) -> impl ExactSizeIterator<Item = &[u8]> {
         let first = |memory: usize| self.copies.memories.get(memory).map_or(self.copies.pages.len(), |it| it.first);
         let copies = self.copies.bytes.get(first(memory) * PAGE..first(memory + 1) * PAGE);
         copies.unwrap_or_default().chunks_exact(PAGE)
     }
 
     /// True if each page of a memory that was not copied was as the image has it.
-    pub(super) fn is_compared(&self, memory: usize) -> bool {
+    pub(crate) fn is_compared(&self, memory: usize) -> bool {
         self.copies.memories.get(memory).is_some_and(|before| before.compared)
     }
 
     /// Pages of a memory that are in logs.
-    pub(super) fn logged(&self, memory: usize) -> usize {
+    pub(crate) fn logged(&self, memory: usize) -> usize {
         self.logs.iter().filter(|(of, _)| *of == memory).map(|(_, log)| log.len()).sum()
     }
 
     /// Pages that were copied.
-    pub(super) fn copies(&self) -> usize {
+    pub(crate) fn copies(&self) -> usize {
         self.copies.pages.len()
     }
 
@@ -121,12 +121,12 @@ impl Saved {
     }
 
     /// The memory that the last log is of, if there is one.
-    pub(super) fn last_log(&self) -> Option<usize> {
+    pub(crate) fn last_log(&self) -> Option<usize> {
         self.logs.last().map(|(memory, _)| *memory)
     }
 
     /// So many of the last pages in the last log.
-    pub(super) fn last(&self, pages: usize) -> impl Iterator<Item = (usize, Option<&[u8]>)> {
+    pub(crate) fn last(&self, pages: usize) -> impl Iterator<Item = (usize, Option<&[u8]>)> {
         self.logs.last().into_iter().flat_map(move |(_, log)| log.pages().skip(log.len().saturating_sub(pages)))
     }
 
@@ -141,13 +141,13 @@ impl Saved {
     }
 
     /// Some of the copies: memory, page and bytes of each.
-    pub(super) fn some_copies(&self, which: Range<usize>) -> impl Iterator<Item = (usize, usize, &[u8])> {
+    pub(crate) fn some_copies(&self, which: Range<usize>) -> impl Iterator<Item = (usize, usize, &[u8])> {
         let copies = self.copies.pages.iter().zip(self.copies.bytes.chunks_exact(PAGE));
         copies.skip(which.start).take(which.len()).map(|((memory, page), bytes)| (*memory, *page, bytes))
     }
 
     /// True if all is there that the call has changed.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         !self.lost && self.logs.iter().all(|(_, log)| log.is_whole())
     }
 

@@ -44,15 +44,15 @@ pub(crate) struct State {
 const TOLD: usize = 8;
 
 /// A component, ready to be compiled, and where it keeps its state: or the reasons why that cannot be kept.
-pub(super) struct Examined<'a> {
-    pub(super) wasm: Cow<'a, [u8]>,
+pub(crate) struct Examined<'a> {
+    pub(crate) wasm: Cow<'a, [u8]>,
     /// The component that instances are made of whose memories' bytes are known; `None`, if it is the same one.
-    pub(super) shell: Option<Vec<u8>>,
-    pub(super) state: Result<State, Vec<String>>,
+    pub(crate) shell: Option<Vec<u8>>,
+    pub(crate) state: Result<State, Vec<String>>,
 }
 
 /// Examines a component. What is no valid component is given back as it is, for wasmtime to say what is wrong.
-pub(super) fn examine(wasm: &[u8]) -> Examined<'_> {
+pub(crate) fn examine(wasm: &[u8]) -> Examined<'_> {
     let hash = *blake3::hash(wasm).as_bytes();
     let valid = Validator::new_with_features(WasmFeatures::all()).validate_all(wasm).map(drop);
     let prepared = valid.and_then(|()| texts::priced(wasm)).and_then(|priced| {

@@ -4,16 +4,13 @@
 //! the guest's shell, which writes nothing to them.
 
 use super::{
-    Making, Snapshot,
-    call::new_store,
-    context::Context,
     image::Image,
     pages::{Pages, Undo},
     saved::{Saved, copied},
-    snapshot::PIECE,
+    snapshot::{PIECE, Snapshot},
 };
 use crate::limits::memory::{self, Charge};
-use carrel_arena::{Held, PAGE, Tracked};
+use carrel_arena::{Held, PAGE};
 
 /// Pages that are put back at once; more than these are put back in pieces, beside other work.
 pub(crate) const AT_ONCE: usize = 128;
@@ -29,10 +26,9 @@ pub(crate) struct Undone {
 }
 
 impl Undone {
-    /// The memories of a store, which goes.
-    pub(super) fn of(mut store: Tracked<Context>, pages: Pages) -> Box<Self> {
-        let charge = store.data_mut().memory.take_charge();
-        Box::new(Self { memories: store.into_memories(), pages, charge, left: None })
+    /// Of the memories that a store has left, and their part of their user's memory.
+    pub(crate) fn new(memories: Vec<Held>, pages: Pages, charge: Charge) -> Box<Self> {
+        Box::new(Self { memories, pages, charge, left: None })
     }
 
     /// Puts back what it held before a call, of which `saved` is what it began with: now, or where that is much, by
@@ -86,12 +82,9 @@ impl Undone {
         Parking { undone: self, image, sizes, snapshot, next: (0, 0), is_done: false }
     }
 
-    /// A store for it. Dropped before its end, what that is puts all back.
-    pub(super) fn revive<'a>(self, making: &Making<'_>, back: &'a mut Option<Box<Self>>) -> Reviving<'a> {
-        let Self { memories, pages, charge, .. } = self;
-        let context = making.context(making.session.log_budget().clone(), None, Some(charge));
-        let store = Tracked::new(new_store(making.function.guest.engine(), context, making.limits));
-        Reviving { store: Some(store), memories, pages, back }
+    /// Its parts, of which a store can be made.
+    pub(crate) fn into_parts(self) -> (Vec<Held>, Pages, Charge) {
+        (self.memories, self.pages, self.charge)
     }
 }
 
@@ -145,39 +138,5 @@ impl Parking<'_> {
     pub(crate) fn end(mut self) -> Snapshot {
         while self.step() {}
         self.snapshot
-    }
-}
-
-/// An instance that is being given a store.
-pub(super) struct Reviving<'a> {
-    /// Gone at the end.
-    store: Option<Tracked<Context>>,
-    memories: Vec<Held>,
-    pages: Pages,
-    back: &'a mut Option<Box<Undone>>,
-}
-
-impl Reviving<'_> {
-    /// The store, and the memories that it is to be given.
-    pub(super) fn parts(&mut self) -> Option<(&mut Tracked<Context>, Vec<Held>)> {
-        Some((self.store.as_mut()?, std::mem::take(&mut self.memories)))
-    }
-
-    /// The store has an instance now.
-    pub(super) fn end(mut self) -> Option<(Tracked<Context>, Pages)> {
-        let mut store = self.store.take()?;
-        let size = store.memories().map(|bytes| bytes.len()).sum();
-        store.data_mut().memory.revived(size);
-        Some((store, std::mem::take(&mut self.pages)))
-    }
-}
-
-impl Drop for Reviving<'_> {
-    fn drop(&mut self) {
-        let Some(mut store) = self.store.take() else { return };
-        let charge = store.data_mut().memory.take_charge();
-        let mut memories = store.into_memories();
-        memories.append(&mut self.memories);
-        *self.back = Some(Box::new(Undone { memories, pages: std::mem::take(&mut self.pages), charge, left: None }));
     }
 }

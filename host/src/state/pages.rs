@@ -21,10 +21,9 @@
 //! * A page of a guarded memory is closed, or hot, or below the stack's top and nobody's between calls.
 
 use super::{
-    context::Context,
     image::Image,
+    prices,
     saved::{Saved, copied},
-    work,
 };
 use crate::limits::memory::{Full, Memory};
 use carrel_arena::{Held, Lent, PAGE, Room, Tracked};
@@ -35,7 +34,7 @@ mod undo;
 pub(crate) use undo::Undo;
 
 /// Pages of a memory that is compared in its first call: 256 KiB.
-pub(super) const SMALL: usize = 64;
+pub(crate) const SMALL: usize = 64;
 /// The most hot pages of a memory. A call that changes more finds some of them closed the next time.
 const HOT: usize = 64;
 /// Hot pages of which none is closed again: to copy them costs less than to find out which could be.
@@ -54,7 +53,7 @@ pub(crate) struct Numbers {
 
 impl Numbers {
     /// Adds a page; gives whether it was not there.
-    pub(super) fn insert(&mut self, page: usize) -> bool {
+    pub(crate) fn insert(&mut self, page: usize) -> bool {
         let word = page / 64;
         if word >= self.words.len() {
             self.words.resize(word + 1, 0);
@@ -74,23 +73,23 @@ impl Numbers {
     }
 
     /// Adds pages.
-    pub(super) fn extend(&mut self, pages: impl IntoIterator<Item = usize>) {
+    pub(crate) fn extend(&mut self, pages: impl IntoIterator<Item = usize>) {
         for page in pages {
             self.insert(page);
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// The pages, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
         self.within(0..self.words.len() * 64)
     }
 
     /// Those of these pages that are in it, in order.
-    pub(super) fn within(&self, pages: Range<usize>) -> impl Iterator<Item = usize> {
+    pub(crate) fn within(&self, pages: Range<usize>) -> impl Iterator<Item = usize> {
         let words = pages.start / 64..pages.end.div_ceil(64).min(self.words.len());
         let words = self.words.get(words.clone()).unwrap_or_default().iter().zip(words.start..);
         let all = words.flat_map(|(word, index)| {
@@ -152,7 +151,7 @@ pub(crate) struct Finding<'a> {
 
 impl Pages {
     /// Of memories that hold the image but for these pages, of one memory after the other.
-    pub(super) fn new(changed: Vec<Numbers>) -> Self {
+    pub(crate) fn new(changed: Vec<Numbers>) -> Self {
         Self(changed.into_iter().map(|changed| Known { changed, ..Known::default() }).collect())
     }
 
@@ -169,7 +168,12 @@ impl Pages {
     /// # Errors
     ///
     /// The kernel refuses it, or there are too many guarded ones.
-    pub(super) fn start(&mut self, store: &mut Tracked<Context>, of: &Finding<'_>, compare: bool) -> io::Result<()> {
+    pub(crate) fn start<T: Send + 'static>(
+        &mut self,
+        store: &mut Tracked<T>,
+        of: &Finding<'_>,
+        compare: bool,
+    ) -> io::Result<()> {
         for memory in 0..store.memories_len() {
             let Some(mut lent) = store.memory(memory) else { continue };
             let known = self.of(memory);
@@ -181,13 +185,13 @@ impl Pages {
     }
 
     /// True if no page is left to be looked at or closed before the next call begins.
-    pub(super) fn are_settled(&self) -> bool {
+    pub(crate) fn are_settled(&self) -> bool {
         self.0.iter().all(Known::is_settled)
     }
 
     /// Looks at some of the pages that are left, and closes them; gives whether there are others. It takes a part of a
     /// millisecond.
-    pub(super) fn settle(&mut self, store: &mut Tracked<Context>, image: &Image) -> bool {
+    pub(crate) fn settle<T: Send + 'static>(&mut self, store: &mut Tracked<T>, image: &Image) -> bool {
         let Some(memory) = self.0.iter().position(|known| !known.is_settled()) else { return false };
         let Some(mut lent) = store.memory(memory) else { return false };
         let known = self.of(memory);
@@ -200,13 +204,13 @@ impl Pages {
     }
 
     /// Bytes of memory that the instance takes: of pages that a new one writes to, and of those that differ.
-    pub(super) fn written(&self, image: &Image) -> usize {
+    pub(crate) fn written(&self, image: &Image) -> usize {
         (image.pages() + self.0.iter().map(|known| known.changed.len()).sum::<usize>()) * PAGE
     }
 
     /// Bytes that logs may take in a call: those of all pages of large memories that could be written to, and of which no
     /// copy is made before.
-    pub(super) fn logs(&self, image: &Image) -> usize {
+    pub(crate) fn logs(&self, image: &Image) -> usize {
         let large = self.0.iter().enumerate().filter(|(_, known)| known.guarded);
         let pages =
             large.map(|(memory, known)| (image.written(memory) + known.changed.len()).saturating_sub(known.hot.len()));
@@ -218,7 +222,11 @@ impl Pages {
     /// # Errors
     ///
     /// There is no room for the copies.
-    pub(super) fn begin(&mut self, store: &mut Tracked<Context>, host: &Arc<Memory>) -> Result<Saved, Full> {
+    pub(crate) fn begin<T: Send + 'static>(
+        &mut self,
+        store: &mut Tracked<T>,
+        host: &Arc<Memory>,
+    ) -> Result<Saved, Full> {
         let copies: usize = self.0.iter().map(|known| known.copies()).sum();
         let mut saved = Saved::new(host.try_charge(copies * PAGE)?);
         for memory in 0..store.memories_len() {
@@ -236,7 +244,7 @@ impl Pages {
     }
 
     /// The pages that differ from the image: by memory and number, in order, from one of them on.
-    pub(super) fn from(&self, (memory, page): (usize, usize)) -> impl Iterator<Item = (usize, usize)> {
+    pub(crate) fn from(&self, (memory, page): (usize, usize)) -> impl Iterator<Item = (usize, usize)> {
         self.0.iter().enumerate().skip(memory).flat_map(move |(index, known)| {
             let first = if index == memory { page } else { 0 };
             known.changed.within(first..usize::MAX).map(move |page| (index, page))
@@ -246,7 +254,12 @@ impl Pages {
     /// A call has ended well: finds out what it has changed; where that is much, it is then to be
     /// [settled](Self::settle). `saved` is what it began with, which is complete then. Gives the units of fuel that this
     /// takes.
-    pub(super) fn commit(&mut self, store: &mut Tracked<Context>, of: &Finding<'_>, saved: &mut Saved) -> u64 {
+    pub(crate) fn commit<T: Send + 'static>(
+        &mut self,
+        store: &mut Tracked<T>,
+        of: &Finding<'_>,
+        saved: &mut Saved,
+    ) -> u64 {
         let mut units = 0;
         for memory in 0..store.memories_len() {
             let Some(mut lent) = store.memory(memory) else { continue };
@@ -277,7 +290,7 @@ impl Pages {
     }
 
     /// Finds out what has changed without a call's end: in an instance that is not undone, and so is not guarded.
-    pub(super) fn look(&mut self, store: &mut Tracked<Context>, image: &Image) {
+    pub(crate) fn look<T: Send + 'static>(&mut self, store: &mut Tracked<T>, image: &Image) {
         while self.settle(store, image) {}
         for memory in 0..store.memories_len() {
             let Some(mut lent) = store.memory(memory) else { continue };
@@ -433,7 +446,7 @@ impl Known {
 /// ones it is nothing that would matter, and their calls cost the same each time.
 fn price(size: usize, met: usize, copied: usize) -> u64 {
     let large = size / PAGE > SMALL;
-    if large { work::MET * met as u64 + work::COPY * copied as u64 } else { 0 }
+    if large { prices::MET * met as u64 + prices::COPY * copied as u64 } else { 0 }
 }
 
 /// Closes pages, run by run.

@@ -259,7 +259,7 @@ fn leaves_the_line(operator: &Operator<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::function::state::{Examined, Parts, examine};
+    use crate::state::examine::{Examined, Parts, examine};
     use std::{path::Path, time::Duration, time::Instant as Clock};
     use wasmparser::{Validator, WasmFeatures};
     use wasmtime::{Engine, Instance, Linker, Memory, Store, Val};

@@ -47,7 +47,7 @@ impl Image {
     /// what else an instance was told, by its configuration or its grants, is in them or makes no difference.
     ///
     /// None, if the memories are of a kind that has no image.
-    pub(super) fn new(memories: &[Vec<u8>], configured: bool, dead: usize, guest: &[u8; 32]) -> Option<Self> {
+    pub(crate) fn new(memories: &[Vec<u8>], configured: bool, dead: usize, guest: &[u8; 32]) -> Option<Self> {
         let mut starts = Vec::new();
         let mut identity = blake3::Hasher::new();
         identity.update(guest).update(&[configured.into()]);
@@ -72,7 +72,7 @@ impl Image {
         Some(Self { dictionary, memories: starts.into(), configured, dead, key })
     }
 
-    pub(super) fn is_configured(&self) -> bool {
+    pub(crate) fn is_configured(&self) -> bool {
         self.configured
     }
 
@@ -80,12 +80,12 @@ impl Image {
         &self.key
     }
 
-    pub(super) fn dictionary(&self) -> &[u8] {
+    pub(crate) fn dictionary(&self) -> &[u8] {
         &self.dictionary
     }
 
     /// Bytes of each memory.
-    pub(super) fn sizes(&self) -> impl ExactSizeIterator<Item = usize> {
+    pub(crate) fn sizes(&self) -> impl ExactSizeIterator<Item = usize> {
         self.memories.iter().map(|start| start.size)
     }
 
@@ -100,29 +100,29 @@ impl Image {
     }
 
     /// Pages of a memory that a new instance writes to.
-    pub(super) fn written(&self, memory: usize) -> usize {
+    pub(crate) fn written(&self, memory: usize) -> usize {
         self.memories.get(memory).map_or(0, |start| start.written.len())
     }
 
     /// What a page begins with; none, if with zeroes.
-    pub(super) fn page(&self, memory: usize, page: usize) -> Option<&[u8]> {
+    pub(crate) fn page(&self, memory: usize, page: usize) -> Option<&[u8]> {
         self.memories.get(memory)?.bytes.get(page * PAGE..(page + 1) * PAGE)
     }
 
     /// True if a new instance writes to a page.
-    pub(super) fn has(&self, memory: usize, page: usize) -> bool {
+    pub(crate) fn has(&self, memory: usize, page: usize) -> bool {
         self.memories.get(memory).is_some_and(|start| start.written.binary_search(&page).is_ok())
     }
 
     /// Pages at the start of a memory that hold nothing between calls.
-    pub(super) fn dead_of(&self, memory: usize) -> usize {
+    pub(crate) fn dead_of(&self, memory: usize) -> usize {
         if memory == 0 { self.dead } else { 0 }
     }
 
     /// Writes the image to the memories of a guest's shell, which are all zero. One may be smaller than in the image, if
     /// it is not of a configured instance: start code may grow memories by chance. Only these of the image's pages are
     /// written, counted through all memories.
-    pub(super) fn apply<'a>(&self, memories: impl Iterator<Item = &'a mut [u8]>, pages: Range<usize>) {
+    pub(crate) fn apply<'a>(&self, memories: impl Iterator<Item = &'a mut [u8]>, pages: Range<usize>) {
         let mut before = 0;
         for (memory, start) in memories.zip(&self.memories) {
             let of_this = pages.start.saturating_sub(before)..pages.end.saturating_sub(before);
@@ -138,7 +138,7 @@ impl Image {
     }
 
     /// Makes a page of a memory what it begins with.
-    pub(super) fn put_back(&self, memory: usize, page: usize, bytes: &mut [u8]) {
+    pub(crate) fn put_back(&self, memory: usize, page: usize, bytes: &mut [u8]) {
         let Some(bytes) = bytes.get_mut(page * PAGE..(page + 1) * PAGE) else { return };
         match self.page(memory, page) {
             Some(first) => bytes.copy_from_slice(first),
@@ -147,7 +147,7 @@ impl Image {
     }
 
     /// Adds those of these pages of a memory to `known` that differ from the image and are not in it.
-    pub(super) fn find_differing(&self, memory: usize, bytes: &[u8], pages: Range<usize>, known: &mut Numbers) {
+    pub(crate) fn find_differing(&self, memory: usize, bytes: &[u8], pages: Range<usize>, known: &mut Numbers) {
         let Some(start) = self.memories.get(memory) else { return };
         let mut found = Vec::new();
         let mut from = pages.start.max(self.dead_of(memory));

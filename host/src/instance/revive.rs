@@ -1,0 +1,53 @@
+//! A store for an instance that has left its last one.
+
+use super::{Making, call::new_store, context::Context};
+use crate::state::{Pages, Undone};
+use carrel_arena::{Held, Tracked};
+
+/// The memories of a store, which goes.
+pub(super) fn leave(mut store: Tracked<Context>, pages: Pages) -> Box<Undone> {
+    let charge = store.data_mut().memory.take_charge();
+    Undone::new(store.into_memories(), pages, charge)
+}
+
+/// A store for what was undone. Dropped before its end, what that is puts all back.
+pub(super) fn revive<'a>(undone: Undone, making: &Making<'_>, back: &'a mut Option<Box<Undone>>) -> Reviving<'a> {
+    let (memories, pages, charge) = undone.into_parts();
+    let context = making.context(making.session.log_budget().clone(), None, Some(charge));
+    let store = Tracked::new(new_store(making.function.guest.engine(), context, making.limits));
+    Reviving { store: Some(store), memories, pages, back }
+}
+
+/// An instance that is being given a store.
+pub(super) struct Reviving<'a> {
+    /// Gone at the end.
+    store: Option<Tracked<Context>>,
+    memories: Vec<Held>,
+    pages: Pages,
+    back: &'a mut Option<Box<Undone>>,
+}
+
+impl Reviving<'_> {
+    /// The store, and the memories that it is to be given.
+    pub(super) fn parts(&mut self) -> Option<(&mut Tracked<Context>, Vec<Held>)> {
+        Some((self.store.as_mut()?, std::mem::take(&mut self.memories)))
+    }
+
+    /// The store has an instance now.
+    pub(super) fn end(mut self) -> Option<(Tracked<Context>, Pages)> {
+        let mut store = self.store.take()?;
+        let size = store.memories().map(|bytes| bytes.len()).sum();
+        store.data_mut().memory.revived(size);
+        Some((store, std::mem::take(&mut self.pages)))
+    }
+}
+
+impl Drop for Reviving<'_> {
+    fn drop(&mut self) {
+        let Some(mut store) = self.store.take() else { return };
+        let charge = store.data_mut().memory.take_charge();
+        let mut memories = store.into_memories();
+        memories.append(&mut self.memories);
+        *self.back = Some(Undone::new(memories, std::mem::take(&mut self.pages), charge));
+    }
+}
