@@ -172,7 +172,8 @@ async fn a_caller_who_goes_away_while_waiting_is_not_called_for() {
     let server = Test::hostile().start().await;
     let alice = server.user("alice").at("/hostile");
     alice.call(json!({"do": "count"})).await.ok();
-    let slow = alice.spawn(json!({"do": "sleep", "milliseconds": 300}));
+    // So long that it still runs when the others wait, however busy the machine is.
+    let slow = alice.spawn(json!({"do": "sleep", "milliseconds": 3000}));
     server.until_in_use(1).await;
     for route in ["/hostile", "/hostile/stream"] {
         let waiting: Vec<_> = (0..10).map(|_| alice.clone().at(route).spawn(json!({"do": "count"}))).collect();

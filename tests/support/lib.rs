@@ -243,19 +243,29 @@ impl Server {
 
     /// Waits until so many calls wait or run.
     pub async fn until_in_use(&self, calls: usize) {
-        while self.host.registry().in_use() < calls {
-            tokio::task::yield_now().await;
-        }
+        self.until(&format!("{calls} calls wait or run"), |in_use| in_use >= calls).await;
     }
 
     /// Waits until no call waits or runs.
     pub async fn until_idle(&self) {
-        let idle = async {
-            while self.host.registry().in_use() > 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+        self.until("all calls have ended", |in_use| in_use == 0).await;
+    }
+
+    /// Waits for this, and fails rather than for ever.
+    async fn until(&self, what: &str, is_so: impl Fn(usize) -> bool) {
+        let so = async {
+            // At first without a clock, which may be one that goes on whenever somebody waits for it.
+            for turn in 0.. {
+                if is_so(self.host.registry().in_use()) {
+                    return;
+                }
+                match turn {
+                    0..1000 => tokio::task::yield_now().await,
+                    _ => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), idle).await.expect("all calls have ended");
+        tokio::time::timeout(Duration::from_secs(60), so).await.expect(what);
     }
 
     /// Serves on a port of the system's choice, until [`Listening::stop`].

@@ -14,7 +14,8 @@
 //! * [`Engine`]: how wasmtime is set up, its memories and stacks, and the clock that stops guests.
 //! * `context`: what a store holds besides the guest: its WASI, with what is [granted](crate::grants), its memory limit,
 //!   the call that runs.
-//! * `call`: making an instance, and calling it.
+//! * `make`: making an instance, and the image of it. `call`: calling it. `run`: whatever runs in a store, within an
+//!   allowance.
 //! * `revive`: a store for an instance that was undone; what it holds is [`state`](crate::state)'s.
 //! * `sources`: where guests get randomness and time from. `work`: what the host does for a guest, paid for in fuel.
 //! * [`Stop`]: why a guest was stopped. `imports`: what a guest may import. `log`: its stdout and stderr.
@@ -27,12 +28,14 @@ mod engine;
 mod files;
 mod imports;
 mod log;
+mod make;
 mod revive;
+mod run;
 mod sources;
 mod stop;
 mod work;
 
-pub(crate) use call::{Done, Instance, Making, Told, describe};
+pub(crate) use call::Instance;
 pub(crate) use context::{Chunk, Context, Emitter, Phase, Running};
 pub(crate) use contract::{
     Error as GuestError, Linked,
@@ -41,5 +44,7 @@ pub(crate) use contract::{
 };
 pub use engine::Engine;
 pub(crate) use imports::{OFFERED, is_offered, linker};
+pub(crate) use make::{Making, Told, describe};
+pub(crate) use run::Done;
 pub use stop::{Stop, StopKind};
 pub(crate) use work::{STOPPED, UNDO, pay, pay_for_bytes};

@@ -1,6 +1,6 @@
 //! A store for an instance that has left its last one.
 
-use super::{Making, call::new_store, context::Context};
+use super::{Making, context::Context, run::new_store};
 use crate::state::{Pages, Undone};
 use carrel_arena::{Held, Tracked};
 

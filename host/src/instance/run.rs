@@ -1,0 +1,140 @@
+//! Running something in a store, within an allowance.
+
+use super::{
+    Context, Running, Stop, StopKind,
+    work::{self, Work},
+};
+use crate::{
+    limits::{Limits, SHORT, within},
+    session::Unbilled,
+};
+use carrel_arena::Tracked;
+use std::pin::pin;
+use wasmtime::{Store, StoreContextMut, Trap, UpdateDeadline};
+
+/// What something that ran in an instance gave, and the fuel that it took.
+pub(crate) struct Done<T> {
+    pub(crate) result: Result<T, Stop>,
+    pub(crate) fuel: u64,
+}
+
+/// A store, in which nothing runs yet.
+pub(super) fn new_store(engine: &wasmtime::Engine, context: Context, limits: &Limits) -> Store<Context> {
+    let mut store = Store::new(engine, context);
+    // Bytes that one call across the boundary may copy: what is allowed, and as much again, so that what is a little too
+    // large is told as such.
+    store.set_hostcall_fuel(2 * limits.output_size.max(limits.body_size) + (1 << 20));
+    store.limiter(|context| &mut context.memory);
+    store.epoch_deadline_callback(tick);
+    store
+}
+
+/// What a guest that runs when the clock ticks does: it stops if its time is over, and lets others run if it has run
+/// for long.
+fn tick(mut cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline> {
+    let fuel = cx.get_fuel()?;
+    let owed = cx.data().work().map_or(0, Work::owed);
+    if owed > fuel {
+        return Err(Trap::OutOfFuel.into());
+    }
+    let Some(running) = &mut cx.data_mut().running else { return Ok(UpdateDeadline::Interrupt) };
+    if let Some(full) = running.session.as_ref().and_then(|session| session.undo_room().outgrown()) {
+        let stop = cx.data().stop(full.into());
+        return Err(stop.into());
+    }
+    // The clock of the runtime, as for all that a call waits for.
+    if tokio::time::Instant::now() >= running.allowance.deadline {
+        return Ok(UpdateDeadline::Interrupt);
+    }
+    if running.permit.goes_on(running.began.elapsed() < SHORT) {
+        return Ok(UpdateDeadline::Continue(1));
+    }
+    running.tick(fuel);
+    let used = running.used(fuel) + owed;
+    if let Some(session) = &running.session {
+        session.charge(used.saturating_sub(std::mem::replace(&mut running.charged, used)));
+    }
+    running.permit.lane().meet();
+    Ok(UpdateDeadline::YieldCustom(1, running.permit.clone().next_turn()))
+}
+
+/// Runs something in a store within an allowance.
+///
+/// The clock stops a guest that computes; the timer here one that waits, for a pollable or for a slow reader.
+pub(super) async fn run<T>(
+    store: &mut Tracked<Context>,
+    running: Running,
+    limits: &Limits,
+    what: impl AsyncFnOnce(&mut Tracked<Context>) -> wasmtime::Result<T>,
+) -> Done<T> {
+    let (allowance, permit) = (running.allowance, running.permit.clone());
+    if let Err(error) = store.context().set_fuel(allowance.fuel) {
+        // Only an engine without fuel refuses it.
+        let kind = StopKind::Crashed(error.to_string());
+        return Done { result: Err(store.data().stop(kind)), fuel: 0 };
+    }
+    store.context().set_epoch_deadline(1);
+    let context = store.data_mut();
+    context.memory.begin();
+    context.running = Some(running);
+    let mut metered = Metered { store, fuel: allowance.fuel };
+    let ended = {
+        let mut running = pin!(what(&mut *metered.store));
+        match within(|| allowance.deadline, running.as_mut()).await {
+            None => permit.end(running).await,
+            ended => ended,
+        }
+    };
+    let overdrawn = metered.settle().is_err();
+    let (fuel, cut_off) = (metered.used(), metered.cut_off());
+    std::mem::forget(metered);
+    store.data_mut().running = None;
+    store.data_mut().end_call();
+    let result = match ended {
+        Some(_) if overdrawn => Err(StopKind::FuelExhausted { limit: limits.fuel_per_call }),
+        Some(Ok(value)) => Ok(value),
+        Some(Err(error)) => Err(StopKind::from_error(&error, store.data(), limits)),
+        None => Err(StopKind::DeadlineExceeded),
+    };
+    let fuel = if matches!(result, Err(StopKind::DeadlineExceeded)) { cut_off } else { fuel };
+    Done { result: result.map_err(|kind| store.data().stop(kind)), fuel }
+}
+
+/// A store in which something runs. Dropped before that has ended, its caller went away: what it used is told to its
+/// session, since nobody waits for it any more.
+struct Metered<'a> {
+    store: &'a mut Tracked<Context>,
+    /// What it may use.
+    fuel: u64,
+}
+
+impl Metered<'_> {
+    /// Pays what is owed.
+    fn settle(&mut self) -> wasmtime::Result<()> {
+        work::pay(&mut self.store.context(), 0)
+    }
+
+    fn used(&self) -> u64 {
+        self.fuel.saturating_sub(self.left())
+    }
+
+    fn left(&self) -> u64 {
+        self.store.look().get_fuel().unwrap_or(0)
+    }
+
+    /// What it used, if it did not come to an end by itself.
+    fn cut_off(&self) -> u64 {
+        self.store.data().running.as_ref().map_or(0, |running| running.used(self.left()))
+    }
+}
+
+impl Drop for Metered<'_> {
+    fn drop(&mut self) {
+        // Whether there was enough for it, nobody waits to hear.
+        let _ = self.settle();
+        let running = self.store.data().running.as_ref();
+        if let Some(session) = running.and_then(|running| running.session.as_ref()) {
+            drop(Unbilled::new(session, self.cut_off()));
+        }
+    }
+}
