@@ -575,3 +575,35 @@ async fn what_takes_long_to_put_back_is_put_back_before_anybody_looks() {
     }
     assert_eq!(h1.call(sum).await.ok()["calls"].as_u64(), before["calls"].as_u64().map(|calls| calls + 10));
 }
+
+/// An instance that was small, and compared, becomes large in a call of its own that ends well, and goes back with its
+/// caller's: whatever its next calls change is undone and kept as ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_large_for_a_while_is_undone_and_kept_afterwards() {
+    let server = test()
+        .set("limits.fuel_per_call", 100_000_000_000_u64)
+        .set("limits.memory_per_instance", "64 MiB")
+        .start()
+        .await;
+    let alice = server.user("alice").at("/hostile");
+    let h1 = alice.clone().at("/h1");
+    h1.call(json!({"do": "fill", "byte": 7, "bytes": 1000})).await.ok();
+    let sum = json!({"do": "sum"});
+    for round in 0..2 {
+        // Woken, it is not guarded before its first call has ended.
+        assert_eq!(server.park().await, 1);
+        let grows = json!({"do": "call", "name": "h1", "input": {"do": "take", "bytes": 8_000_000}});
+        alice.call(json!({"do": "all", "of": [grows, {"do": "panic"}]})).await.error(500, "function_crashed");
+        let before = h1.call(sum.clone()).await.ok();
+        let fails = json!({"do": "all", "of": [{"do": "overwrite"}, {"do": "panic"}]});
+        h1.call(fails).await.error(500, "function_crashed");
+        let after = h1.call(sum.clone()).await.ok();
+        assert_eq!(after["said"], before["said"], "round {round}");
+        assert_eq!(after["calls"].as_u64(), before["calls"].as_u64().map(|calls| calls + 1));
+        h1.call(json!({"do": "overwrite"})).await.ok();
+        let changed = h1.call(sum.clone()).await.ok();
+        assert_ne!(changed["said"], before["said"]);
+        assert_eq!(server.park().await, 1);
+        assert_eq!(h1.call(sum.clone()).await.ok()["said"], changed["said"], "round {round}");
+    }
+}

@@ -80,9 +80,11 @@ impl<'a> Question<'a> {
 pub(super) async fn hand_over(mut charge: Charge, handle: &Handle) -> Result<Charge, Error> {
     let mut tidied = handle.session().tidying().watch();
     loop {
+        // Only that frees memory of the user's.
+        let is_tidied = handle.session().is_tidied();
         match charge.narrow(handle.session().memory()) {
             Ok(charge) => return Ok(charge),
-            Err((_, same)) if tidied.another(handle.deadline()).await => charge = same,
+            Err((_, same)) if is_tidied && tidied.another(handle.deadline()).await => charge = same,
             Err((full, _)) => return Err(Error::no_memory(full)),
         }
     }

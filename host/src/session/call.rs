@@ -308,15 +308,21 @@ async fn prepare(frame: &mut Frame, session: &Arc<Session>, allowance: Allowance
                 failed.add(made.fuel);
             }
             result = made.result;
+            while frame.settle() {
+                yield_now().await;
+            }
         }
         let begun = result.and_then(|()| frame.begin(true).map_err(|full| frame.stop(full.into())));
         let Err(stop) = begun else { return Done { result: Ok(()), fuel: failed.bill() } };
         let need = Room::bytes(frame.needs());
-        let freed = match full_scope(session, &stop.kind, need) {
-            Some(scope) => session.shared.pressure.make_room(scope, need, allowance.deadline).await,
-            None => Room::default(),
+        let is_freed = match full_scope(session, &stop.kind, need) {
+            Some(scope) => {
+                let freed = session.shared.pressure.make_room(scope, need, allowance.deadline).await;
+                !freed.is_none() || tidied.another(allowance.deadline).await
+            }
+            None => false,
         };
-        if freed.is_none() && !tidied.another(allowance.deadline).await {
+        if !is_freed {
             // Most calls change little, so that one may well end without what it could need to be undone.
             let begun = frame.begin(false).is_ok_and(|begun| begun);
             return Done { result: if begun { Ok(()) } else { Err(stop) }, fuel: failed.bill() };

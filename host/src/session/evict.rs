@@ -8,9 +8,13 @@
 use super::{
     Registry, Session,
     pressure::{Room, Scope},
+    tidy::TIDYING,
 };
 use std::{sync::Arc, time::Duration};
-use tokio::task::{JoinSet, yield_now};
+use tokio::{
+    task::{JoinSet, yield_now},
+    time::Instant,
+};
 
 /// One in so many idle sessions is parked, or dropped, in a round, even if less is needed.
 const SHARE: usize = 64;
@@ -42,7 +46,7 @@ async fn evict(registry: Arc<Registry>, scope: Scope) {
 
 /// Parks the longest idle sessions of a scope.
 async fn park_some(registry: &Registry, scope: Scope, need: Room) -> Room {
-    let mut freed = Room::default();
+    let (mut freed, mut tidied) = (Room::default(), registry.shared().tidying.watch());
     // Those who were idle may all be used again before it is their turn, and others be idle by then.
     for _ in 0..TRIES {
         let mut idle = idle(registry, |shard| registry.idle_live(shard, Duration::ZERO, scope.tenant())).await;
@@ -59,7 +63,11 @@ async fn park_some(registry: &Registry, scope: Scope, need: Room) -> Room {
             }
             yield_now().await;
         }
-        if none || !freed.is_none() {
+        if !freed.is_none() {
+            break;
+        }
+        // Whose call has just ended is idle soon.
+        if !tidied.another(Instant::now() + TIDYING).await && none {
             break;
         }
     }

@@ -68,7 +68,7 @@ use registry::Uses;
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -120,6 +120,8 @@ pub struct Session {
     /// The call that runs, or the last one.
     current: Mutex<Current>,
     aside: Aside,
+    /// What is left of its last call is being done.
+    is_tidied: AtomicBool,
     /// Bytes that the call that runs may still log.
     log_budget: Arc<AtomicUsize>,
     queue: Queue,
@@ -219,6 +221,7 @@ impl Session {
             charged: AtomicI64::new(0),
             current: Mutex::default(),
             aside: Aside::default(),
+            is_tidied: AtomicBool::new(false),
             log_budget: Arc::new(AtomicUsize::new(tenant.limits().log_size)),
             queue: Queue::new(),
             permit: Arc::new(Permit::new(shared.lane.clone(), user.tenant())),
@@ -374,6 +377,8 @@ impl Session {
     /// A call from outside begins.
     fn begin(&self) {
         self.log_budget.store(self.limits().log_size, Ordering::Relaxed);
+        // What was kept meanwhile, to undo the last one, is no matter of this one.
+        self.undo_room.end();
     }
 
     /// A call from outside has ended. What was kept to undo it goes, or is left for `tidy`.

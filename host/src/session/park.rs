@@ -7,15 +7,13 @@
 //! An instance that holds something outside of its memory cannot be parked: its instance stays, and so does its session's
 //! place, but its session's other instances go.
 
-use super::{Registry, Session, Slot, evict::evictors, pace::Pace, pressure::Room};
+use super::{Registry, Session, Slot, evict::evictors, pace::Pace, pressure::Room, tidy::TIDYING};
 use crate::state::Parking;
 use std::{future::pending, sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// The least and the most time between two looks for sessions that have been idle long enough.
 const LOOK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
-/// How long it waits at the most for what is left of calls that have ended.
-const TIDYING: Duration = Duration::from_secs(1);
 
 /// Parks sessions that were idle for `after`, if that is said, and makes room when it is needed, for ever.
 pub(crate) async fn park(registry: Arc<Registry>, after: Option<Duration>) {

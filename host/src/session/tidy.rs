@@ -6,9 +6,12 @@
 
 use super::{Session, Slot, Turn, pace::Pace};
 use crate::state::Gone;
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 use tokio::{
     runtime::Handle,
@@ -16,6 +19,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+/// How long those who look for idle sessions wait at the most for one to be tidied.
+pub(super) const TIDYING: Duration = Duration::from_secs(1);
 /// Pages of which the memory is given back in a piece.
 const PIECE: usize = 256;
 
@@ -44,8 +49,9 @@ impl Tidied<'_> {
     /// Waits until another session was tidied, until the deadline at the most; gives whether one was: if not, it is of no
     /// use to try again.
     pub(crate) async fn another(&mut self, deadline: Instant) -> bool {
-        let was = self.tidied.has_changed().unwrap_or(false);
-        let may_be = was || self.tidying.sessions.load(Ordering::Acquire) > 0;
+        // In this order: see `One::drop`.
+        let will_be = self.tidying.sessions.load(Ordering::Acquire) > 0;
+        let may_be = self.tidied.has_changed().unwrap_or(false) || will_be;
         may_be && timeout_at(deadline, self.tidied.changed()).await.is_ok()
     }
 }
@@ -56,6 +62,7 @@ struct One(Arc<Session>);
 impl One {
     fn new(session: &Arc<Session>) -> Self {
         session.shared.tidying.sessions.fetch_add(1, Ordering::AcqRel);
+        session.is_tidied.store(true, Ordering::Release);
         Self(session.clone())
     }
 }
@@ -63,6 +70,7 @@ impl One {
 impl Drop for One {
     fn drop(&mut self) {
         let tidying = &self.0.shared.tidying;
+        self.0.is_tidied.store(false, Ordering::Release);
         // In this order: who sees none that is being tidied sees that this one was.
         tidying.tidied.send_modify(|tidied| *tidied += 1);
         tidying.sessions.fetch_sub(1, Ordering::AcqRel);
@@ -88,6 +96,11 @@ impl Turn {
 }
 
 impl Session {
+    /// True while it is being tidied.
+    pub(crate) fn is_tidied(&self) -> bool {
+        self.is_tidied.load(Ordering::Acquire)
+    }
+
     async fn tidy(&self) {
         let mut pace = Pace::new();
         let mut leftovers = std::mem::take(&mut self.current().leftovers);

@@ -125,12 +125,23 @@ impl Session {
         units
     }
 
-    /// A function has lost what it held.
+    /// A function has lost what it held, so that it cannot go back to what it held before either.
     pub(crate) fn lost(&self, position: usize) {
         let mut current = self.current();
+        for entry in current.undo.iter_mut().filter(|entry| entry.position == position) {
+            if let Before::Saved(_) = entry.before {
+                entry.before = Before::Lost;
+            }
+        }
         if !current.lost.contains(&position) {
             current.lost.push(position);
         }
+    }
+}
+
+impl Session {
+    fn has_lost(&self, position: usize) -> bool {
+        self.current().lost.contains(&position)
     }
 }
 
@@ -187,7 +198,15 @@ impl Frame {
     pub(super) async fn make(&mut self, making: Making<'_>) -> Done<()> {
         let made = match &mut self.before {
             Before::Parked(snapshot) => Instance::restore(making, snapshot).await,
-            _ => Instance::revive(making, &mut self.undone).await,
+            before => {
+                let had = self.undone.is_some();
+                let made = Instance::revive(making, &mut self.undone).await;
+                // What it held could not be put back: this is a new one.
+                if had && self.undone.is_none() && self.session.has_lost(self.position) {
+                    *before = Before::Nothing;
+                }
+                made
+            }
         };
         let result = made.result.map(|instance| {
             self.instance = Some(Box::new(instance));

@@ -89,6 +89,11 @@ impl Image {
         self.memories.iter().map(|start| start.size)
     }
 
+    /// Bytes of a memory.
+    pub(crate) fn size(&self, memory: usize) -> usize {
+        self.memories.get(memory).map_or(0, |start| start.size)
+    }
+
     /// Bytes of memory that a new instance takes at first.
     pub(crate) fn charged_at_first(&self) -> usize {
         memory::INSTANCE + self.sizes().sum::<usize>()

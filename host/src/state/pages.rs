@@ -332,6 +332,12 @@ impl Known {
 
     /// Guards the memory, of which all pages are to be looked at by then.
     fn guard(&mut self, memory: usize, lent: &mut Lent<'_>, of: &Finding<'_>, compare: bool) -> io::Result<()> {
+        if lent.is_guarded() {
+            // It was given up, and the kernel did not open it.
+            drop(lent.take_log());
+            let open = lent.open_pages();
+            close_all(lent, open)?;
+        }
         let dead = of.image.dead_of(memory).min(lent.size() / PAGE);
         lent.guard(dead, of.room.clone())?;
         self.guarded = true;
@@ -358,7 +364,9 @@ impl Known {
             // Pages of zeroes that were written to take memory, though they do not differ.
             lent.populated(from..next, |run| self.changed.extend(run.filter(|page| !image.has(memory, *page))));
             if lent.extend_guard(next).is_err() {
+                // All of it is to be compared.
                 self.give_up(lent);
+                return;
             }
         }
         if next < end {
@@ -398,6 +406,8 @@ impl Known {
         // What it has grown by.
         let (end, size) = (lent.guarded_end(), lent.size() / PAGE);
         self.rest = (end < size).then_some(Rest { from: end, compare: false });
+        // It may be smaller than in the image at first, and have nothing where that has something.
+        self.changed.extend((end..size.min(image.size(memory) / PAGE)).filter(|page| image.has(memory, *page)));
         if self.closing.len() + size.saturating_sub(end) <= PIECE {
             while !self.is_settled() {
                 self.settle_some(memory, lent, image);
@@ -425,6 +435,7 @@ impl Known {
         image.find_differing(memory, lent.bytes(), pages, &mut found);
         assert_eq!(found.len(), self.changed.len(), "pages of memory {memory} differ from the image and are not known");
         if self.guarded {
+            assert_eq!(lent.guarded_end(), lent.size() / PAGE, "memory {memory} is guarded as a whole");
             let open = lent.open_pages().into_iter();
             let open: Vec<_> = open.filter(|page| !self.is_hot(*page)).collect();
             assert!(open.is_empty(), "pages of memory {memory} are open, and no copies are made of them: {open:?}");

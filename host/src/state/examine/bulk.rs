@@ -211,7 +211,9 @@ impl Sizes {
             Bulk::Copy { to: memory, from: other } => {
                 self.leave_if_outside(&mut code, memory, (TO, to), left);
                 self.leave_if_outside(&mut code, other, (FROM, from), left);
-                if memory == other {
+                // Two memories of a module may be one that it imports twice.
+                let may_be_one = to == from;
+                if may_be_one {
                     // The bytes that are there may be among those to be copied: then the last ones are copied first.
                     get(&mut code, TO, to);
                     get(&mut code, FROM, from);
@@ -230,7 +232,7 @@ impl Sizes {
                 code.memory_copy(memory, other);
                 forward(&mut code, TO, to);
                 forward(&mut code, FROM, from);
-                if memory == other {
+                if may_be_one {
                     code.end();
                 }
             }
@@ -467,6 +469,18 @@ mod tests {
         let done = run(&before, &calls);
         assert!(done.iter().all(|(well, _)| *well));
         assert_eq!(done, run(&after, &calls));
+    }
+
+    #[test]
+    fn one_memory_under_two_names_is_copied_as_one() {
+        let twice = r#"(module (import "host" "memory" (memory $a 4)) (import "host" "memory" (memory $b 4))
+            (func (export "copy") (param i64 i64 i64)
+                (memory.copy $a $b
+                    (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2)))))"#;
+        let before = wat::parse_str(twice).unwrap();
+        let (after, piece) = (divided(&before).unwrap(), i64::from(PIECE));
+        let calls = [[100, 0, 2 * piece + 7], [0, 100, 2 * piece + 7], [piece, 3, 2 * piece]].map(|it| ("copy", it));
+        assert_eq!(run(&before, &calls), run(&after, &calls));
     }
 
     fn functions(wasm: &[u8]) -> u32 {

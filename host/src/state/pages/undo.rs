@@ -115,7 +115,14 @@ impl Undo {
             let more = open.len() > CLOSED;
             open.truncate(CLOSED);
             known.close(&mut lent, open);
-            if more {
+            // One that a call was the first to make large may not be guarded as a whole yet.
+            let (guarded, size) = (lent.guarded_end(), lent.size() / PAGE);
+            let rest = known.guarded && guarded < size;
+            if rest && lent.extend_guard(size.min(guarded + CLOSED)).is_err() {
+                known.give_up(&mut lent);
+            }
+            known.rest = None;
+            if more || rest {
                 return Ok(true);
             }
             #[cfg(debug_assertions)]
