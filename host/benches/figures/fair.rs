@@ -2,20 +2,20 @@
 
 use crate::{
     Result,
-    client::{self, Connection, Waited},
+    client::{self, Connection},
     median,
     plan::Plan,
     report::{Id, Report},
     server::Server,
     stop,
-    waiting::{BEGINNING, PACE_OF_TWO, SPIN, STATS, at, row},
+    waiting::{BEGINNING, SPIN, ask_quiet, at, row},
 };
 use carrel_tests::{Test, key};
 use std::{
     net::SocketAddr,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::{task::JoinSet, time::sleep};
 
@@ -39,14 +39,14 @@ fn beside(plan: &Plan, report: &mut Report) -> Result<()> {
     let server = Server::carrel("two tenants", &config)?;
     let (mut alone, mut beside, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     // Its instances are made, and whatever else there is to be done once.
-    ask(server.address, PAUSE)?;
+    ask_quiet(server.address, PAUSE)?;
     for _ in 0..plan.rounds {
-        let before = ask(server.address, plan.round)?;
+        let before = ask_quiet(server.address, plan.round)?;
         let over = AtomicBool::new(false);
         let meanwhile = thread::scope(|scope| {
             let spinning = scope.spawn(|| spin_until(server.address, &over));
             thread::sleep(BEGINNING);
-            let meanwhile = ask(server.address, plan.round);
+            let meanwhile = ask_quiet(server.address, plan.round);
             over.store(true, Ordering::Relaxed);
             spinning.join().unwrap_or_else(|_| Err("a thread panicked".into()))?;
             meanwhile
@@ -61,14 +61,6 @@ fn beside(plan: &Plan, report: &mut Report) -> Result<()> {
     report.latency(row("100 users of another tenant spin, again and again", "`stats`", &beside));
     report.measured(Id::BesideSpinning, median(ratios), format!("{:.2} ms alone", at(&alone, 990)));
     Ok(())
-}
-
-fn ask(address: SocketAddr, time: Duration) -> Result<Vec<Waited>> {
-    client::block_on(async {
-        let connection = Connection::open_with_key(address, &key("quiet", 0)).await?;
-        let end = Instant::now() + time;
-        client::ask_steadily(connection, STATS, PACE_OF_TWO, || Instant::now() > end).await
-    })
 }
 
 /// All users of a tenant let their guests spin, again and again. Then they go away.

@@ -9,7 +9,7 @@ use crate::{
     report::{Id, Report},
     server::Server,
     stop,
-    waiting::{PACE_OF_TWO, STATS, at, row},
+    waiting::{ask_quiet, at, row},
 };
 use carrel_tests::{HOSTILE, Test, key};
 use std::{
@@ -107,7 +107,7 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         .set("limits.body_size", "2 MiB");
     let server = Server::carrel("hostile", &config)?;
     let address = server.address;
-    ask(address, plan.attack)?;
+    ask_quiet(address, plan.attack)?;
     client::block_on(hold(address))?;
     fuel(plan, &server, report)?;
     let ordinary = Attack::Call("/hostile", ORDINARY.to_owned(), 200);
@@ -115,7 +115,7 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     for (what, attack) in attacks() {
         let mut waited = Vec::new();
         for _ in 0..plan.rounds {
-            alone.extend(ask(address, plan.attack)?);
+            alone.extend(ask_quiet(address, plan.attack)?);
             beside_ordinary.extend(ask_beside(address, plan.attack, &ordinary)?);
             waited.extend(ask_beside(address, plan.attack, &attack).map_err(|why| format!("{what}: {why}"))?);
         }
@@ -200,18 +200,10 @@ fn ask_beside(address: SocketAddr, time: Duration, attack: &Attack) -> Result<Ve
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let attacking = scope.spawn(|| client::block_on(attack_until(address, attack, &over)));
-        let waited = ask(address, time);
+        let waited = ask_quiet(address, time);
         over.store(true, Ordering::Relaxed);
         attacking.join().unwrap_or_else(|_| Err("a thread panicked".into()))?;
         waited
-    })
-}
-
-fn ask(address: SocketAddr, time: Duration) -> Result<Vec<Waited>> {
-    client::block_on(async {
-        let connection = Connection::open_with_key(address, &key("quiet", 0)).await?;
-        let end = Instant::now() + time;
-        client::ask_steadily(connection, STATS, PACE_OF_TWO, || Instant::now() > end).await
     })
 }
 

@@ -8,7 +8,7 @@ use crate::{
     report::{Id, Report},
     server::{Cpu, Server},
     stop,
-    waiting::{PACE_OF_TWO, STATS, at, row},
+    waiting::{ask_quiet, at, row},
 };
 use carrel_tests::{Test, key};
 use std::{
@@ -214,20 +214,12 @@ fn while_three(server: &Server, time: Duration, calls: &[&'static str]) -> Resul
                 })
             })
             .collect();
-        let waited = ask(address, time);
+        let waited = ask_quiet(address, time);
         over.store(true, Ordering::Relaxed);
         for noisy in noisy {
             noisy.join().unwrap_or_else(|_| Err("a thread panicked".into()))?;
         }
         waited
-    })
-}
-
-fn ask(address: SocketAddr, time: Duration) -> Result<Vec<Waited>> {
-    client::block_on(async {
-        let connection = Connection::open_with_key(address, &key("quiet", 0)).await?;
-        let end = Instant::now() + time;
-        client::ask_steadily(connection, STATS, PACE_OF_TWO, || Instant::now() > end).await
     })
 }
 

@@ -9,7 +9,7 @@ use crate::{
     server::Server,
     stop,
 };
-use carrel_tests::Test;
+use carrel_tests::{Test, key};
 use std::{
     net::SocketAddr,
     sync::atomic::{AtomicBool, Ordering},
@@ -23,7 +23,7 @@ pub(crate) const SPIN: (&str, &str, &str) = ("POST", "/hostile", r#"{"do":"spin"
 const SPINNING: u64 = 100;
 /// How often is asked.
 const PACE: Duration = Duration::from_millis(1);
-pub(crate) const PACE_OF_TWO: Duration = Duration::from_millis(2);
+const PACE_OF_TWO: Duration = Duration::from_millis(2);
 /// What counts as the beginning of those who spin: they come at the same time.
 pub(crate) const BEGINNING: Duration = Duration::from_millis(300);
 const QUIET: Duration = Duration::from_secs(1);
@@ -35,6 +35,15 @@ const TAKES: Duration = Duration::from_secs(120);
 pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     while_guests_spin(plan, report)?;
     while_users_are_parked_and_dropped(plan, report)
+}
+
+/// What a user of a tenant that is called quiet waits for, who asks for `stats` for so long.
+pub(crate) fn ask_quiet(address: SocketAddr, time: Duration) -> Result<Vec<Waited>> {
+    client::block_on(async {
+        let connection = Connection::open_with_key(address, &key("quiet", 0)).await?;
+        let end = Instant::now() + time;
+        client::ask_steadily(connection, STATS, PACE_OF_TWO, || Instant::now() > end).await
+    })
 }
 
 fn while_guests_spin(plan: &Plan, report: &mut Report) -> Result<()> {
