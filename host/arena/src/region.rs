@@ -4,7 +4,6 @@
 //! accounting, and is opened chunk by chunk. Neighbouring chunks have the same access, so the kernel keeps them as
 //! one mapping: a region is two mappings, however many slots it has.
 
-use crate::PAGE;
 use std::{io, ptr::NonNull};
 
 /// Bytes that are opened at a time.
@@ -78,10 +77,11 @@ impl Region {
     }
 
     /// True if one of these pages takes memory; few of them, in an open part of it.
+    #[cfg(test)]
     pub(crate) fn is_resident(&self, offset: usize, len: usize) -> bool {
         const MOST: usize = 8;
         let mut found = [0_u8; MOST];
-        let len = len.min(MOST * PAGE);
+        let len = len.min(MOST * crate::PAGE);
         // SAFETY: the range is within the region, page-aligned, and `found` has a byte for each of its pages.
         let asked = unsafe { libc::mincore(self.at(offset).as_ptr().cast(), len, found.as_mut_ptr()) };
         asked == 0 && found.iter().any(|page| page & 1 != 0)

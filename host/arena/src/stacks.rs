@@ -21,6 +21,7 @@ const MOST_WITH_MAPPINGS: usize = 16_000;
 const KEEP: usize = 2 * PAGE;
 /// The most bytes of free stacks that stay resident.
 const RESIDENT: usize = 16 << 20;
+const ZEROES: [u8; TELLING] = [0; TELLING];
 /// Bytes at the top of a stack that stay with its store between calls. Few calls go deeper.
 const SHALLOW: usize = 5 * PAGE;
 /// Whatever goes deeper writes to one of so many pages below that: a frame of more than a page touches each of its own, and
@@ -138,12 +139,19 @@ impl Place {
         self.slots.offset(self.index)
     }
 
-    /// Gives back to the kernel what a call has left of a stack that it went deep on. Nothing may run on it.
-    pub(crate) fn trim(&self) {
+    /// Gives back to the kernel what a call has left of a stack that it went deep on.
+    ///
+    /// # Safety
+    ///
+    /// Nothing may run on the stack meanwhile.
+    pub(crate) unsafe fn trim(&self) {
         let Some(deep) = self.slots.size().checked_sub(PAGE + SHALLOW).filter(|deep| *deep > 0) else { return };
         let (start, region) = (self.start() + PAGE, self.slots.region());
         let telling = TELLING.min(deep);
-        if region.is_resident(start + deep - telling, telling) {
+        // SAFETY: the range is within the slot, above its guard page, and open; nothing runs on it. To read a page that was
+        // never written to takes no memory, and no call of the kernel but for the first time.
+        let told = unsafe { std::slice::from_raw_parts(region.at(start + deep - telling).as_ptr(), telling) };
+        if *told != ZEROES[..telling] {
             // Where the kernel takes nothing back, as of locked memory, it stays.
             let _ = region.advise(start, deep, libc::MADV_DONTNEED);
         }

@@ -239,7 +239,8 @@ impl<T: Send + 'static> Tracked<T> {
     pub fn trim_stack(&mut self) {
         // The store is borrowed exclusively, so nothing runs in it, nor on its stack.
         if let Some(stack) = self.memories.stack.as_ref().and_then(Weak::upgrade) {
-            stack.trim();
+            // SAFETY: as said.
+            unsafe { stack.trim() };
         }
     }
 
