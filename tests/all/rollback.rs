@@ -539,15 +539,16 @@ async fn without_rollback_a_function_that_was_just_woken_is_dropped_as_any_other
     assert_eq!(alice.call(count()).await.ok()["calls"], 1);
 }
 
+/// The same functions, with room for large state.
+fn roomy() -> Test {
+    test().set("limits.fuel_per_call", 100_000_000_000_u64).set("limits.memory_per_instance", "64 MiB")
+}
+
 /// What a call has written is much, and is put back beside other work, after the answer: whoever calls next finds it put
 /// back, also a function that goes on after another one has failed, and one that fails later, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_takes_long_to_put_back_is_put_back_before_anybody_looks() {
-    let server = test()
-        .set("limits.fuel_per_call", 100_000_000_000_u64)
-        .set("limits.memory_per_instance", "64 MiB")
-        .start()
-        .await;
+    let server = roomy().start().await;
     let inner = |input: Value| json!({"do": "call", "name": "h1", "input": input});
     let overwritten = json!({"do": "all", "of": [{"do": "overwrite"}, {"do": "panic"}]});
     let alice = server.user("alice").at("/hostile");
@@ -580,11 +581,7 @@ async fn what_takes_long_to_put_back_is_put_back_before_anybody_looks() {
 /// caller's: whatever its next calls change is undone and kept as ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_large_for_a_while_is_undone_and_kept_afterwards() {
-    let server = test()
-        .set("limits.fuel_per_call", 100_000_000_000_u64)
-        .set("limits.memory_per_instance", "64 MiB")
-        .start()
-        .await;
+    let server = roomy().start().await;
     let alice = server.user("alice").at("/hostile");
     let h1 = alice.clone().at("/h1");
     h1.call(json!({"do": "fill", "byte": 7, "bytes": 1000})).await.ok();

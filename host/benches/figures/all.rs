@@ -67,7 +67,7 @@ enum Part {
     Fair,
     /// What a tenant notices of another one's attacks, one after the other
     Hostile,
-    /// What state of 60 MiB costs: calls, undoing, parking and waking, and what others notice of it
+    /// The cost of state of 60 MiB: calls, undoing, parking and waking, and what others notice of it
     Large,
     /// Whether a tenant gets the fuel a second that it may have
     Rate,

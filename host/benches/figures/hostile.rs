@@ -149,7 +149,7 @@ async fn hold(address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// What the attacks cost for each unit of fuel that their callers pay, beside a plain loop. A request takes some work
+/// The cost of the attacks for each unit of fuel that their callers pay, beside a plain loop. A request takes some work
 /// that no guest causes, for which nobody pays in fuel: that of a call that only counts.
 fn fuel(plan: &Plan, server: &Server, report: &mut Report) -> Result<()> {
     let cost = |body: &str, path, status| paid(plan, server, path, body, status);

@@ -1,4 +1,4 @@
-//! What large state costs: calls of users whose guests hold 60 MiB, beside those of users whose guests hold little.
+//! The cost of large state: calls of users whose guests hold 60 MiB, beside those of users whose guests hold little.
 
 use crate::{
     Result,
@@ -41,7 +41,7 @@ const PARKINGS: usize = 12;
 /// Users whose deadlines come together, and when.
 const TOGETHER: usize = 10;
 const DEADLINE: Duration = Duration::from_secs(3);
-/// What the process may take while it is attacked.
+/// Memory that the process may take while it is attacked.
 const LIMIT: u64 = 256 << 20;
 const SAMPLE: Duration = Duration::from_millis(2);
 
@@ -125,7 +125,7 @@ async fn expect(connection: &mut Connection, user: u64, call: &str) -> Result<()
     Err(format!("{call} was answered {}: {}", answer.status, answer.text()))
 }
 
-/// How long parking and waking hold a thread: the longest time that another task of the same thread does not run.
+/// The time for which parking and waking hold a thread: the longest one that another task of the same thread does not run.
 fn held(report: &mut Report) -> Result<()> {
     let (parking, waking) = client::block_on(async {
         let server = config().set("sessions.park_after", "1h").start().await;
@@ -169,7 +169,7 @@ async fn tick(longest: Arc<AtomicU64>) {
     }
 }
 
-/// What a tenant notices of three users of another one who hold 60 MiB each, of which there is room for two: they write
+/// The waits of a tenant beside three users of another one who hold 60 MiB each, of which there is room for two: they write
 /// to all of it, fail, and are parked and woken by turns.
 fn beside(plan: &Plan, report: &mut Report) -> Result<()> {
     let config = config().tenant("noisy", 1, 3).tenant("quiet", 1, 1);
@@ -188,7 +188,7 @@ fn beside(plan: &Plan, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// What a user of the quiet tenant waits for while three of the other one make these calls, again and again.
+/// The waits of a user of the quiet tenant while three of the other one make these calls, again and again.
 fn while_three(server: &Server, time: Duration, calls: &[&'static str]) -> Result<Vec<Waited>> {
     let (address, over) = (server.address, AtomicBool::new(false));
     let over = &over;
@@ -223,7 +223,7 @@ fn while_three(server: &Server, time: Duration, calls: &[&'static str]) -> Resul
     })
 }
 
-/// How late the last of ten answers is whose calls hold 60 MiB, have written to all of it, and meet their deadlines
+/// The lateness of the last of ten answers whose calls hold 60 MiB, have written to all of it, and meet their deadlines
 /// together.
 fn deadlines(plan: &Plan, report: &mut Report) -> Result<()> {
     let server =
@@ -265,7 +265,7 @@ fn together(address: SocketAddr) -> Result<f64> {
     })
 }
 
-/// What the process takes above its start at the worst moment, while 40 users reserve memory, write to it, keep it to be
+/// The memory of the process above its start at the worst moment, while 40 users reserve memory, write to it, keep it to be
 /// undone, and are parked and woken.
 fn resident(report: &mut Report) -> Result<()> {
     let config = config().set("limits.memory", LIMIT).set("sessions.park_after", "50ms");

@@ -37,7 +37,7 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     while_users_are_parked_and_dropped(plan, report)
 }
 
-/// What a user of a tenant that is called quiet waits for, who asks for `stats` for so long.
+/// The waits of a user of a tenant that is called quiet, who asks for `stats` for so long.
 pub(crate) fn ask_quiet(address: SocketAddr, time: Duration) -> Result<Vec<Waited>> {
     client::block_on(async {
         let connection = Connection::open_with_key(address, &key("quiet", 0)).await?;

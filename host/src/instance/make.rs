@@ -28,7 +28,7 @@ use std::{
     time::Instant,
 };
 
-/// Whose an instance is going to be, and within what it is made.
+/// An instance that is to be made: for whom, and within what.
 #[derive(Clone, Copy)]
 pub(crate) struct Making<'a> {
     pub(crate) function: &'a Function,
