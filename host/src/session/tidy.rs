@@ -70,7 +70,6 @@ impl One {
 impl Drop for One {
     fn drop(&mut self) {
         let tidying = &self.0.shared.tidying;
-        self.0.is_tidied.store(false, Ordering::Release);
         // In this order: who sees none that is being tidied sees that this one was.
         tidying.tidied.send_modify(|tidied| *tidied += 1);
         tidying.sessions.fetch_sub(1, Ordering::AcqRel);
@@ -88,6 +87,8 @@ impl Turn {
             let one = One::new(self.session());
             runtime.spawn(async move {
                 self.session().tidy().await;
+                // While it has the turn: its next call may be tidied, too.
+                self.session().is_tidied.store(false, Ordering::Release);
                 drop(self);
                 drop(one);
             });
