@@ -1,6 +1,6 @@
 //! Limits of memory, as the machine sees them: what the process really takes, sampled while it is attacked.
 
-use crate::served::Served;
+use crate::served::{Served, head, read_all};
 use carrel_tests::Test;
 use serde_json::{Value, json};
 use std::{
@@ -122,4 +122,52 @@ fn memory_of_stacks_that_calls_went_deep_on_does_not_stay() {
     let counted = served.figure("carrel_memory_bytes") - counted;
     println!("{USERS} users: {} KiB resident, {} KiB counted", resident >> 10, counted >> 10);
     assert!(resident <= counted + counted * 15 / 100 + (8 << 20), "{resident} bytes are resident, {counted} counted");
+}
+
+/// What runs is charged for all of its stack, whether it goes deep or not: so many of them as there is memory run at once.
+#[test]
+fn memory_of_stacks_that_calls_stay_deep_on_is_bounded() {
+    const LIMIT: u64 = 48 << 20;
+    const CALLERS: usize = 600;
+    let test = Test::fixture("goes-deep")
+        .set("limits.memory", LIMIT)
+        .set("limits.fuel_per_call", 1_000_000_000_000_u64)
+        .set("limits.deadline", "3s")
+        .set("limits.calls", CALLERS);
+    let served = Served::start("", &test);
+    served.call("/it", "first", &json!(null));
+    let before = served.resident();
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|user| {
+            served.connect(
+                format!(
+                    "{}connection: close\r\ncontent-length: 7\r\n\r\n\"stay\" ",
+                    head("/it", &format!("user-{user}"))
+                )
+                .as_bytes(),
+            )
+        })
+        .collect();
+    let (mut resident, mut counted) = (0, 0);
+    let answers = scope(|scope| {
+        let answers = scope.spawn(|| callers.into_iter().map(read_all).collect::<Vec<_>>());
+        while !answers.is_finished() {
+            resident = resident.max(served.resident().saturating_sub(before));
+            counted = counted.max(served.figure_if_any("carrel_memory_bytes").unwrap_or_default());
+            sleep(Duration::from_millis(3));
+        }
+        answers.join().expect("no panic")
+    });
+    let (ran, refused) = answers.iter().partition::<Vec<_>, _>(|answer| status(answer) != "503");
+    println!(
+        "{} ran, {} were refused; {} MiB resident, {} MiB counted",
+        ran.len(),
+        refused.len(),
+        resident >> 20,
+        counted >> 20
+    );
+    assert!(ran.iter().all(|answer| answer.contains("deadline_exceeded")), "{ran:?}");
+    assert!(refused.iter().all(|answer| answer.contains("host_full")), "{refused:?}");
+    assert!(ran.len() > 50, "{} ran", ran.len());
+    assert!(resident <= LIMIT + LIMIT * 15 / 100 + BESIDES, "{resident} bytes are resident, {counted} counted");
 }

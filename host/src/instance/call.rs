@@ -56,6 +56,11 @@ impl Instance {
         self.store.trim_stack();
     }
 
+    /// A call has ended well, and what it has changed is not asked: all counts but the stack.
+    pub(crate) fn rest(&mut self) {
+        self.store.data_mut().memory.rest();
+    }
+
     /// True if nothing is left to be done before its next call.
     pub(crate) fn is_settled(&self) -> bool {
         self.pages.are_settled()

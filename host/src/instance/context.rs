@@ -303,7 +303,7 @@ pub(super) enum NoHandle {
 
 impl MemoryLimit {
     pub(super) fn new(limit: usize, host: &Arc<Memory>) -> Self {
-        Self { covered: false, ..Self::of(limit, host.charge(memory::INSTANCE)) }
+        Self { covered: false, ..Self::of(limit, host.charge(memory::INSTANCE + memory::STACK)) }
     }
 
     /// Of an instance that is being given memories, for which so much was taken already.
@@ -389,7 +389,12 @@ impl MemoryLimit {
 
     /// Bytes that it takes while it runs.
     pub(super) fn whole(&self) -> usize {
-        memory::INSTANCE + self.held + self.used
+        memory::INSTANCE + memory::STACK + self.of_guest()
+    }
+
+    /// Bytes of its linear memories, tables and handles.
+    pub(super) fn of_guest(&self) -> usize {
+        self.held + self.used
     }
 
     /// The charge, for whoever goes on with the memories.
@@ -402,6 +407,11 @@ impl MemoryLimit {
     pub(super) fn revived(&mut self, memories: usize) {
         self.covered = false;
         self.used = self.used.saturating_sub(self.asked).saturating_add(memories);
+    }
+
+    /// A call has ended: all that it could write to counts, but the stack.
+    pub(super) fn rest(&mut self) {
+        self.charge.set(memory::INSTANCE + self.of_guest());
     }
 
     /// A call has ended: of its linear memories, so many bytes were written to.

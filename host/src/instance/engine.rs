@@ -1,14 +1,13 @@
 //! How wasmtime is set up, and the clock that stops guests.
 
-use crate::limits::{Lane, SLOW_TICK, TICK, TICKS_UNTIL_SLOW};
+use crate::limits::{Lane, SLOW_TICK, TICK, TICKS_UNTIL_SLOW, memory};
 use carrel_arena::{Memories, Stacks};
 use std::{thread, time::Duration};
 use wasmtime::Config;
 
-/// Stack that a guest's code may use. Rust guests keep most of theirs in linear memory.
-const WASM_STACK: usize = 128 << 10;
-/// Stack that the host may use on top: host functions run on the guest's stack.
-const HOST_STACK: usize = 128 << 10;
+/// Stack that a guest's code may use. Rust guests keep most of theirs in linear memory. The host may use the rest of
+/// [`memory::STACK`]: its functions run on the guest's stack.
+const WASM_STACK: usize = memory::STACK / 2;
 /// One part in so many of all memory is what free slots of one size may keep, to be quicker at hand.
 const FREE: usize = 64;
 /// How long the thread of the clock may run at a time: it needs next to nothing.
@@ -36,7 +35,7 @@ impl Engine {
             format!("cannot reserve addresses for the instances' memory: {error}; is `ulimit -v` set? It must not be")
         };
         let memories = Memories::keeping(memory_per_instance, memory / FREE).map_err(too_few)?;
-        let stacks = Stacks::new(WASM_STACK + HOST_STACK).map_err(too_few)?;
+        let stacks = Stacks::new(memory::STACK).map_err(too_few)?;
         Self::with(memories, stacks, lane)
     }
 
@@ -44,7 +43,7 @@ impl Engine {
     #[cfg(test)]
     pub(crate) fn with_slots(memories: usize, stacks: usize, lane: &Lane) -> Self {
         let memories = Memories::with_slots(256 << 10, memories).unwrap();
-        let stacks = Stacks::with_slots(WASM_STACK + HOST_STACK, stacks).unwrap();
+        let stacks = Stacks::with_slots(memory::STACK, stacks).unwrap();
         Self::with(memories, stacks, lane).unwrap()
     }
 

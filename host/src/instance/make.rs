@@ -14,7 +14,7 @@ use crate::{
     identity::User,
     limits::{
         Allowance, Limits, Permit,
-        memory::{self, Charge, Memory},
+        memory::{Charge, Memory},
     },
     session::{Session, Unbilled},
     state::{Broken, Finding, Gone, Image, Numbers, PIECE, Pages, SMALL, Snapshot, Undone, prices},
@@ -193,7 +193,7 @@ impl Making<'_> {
         let told = Told {
             functions: asked_for_functions.load(Ordering::Relaxed),
             refused: memory.was_refused,
-            memory: memory.whole() - memory::INSTANCE,
+            memory: memory.of_guest(),
             of_user: self.session.memory().used(),
         };
         Ok(Watched { started, start_differs, configured, differs, told })

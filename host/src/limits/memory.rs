@@ -2,7 +2,7 @@
 //! host.
 //!
 //! What is counted are linear memories, by the pages that were written to, and what an instance takes besides; a memory
-//! that grows counts in full until the call has ended, and so does a new instance. What a user takes counts for its
+//! that grows counts in full until the call has ended, and so does a new instance, and the stack that it runs on. What a user takes counts for its
 //! tenant too, and what a tenant takes for the host. When one of them has no more, idle sessions are parked, and then
 //! new instances and growth are refused.
 
@@ -12,8 +12,10 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// Bytes that an instance takes besides its linear memories and tables: its store, and the stack that it runs on.
+/// Bytes that an instance takes besides its linear memories and tables: its store, and what it keeps of its stack.
 pub(crate) const INSTANCE: usize = 24 << 10;
+/// Bytes of stack that an instance can write to while it runs.
+pub(crate) const STACK: usize = 256 << 10;
 /// Bytes that a session takes besides its instances and snapshots.
 pub(crate) const SESSION: usize = 1 << 10;
 /// Bytes that a snapshot takes besides its own.

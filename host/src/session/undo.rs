@@ -174,8 +174,10 @@ impl Frame {
                 let logs = image.map_or(0, |image| instance.logs(image));
                 instance.whole().saturating_sub(instance.charged()) + logs
             }
-            (None, Before::Parked(snapshot)) => memory::INSTANCE + snapshot.memory(),
-            (None, _) => self.session.image(self.position).map_or(memory::INSTANCE, Image::charged_at_first),
+            (None, Before::Parked(snapshot)) => memory::INSTANCE + memory::STACK + snapshot.memory(),
+            (None, _) => {
+                memory::INSTANCE + memory::STACK + self.session.image(self.position).map_or(0, Image::at_first)
+            }
         }
     }
 
@@ -270,6 +272,8 @@ impl Frame {
                     Before::Saved(saved) => instance.commit(&of, saved),
                     _ => instance.commit(&of, &mut Saved::nothing(session.memory())),
                 };
+            } else {
+                instance.rest();
             }
             session.current().untidy |= !instance.is_settled();
             *session.slot(position) = Slot::Idle(instance);

@@ -4,7 +4,6 @@
 //! pages that differ: that is all that has to be kept of it to make it again. Which these are is for `pages` to say.
 
 use super::pages::Numbers;
-use crate::limits::memory;
 use carrel_arena::PAGE;
 use std::ops::Range;
 
@@ -94,9 +93,9 @@ impl Image {
         self.memories.get(memory).map_or(0, |start| start.size)
     }
 
-    /// Bytes of memory that a new instance takes at first.
-    pub(crate) fn charged_at_first(&self) -> usize {
-        memory::INSTANCE + self.sizes().sum::<usize>()
+    /// Bytes of linear memory that a new instance takes at first.
+    pub(crate) fn at_first(&self) -> usize {
+        self.sizes().sum()
     }
 
     /// Pages that a new instance writes to.
