@@ -41,11 +41,11 @@ fn attack(settings: &[(&str, Value)], attack: impl Fn(&Served, usize) + Sync) ->
         });
         let (attack, served) = (&attack, &served);
         let attacks: Vec<_> = (0..4).map(|caller| scope.spawn(move || attack(served, caller))).collect();
-        for attack in attacks {
-            attack.join().expect("no panic");
-        }
+        // Whoever samples ends whatever has become of the attacks.
+        let ended: Vec<_> = attacks.into_iter().map(|attack| attack.join()).collect();
         over.store(true, Ordering::Relaxed);
         sampling.join().expect("no panic");
+        ended.into_iter().for_each(|attack| attack.expect("no panic"));
     });
     (seen, served)
 }

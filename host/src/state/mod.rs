@@ -4,7 +4,7 @@
 //!
 //! # Layout
 //!
-//! * [`examine`](mod@examine): where a guest keeps its state, found out by looking at its code.
+//! * `carrel_examine`, a crate of its own: where a guest keeps its state, found out by looking at its code.
 //! * [`Image`]: what all instances of a function begin with, by its content.
 //! * [`Pages`]: which pages of an instance differ from its image, and which of them a call changes. [`Saved`]: what these
 //!   held before the call. `pages::undo`: putting that back, piece by piece.
@@ -12,7 +12,6 @@
 //!   as bytes.
 //! * [`prices`]: what of this is on a call's bill.
 
-mod examine;
 mod image;
 mod pages;
 pub(crate) mod prices;
@@ -20,7 +19,7 @@ mod saved;
 mod snapshot;
 mod undone;
 
-pub(crate) use examine::{Examined, State, examine};
+pub(crate) use carrel_examine::{Examined, State, examine};
 pub(crate) use image::Image;
 pub(crate) use pages::{Finding, Numbers, Pages, SMALL};
 pub(crate) use saved::Saved;

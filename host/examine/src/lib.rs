@@ -31,28 +31,31 @@ use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
 /// A guest whose state is all in its linear memories.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct State {
+pub struct State {
     /// The hash of the component as it was given.
-    pub(crate) hash: [u8; 32],
+    pub hash: [u8; 32],
     /// Bytes at the start of the only memory that hold nothing between calls: the stack, which compilers put first.
-    pub(crate) dead: usize,
+    pub dead: usize,
     /// Units of fuel that the engine takes to write the guest's data, which it does not do for a shell.
-    pub(crate) data: u64,
+    pub data: u64,
 }
 
 /// Reasons that are told: who mends them may ask again.
 const TOLD: usize = 8;
 
 /// A component, ready to be compiled, and where it keeps its state: or the reasons why that cannot be kept.
-pub(crate) struct Examined<'a> {
-    pub(crate) wasm: Cow<'a, [u8]>,
+#[derive(Debug)]
+pub struct Examined<'a> {
+    /// The component to be compiled: as it was given, or with what is priced and divided.
+    pub wasm: Cow<'a, [u8]>,
     /// The component that instances are made of whose memories' bytes are known; `None`, if it is the same one.
-    pub(crate) shell: Option<Vec<u8>>,
-    pub(crate) state: Result<State, Vec<String>>,
+    pub shell: Option<Vec<u8>>,
+    /// Where it keeps its state, or why that cannot be kept.
+    pub state: Result<State, Vec<String>>,
 }
 
 /// Examines a component. What is no valid component is given back as it is, for wasmtime to say what is wrong.
-pub(crate) fn examine(wasm: &[u8]) -> Examined<'_> {
+pub fn examine(wasm: &[u8]) -> Examined<'_> {
     let hash = *blake3::hash(wasm).as_bytes();
     let valid = Validator::new_with_features(WasmFeatures::all()).validate_all(wasm).map(drop);
     let prepared = valid.and_then(|()| texts::priced(wasm)).and_then(|priced| {

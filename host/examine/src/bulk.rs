@@ -1,10 +1,11 @@
-//! Instructions that write to as much memory as they are told to, divided.
+//! Instructions that write to as much of a memory or a table as they are told to, divided.
 //!
 //! The engine looks at the clock between two instructions. `memory.fill`, `memory.copy` and `memory.init` may take a tenth
-//! of a second, in which nothing else runs on their thread: of a guarded memory, each page is noticed first. So where a
-//! guest has such an instruction for more than [`PIECE`] bytes, or for a number of them that is known only when it runs,
-//! it calls a function instead that does the same in pieces. One that goes past the end of a memory or of a segment
-//! writes nothing, as before: it is not divided.
+//! of a second, in which nothing else runs on their thread: of a guarded memory, each page is noticed first. The same
+//! three of a table take as long for a few million elements. So where a guest has such an instruction for more than a
+//! piece, [`BYTES`] or [`ELEMENTS`], or for a number of them that is known only when it runs, it calls a function instead
+//! that does the same in pieces. One that goes past the end of a memory, a table or a segment writes nothing, as before:
+//! it is not divided.
 
 use super::rewrite::{add_missing, bodies, instructions, longer, sections};
 use std::{borrow::Cow, collections::BTreeMap};
@@ -12,16 +13,19 @@ use wasm_encoder::{
     BlockType, CodeSection, Encode, Function, FunctionSection, Instruction, InstructionSink, RawSection, Section,
     SectionId, TypeSection, ValType,
 };
-use wasmparser::{CodeSectionReader, Operator, Parser, Payload, TypeRef};
+use wasmparser::{CodeSectionReader, ElementItems, Operator, Parser, Payload, TypeRef};
 
 /// Bytes that one instruction writes, at the most: a few microseconds, or 100 of them where each page is noticed.
-const PIECE: i32 = 64 << 10;
+const BYTES: i32 = 64 << 10;
+/// Elements of a table that one instruction writes, at the most: a few hundred microseconds, the first time. What
+/// compilers fill at a start is less, and its size is known from the code: that stays as it is.
+const ELEMENTS: i32 = 32 << 10;
 
-// The locals of a function that divides one: its parameters, and one for the bytes that there are.
+// The locals of a function that divides one: its parameters, and one for how much there is.
 const TO: u32 = 0;
 const FROM: u32 = 1;
 const LEFT: u32 = 2;
-const BYTES: u32 = 3;
+const THERE: u32 = 3;
 
 /// The module with its instructions divided; borrowed, if it has none of these. It has to be valid.
 pub(super) fn divided(wasm: &[u8]) -> wasmparser::Result<Cow<'_, [u8]>> {
@@ -74,23 +78,69 @@ pub(super) fn divided(wasm: &[u8]) -> wasmparser::Result<Cow<'_, [u8]>> {
 /// An instruction that is to be divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Bulk {
-    Fill { memory: u32 },
-    Copy { to: u32, from: u32 },
-    Init { memory: u32, data: u32 },
+    Fill(Place),
+    /// To the first place from the second one, which may be a segment.
+    Copy(Place, Place),
+}
+
+/// What an instruction writes to, or reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Memory(u32),
+    Table(u32),
+    /// A data segment.
+    Data(u32),
+    /// An element segment.
+    Elements(u32),
+}
+
+impl Place {
+    /// Bytes or elements of it that one instruction writes, at the most.
+    fn piece(self) -> i32 {
+        match self {
+            Self::Memory(_) | Self::Data(_) => BYTES,
+            Self::Table(_) | Self::Elements(_) => ELEMENTS,
+        }
+    }
 }
 
 impl Bulk {
     /// `before` is the number that the instruction before it leaves on the stack, if that is known.
     fn of(operator: &Operator<'_>, before: Option<u64>) -> Option<Self> {
-        if before.is_some_and(|bytes| bytes <= PIECE as u64) {
-            return None;
+        let bulk = match *operator {
+            Operator::MemoryFill { mem } => Self::Fill(Place::Memory(mem)),
+            Operator::MemoryCopy { dst_mem, src_mem } => Self::Copy(Place::Memory(dst_mem), Place::Memory(src_mem)),
+            Operator::MemoryInit { mem, data_index } => Self::Copy(Place::Memory(mem), Place::Data(data_index)),
+            Operator::TableFill { table } => Self::Fill(Place::Table(table)),
+            Operator::TableCopy { dst_table, src_table } => {
+                Self::Copy(Place::Table(dst_table), Place::Table(src_table))
+            }
+            Operator::TableInit { table, elem_index } => Self::Copy(Place::Table(table), Place::Elements(elem_index)),
+            _ => return None,
+        };
+        let piece = bulk.to().piece().unsigned_abs().into();
+        if before.is_some_and(|size| size <= piece) { None } else { Some(bulk) }
+    }
+
+    /// What it writes to.
+    fn to(self) -> Place {
+        match self {
+            Self::Fill(to) | Self::Copy(to, _) => to,
         }
-        match *operator {
-            Operator::MemoryFill { mem: memory } => Some(Self::Fill { memory }),
-            Operator::MemoryCopy { dst_mem: to, src_mem: from } => Some(Self::Copy { to, from }),
-            Operator::MemoryInit { mem: memory, data_index: data } => Some(Self::Init { memory, data }),
-            _ => None,
-        }
+    }
+
+    /// The instruction itself.
+    fn encode(self, code: &mut InstructionSink<'_>) {
+        match self {
+            Self::Fill(Place::Memory(memory)) => code.memory_fill(memory),
+            Self::Fill(Place::Table(table)) => code.table_fill(table),
+            Self::Copy(Place::Memory(to), Place::Memory(from)) => code.memory_copy(to, from),
+            Self::Copy(Place::Memory(to), Place::Data(from)) => code.memory_init(to, from),
+            Self::Copy(Place::Table(to), Place::Table(from)) => code.table_copy(to, from),
+            Self::Copy(Place::Table(to), Place::Elements(from)) => code.table_init(to, from),
+            // There is no such instruction.
+            Self::Fill(_) | Self::Copy(..) => code.unreachable(),
+        };
     }
 }
 
@@ -102,11 +152,11 @@ fn constant(operator: &Operator<'_>) -> Option<u64> {
     }
 }
 
-/// The type of the addresses of a memory, and the size of its pages.
+/// The type of the addresses of a memory or a table, and the size of what it is counted in: pages of a memory.
 #[derive(Debug, Clone, Copy)]
-struct Memory {
+struct Extent {
     address: ValType,
-    page_log2: u32,
+    unit_log2: u32,
 }
 
 /// How much there is of each thing in a module, and what is to be divided.
@@ -114,9 +164,12 @@ struct Memory {
 struct Sizes {
     types: u32,
     functions: u32,
-    memories: Vec<Memory>,
+    memories: Vec<Extent>,
+    tables: Vec<Extent>,
     /// Bytes of the data segments.
     data: Vec<u64>,
+    /// Elements of the element segments.
+    elements: Vec<u64>,
     dividing: Vec<Bulk>,
 }
 
@@ -134,7 +187,8 @@ impl Sizes {
                     for import in section.into_imports() {
                         match import?.ty {
                             TypeRef::Func(_) | TypeRef::FuncExact(_) => sizes.functions += 1,
-                            TypeRef::Memory(memory) => sizes.memories.push(Memory::of(&memory)),
+                            TypeRef::Memory(memory) => sizes.memories.push(Extent::of_memory(&memory)),
+                            TypeRef::Table(table) => sizes.tables.push(Extent::of_table(&table)),
                             _ => {}
                         }
                     }
@@ -142,7 +196,20 @@ impl Sizes {
                 Payload::FunctionSection(section) => sizes.functions += section.count(),
                 Payload::MemorySection(section) => {
                     for memory in section {
-                        sizes.memories.push(Memory::of(&memory?));
+                        sizes.memories.push(Extent::of_memory(&memory?));
+                    }
+                }
+                Payload::TableSection(section) => {
+                    for table in section {
+                        sizes.tables.push(Extent::of_table(&table?.ty));
+                    }
+                }
+                Payload::ElementSection(section) => {
+                    for elements in section {
+                        sizes.elements.push(match elements?.items {
+                            ElementItems::Functions(all) => all.count().into(),
+                            ElementItems::Expressions(_, all) => all.count().into(),
+                        });
                     }
                 }
                 Payload::DataSection(section) => {
@@ -169,23 +236,31 @@ impl Sizes {
         Ok(sizes)
     }
 
-    fn memory(&self, memory: u32) -> Memory {
-        // What is valid names none that is not there.
-        self.memories.get(memory as usize).copied().unwrap_or(Memory { address: ValType::I32, page_log2: 16 })
+    /// A memory or a table; `None` of a segment.
+    fn extent(&self, place: Place) -> Option<Extent> {
+        match place {
+            Place::Memory(memory) => self.memories.get(memory as usize).copied(),
+            Place::Table(table) => self.tables.get(table as usize).copied(),
+            Place::Data(_) | Place::Elements(_) => None,
+        }
     }
 
-    /// The types of an instruction's operands: where to, what or where from, and how many bytes.
+    /// The type of addresses in it.
+    fn address(&self, place: Place) -> ValType {
+        self.extent(place).map_or(ValType::I32, |extent| extent.address)
+    }
+
+    /// The types of an instruction's operands: where to, what or where from, and how much.
     fn parameters(&self, bulk: &Bulk) -> [ValType; 3] {
         match *bulk {
-            Bulk::Fill { memory } => {
-                let address = self.memory(memory).address;
-                [address, ValType::I32, address]
+            Bulk::Fill(place) => {
+                let (address, table) = (self.address(place), matches!(place, Place::Table(_)));
+                [address, if table { ValType::FUNCREF } else { ValType::I32 }, address]
             }
-            Bulk::Copy { to, from } => {
-                let (to, from) = (self.memory(to).address, self.memory(from).address);
+            Bulk::Copy(to, from) => {
+                let (to, from) = (self.address(to), self.address(from));
                 [to, from, if to == ValType::I64 { from } else { to }]
             }
-            Bulk::Init { memory, .. } => [self.memory(memory).address, ValType::I32, ValType::I32],
         }
     }
 
@@ -195,99 +270,93 @@ impl Sizes {
     /// instruction itself is there for the rest. So what is out of bounds is so at once, before anything is written.
     fn in_pieces(&self, bulk: &Bulk) -> Function {
         let [to, from, left] = self.parameters(bulk);
+        let size = bulk.to().piece();
         let mut function = Function::new([(1, ValType::I64)]);
         let mut code = function.instructions();
         code.block(BlockType::Empty).loop_(BlockType::Empty);
         get(&mut code, LEFT, left);
-        code.i64_const(PIECE.into()).i64_le_u().br_if(1);
-        match *bulk {
-            Bulk::Fill { memory } => {
-                self.leave_if_outside(&mut code, memory, (TO, to), left);
-                code.local_get(TO).local_get(FROM);
-                piece(&mut code, left);
-                code.memory_fill(memory);
-                forward(&mut code, TO, to);
+        code.i64_const(size.into()).i64_le_u().br_if(1);
+        self.leave_if_outside(&mut code, bulk.to(), (TO, to), left);
+        if let Bulk::Copy(_, other) = *bulk {
+            self.leave_if_outside(&mut code, other, (FROM, from), left);
+        }
+        // Two memories or tables of a module may be one that it imports twice.
+        let may_be_one = matches!(*bulk, Bulk::Copy(_, Place::Memory(_) | Place::Table(_))) && to == from;
+        if may_be_one {
+            // What is there may be among what is to be copied: then the last of it is copied first.
+            get(&mut code, TO, to);
+            get(&mut code, FROM, from);
+            code.i64_gt_u().if_(BlockType::Empty);
+            for (place, ty) in [(TO, to), (FROM, from)] {
+                code.local_get(place).local_get(LEFT);
+                add(&mut code, ty);
+                number(&mut code, size, ty);
+                subtract(&mut code, ty);
             }
-            Bulk::Copy { to: memory, from: other } => {
-                self.leave_if_outside(&mut code, memory, (TO, to), left);
-                self.leave_if_outside(&mut code, other, (FROM, from), left);
-                // Two memories of a module may be one that it imports twice.
-                let may_be_one = to == from;
-                if may_be_one {
-                    // The bytes that are there may be among those to be copied: then the last ones are copied first.
-                    get(&mut code, TO, to);
-                    get(&mut code, FROM, from);
-                    code.i64_gt_u().if_(BlockType::Empty);
-                    for (place, ty) in [(TO, to), (FROM, from)] {
-                        code.local_get(place).local_get(LEFT);
-                        add(&mut code, ty);
-                        piece(&mut code, ty);
-                        subtract(&mut code, ty);
-                    }
-                    piece(&mut code, left);
-                    code.memory_copy(memory, other).else_();
-                }
-                code.local_get(TO).local_get(FROM);
-                piece(&mut code, left);
-                code.memory_copy(memory, other);
-                forward(&mut code, TO, to);
-                forward(&mut code, FROM, from);
-                if may_be_one {
-                    code.end();
-                }
-            }
-            Bulk::Init { memory, data } => {
-                self.leave_if_outside(&mut code, memory, (TO, to), left);
-                let bytes = self.data.get(data as usize).copied().unwrap_or(0);
-                code.i64_const(bytes.cast_signed());
-                leave_unless_within(&mut code, (FROM, from), left);
-                code.local_get(TO).local_get(FROM);
-                piece(&mut code, left);
-                code.memory_init(memory, data);
-                forward(&mut code, TO, to);
-                forward(&mut code, FROM, from);
-            }
+            number(&mut code, size, left);
+            bulk.encode(&mut code);
+            code.else_();
+        }
+        code.local_get(TO).local_get(FROM);
+        number(&mut code, size, left);
+        bulk.encode(&mut code);
+        forward(&mut code, size, TO, to);
+        if let Bulk::Copy(..) = bulk {
+            forward(&mut code, size, FROM, from);
+        }
+        if may_be_one {
+            code.end();
         }
         code.local_get(LEFT);
-        piece(&mut code, left);
+        number(&mut code, size, left);
         subtract(&mut code, left);
         code.local_set(LEFT).br(0).end().end();
         code.local_get(TO).local_get(FROM).local_get(LEFT);
-        match *bulk {
-            Bulk::Fill { memory } => code.memory_fill(memory),
-            Bulk::Copy { to, from } => code.memory_copy(to, from),
-            Bulk::Init { memory, data } => code.memory_init(memory, data),
-        };
+        bulk.encode(&mut code);
         code.end();
         function
     }
 
-    /// Leaves the loop, if what is left does not lie in a memory from this address on.
-    fn leave_if_outside(&self, code: &mut InstructionSink<'_>, memory: u32, address: (u32, ValType), left: ValType) {
-        let Memory { address: ty, page_log2 } = self.memory(memory);
-        code.memory_size(memory);
-        if ty == ValType::I32 {
-            code.i64_extend_i32_u();
+    /// Leaves the loop, if what is left does not lie in a place from this address on.
+    fn leave_if_outside(&self, code: &mut InstructionSink<'_>, place: Place, address: (u32, ValType), left: ValType) {
+        let segment = |sizes: &[u64], segment: u32| sizes.get(segment as usize).copied().unwrap_or(0).cast_signed();
+        match place {
+            Place::Memory(memory) => code.memory_size(memory),
+            Place::Table(table) => code.table_size(table),
+            Place::Data(data) => code.i64_const(segment(&self.data, data)),
+            Place::Elements(elements) => code.i64_const(segment(&self.elements, elements)),
+        };
+        if let Some(extent) = self.extent(place) {
+            if extent.address == ValType::I32 {
+                code.i64_extend_i32_u();
+            }
+            code.i64_const(extent.unit_log2.into()).i64_shl();
         }
-        code.i64_const(page_log2.into()).i64_shl();
         leave_unless_within(code, address, left);
     }
 }
 
-impl Memory {
-    fn of(ty: &wasmparser::MemoryType) -> Self {
-        let address = if ty.memory64 { ValType::I64 } else { ValType::I32 };
-        Self { address, page_log2: ty.page_size_log2.unwrap_or(16) }
+impl Extent {
+    fn of_memory(ty: &wasmparser::MemoryType) -> Self {
+        Self { address: address(ty.memory64), unit_log2: ty.page_size_log2.unwrap_or(16) }
+    }
+
+    fn of_table(ty: &wasmparser::TableType) -> Self {
+        Self { address: address(ty.table64), unit_log2: 0 }
     }
 }
 
-/// Leaves the loop, unless what is left lies, from this place on, within as many bytes as the stack says.
+fn address(wide: bool) -> ValType {
+    if wide { ValType::I64 } else { ValType::I32 }
+}
+
+/// Leaves the loop, unless what is left lies, from this place on, within as much as the stack says.
 fn leave_unless_within(code: &mut InstructionSink<'_>, (place, ty): (u32, ValType), left: ValType) {
-    code.local_set(BYTES);
+    code.local_set(THERE);
     get(code, LEFT, left);
-    code.local_get(BYTES).i64_gt_u().br_if(1);
+    code.local_get(THERE).i64_gt_u().br_if(1);
     get(code, place, ty);
-    code.local_get(BYTES);
+    code.local_get(THERE);
     get(code, LEFT, left);
     code.i64_sub().i64_gt_u().br_if(1);
 }
@@ -300,11 +369,11 @@ fn get(code: &mut InstructionSink<'_>, local: u32, ty: ValType) {
     }
 }
 
-fn piece(code: &mut InstructionSink<'_>, ty: ValType) {
+fn number(code: &mut InstructionSink<'_>, number: i32, ty: ValType) {
     if ty == ValType::I32 {
-        code.i32_const(PIECE)
+        code.i32_const(number)
     } else {
-        code.i64_const(PIECE.into())
+        code.i64_const(number.into())
     };
 }
 
@@ -325,9 +394,9 @@ fn subtract(code: &mut InstructionSink<'_>, ty: ValType) {
 }
 
 /// Moves a local behind a piece.
-fn forward(code: &mut InstructionSink<'_>, local: u32, ty: ValType) {
+fn forward(code: &mut InstructionSink<'_>, size: i32, local: u32, ty: ValType) {
     code.local_get(local);
-    piece(code, ty);
+    number(code, size, ty);
     add(code, ty);
     code.local_set(local);
 }
@@ -375,6 +444,46 @@ mod tests {
         wat::parse_str(EACH.replace("PASSIVE", &passive)).unwrap()
     }
 
+    /// The same instructions for tables, whose elements tell which of three functions they are, or none.
+    const TABLES: &str = r#"(module
+        (import "host" "memory" (memory 4))
+        (table $own 70000 funcref) (table $wide i64 70000 funcref)
+        (func $one) (func $two) (func $three)
+        (elem $passive func FUNCTIONS) (elem $active (table $own) (i32.const 99) func $one $two)
+        (elem $refs funcref (ref.func $two) (ref.null func))
+        (func $element (param i64) (result funcref)
+            (table.get $own (i32.rem_u (i32.wrap_i64 (local.get 0)) (i32.const 70000))))
+        (func (export "begin")
+            (table.init $own $passive (i32.const 5) (i32.const 0) (i32.const 40000))
+            (table.init $wide $passive (i64.const 9000) (i32.const 0) (i32.const 40000)))
+        (func (export "fill") (param i64 i64 i64)
+            (table.fill $own (i32.wrap_i64 (local.get 0)) (call $element (local.get 1)) (i32.wrap_i64 (local.get 2))))
+        (func (export "fill-wide") (param i64 i64 i64)
+            (table.fill $wide (local.get 0) (call $element (local.get 1)) (local.get 2)))
+        (func (export "copy") (param i64 i64 i64)
+            (table.copy (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
+        (func (export "copy-wide") (param i64 i64 i64)
+            (table.copy $wide $wide (local.get 0) (local.get 1) (local.get 2)))
+        (func (export "narrow") (param i64 i64 i64)
+            (table.copy $own $wide (i32.wrap_i64 (local.get 0)) (local.get 1) (i32.wrap_i64 (local.get 2))))
+        (func (export "init") (param i64 i64 i64)
+            (table.init $own $passive
+                (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
+        (func (export "init-wide") (param i64 i64 i64)
+            (table.init $wide $refs (local.get 0) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
+        (func (export "dropped") (param i64 i64 i64)
+            (table.init $own $active
+                (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
+        (export "one" (func $one)) (export "two" (func $two)) (export "three" (func $three))
+        (export "own" (table $own)) (export "wide" (table $wide)))"#;
+
+    const OF_TABLES: [&str; 8] = ["fill", "fill-wide", "copy", "copy-wide", "narrow", "init", "init-wide", "dropped"];
+
+    fn tables() -> Vec<u8> {
+        let functions = ["$one ", "$two ", "$three "].into_iter().cycle().take(40_000).collect::<String>();
+        wat::parse_str(TABLES.replace("FUNCTIONS", &functions)).unwrap()
+    }
+
     type Done = Vec<(bool, [u8; 32])>;
 
     /// Whether each of these calls ends well, and the hash of all memories after it.
@@ -397,6 +506,33 @@ mod tests {
             .iter()
             .map(|(name, arguments)| (call(&mut store, &instance, name, arguments), hash(&store, &memories)))
             .collect()
+    }
+
+    /// Whether each of these calls ends well, and which function each element of the tables is after all of them.
+    fn run_tables(wasm: &[u8], calls: &[(&str, [i64; 3])]) -> (Vec<bool>, Vec<Option<usize>>) {
+        let mut config = Config::new();
+        config.wasm_memory64(true);
+        let engine = Engine::new(&config).unwrap();
+        let module = Module::new(&engine, wasm).unwrap();
+        let mut store = Store::new(&engine, ());
+        let theirs = Linear::new(&mut store, MemoryType::new(4, None)).unwrap();
+        let instance = Instance::new(&mut store, &module, &[theirs.into()]).unwrap();
+        instance.get_func(&mut store, "begin").unwrap().call(&mut store, &[], &mut []).unwrap();
+        let well = calls.iter().map(|(name, arguments)| call(&mut store, &instance, name, arguments)).collect();
+        let functions = ["one", "two", "three"].map(|name| {
+            let function = instance.get_func(&mut store, name).unwrap();
+            function.to_raw(&mut store)
+        });
+        let mut elements = Vec::new();
+        for name in ["own", "wide"] {
+            let table = instance.get_table(&mut store, name).unwrap();
+            for at in 0..table.size(&store) {
+                let element = table.get(&mut store, at).unwrap();
+                let raw = element.as_func().unwrap().map(|function| function.to_raw(&mut store));
+                elements.push(raw.map(|raw| functions.iter().position(|known| *known == raw).unwrap()));
+            }
+        }
+        (well, elements)
     }
 
     fn call(store: &mut Store<()>, instance: &Instance, name: &str, arguments: &[i64; 3]) -> bool {
@@ -429,7 +565,7 @@ mod tests {
     /// Places and sizes about the edges of pieces, memories and numbers.
     fn number() -> impl Strategy<Value = i64> {
         let near = |edge: i64| (-3..=3i64).prop_map(move |by| edge.wrapping_add(by));
-        let piece = i64::from(PIECE);
+        let piece = i64::from(BYTES);
         prop_oneof![
             near(0),
             near(piece),
@@ -456,9 +592,46 @@ mod tests {
         }
     }
 
+    /// Places and sizes about the edges of pieces, tables and numbers.
+    fn element() -> impl Strategy<Value = i64> {
+        let near = |edge: i64| (-3..=3i64).prop_map(move |by| edge.wrapping_add(by));
+        let piece = i64::from(ELEMENTS);
+        prop_oneof![near(0), near(piece), near(2 * piece), 0..70_000i64, near(70_000), near(40_000), near(1 << 32)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 20, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_divided_does_the_same_to_tables(
+            calls in
+                prop::collection::vec((prop::sample::select(&OF_TABLES), [element(), element(), element()]), 1..40),
+        ) {
+            let before = tables();
+            let after = divided(&before).unwrap();
+            prop_assert_eq!(run_tables(&before, &calls), run_tables(&after, &calls));
+        }
+    }
+
+    #[test]
+    fn elements_that_lap_over_are_as_they_were() {
+        let (before, piece) = (tables(), i64::from(ELEMENTS));
+        let after = divided(&before).unwrap();
+        assert_eq!(functions(&after), functions(&before) + 9);
+        Validator::new_with_features(WasmFeatures::all()).validate_all(&after).unwrap();
+        for by in [1, 100, piece, piece + 1] {
+            for arguments in [[by, 0, 2 * piece + 7], [0, by, 2 * piece + 7]] {
+                let calls = ["copy", "copy-wide"].map(|name| (name, arguments));
+                let (well, elements) = run_tables(&before, &calls);
+                assert_eq!(well, [true, true]);
+                assert_eq!((well, elements), run_tables(&after, &calls));
+            }
+        }
+    }
+
     #[test]
     fn copies_that_lap_over_are_as_they_were() {
-        let (before, piece) = (each(), i64::from(PIECE));
+        let (before, piece) = (each(), i64::from(BYTES));
         let after = divided(&before).unwrap();
         let by = [1, 100, piece - 1, piece, piece + 1];
         let calls: Vec<_> = by
@@ -478,7 +651,7 @@ mod tests {
                 (memory.copy $a $b
                     (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2)))))"#;
         let before = wat::parse_str(twice).unwrap();
-        let (after, piece) = (divided(&before).unwrap(), i64::from(PIECE));
+        let (after, piece) = (divided(&before).unwrap(), i64::from(BYTES));
         let calls = [[100, 0, 2 * piece + 7], [0, 100, 2 * piece + 7], [piece, 3, 2 * piece]].map(|it| ("copy", it));
         assert_eq!(run(&before, &calls), run(&after, &calls));
     }

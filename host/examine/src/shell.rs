@@ -259,7 +259,7 @@ fn leaves_the_line(operator: &Operator<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::examine::{Examined, Parts, examine};
+    use crate::{Examined, Parts, examine};
     use std::{path::Path, time::Duration, time::Instant as Clock};
     use wasmparser::{Validator, WasmFeatures};
     use wasmtime::{Engine, Instance, Linker, Memory, Store, Val};
@@ -441,7 +441,7 @@ mod tests {
 
     #[test]
     fn the_shell_of_each_guest_of_the_corpus_is_valid_and_starts_nothing() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/guest");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/guest");
         let mut kept = 0;
         for file in std::fs::read_dir(folder).unwrap() {
             let file = file.unwrap().path();
