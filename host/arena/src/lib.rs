@@ -61,7 +61,7 @@ pub use barrier::{Log, Room};
 pub use held::{Held, Lent};
 pub use memories::{EXHAUSTED, Memories};
 pub use slice::run_sooner;
-pub use stacks::Stacks;
+pub use stacks::{Frames, Stacks};
 pub use tracked::{Pre, Tracked};
 
 /// Gives an engine's configuration these memories and stacks, with the settings that they rely on: memories have no guard

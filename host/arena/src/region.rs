@@ -76,15 +76,14 @@ impl Region {
         }
     }
 
-    /// True if one of these pages takes memory; few of them, in an open part of it.
-    #[cfg(test)]
-    pub(crate) fn is_resident(&self, offset: usize, len: usize) -> bool {
+    /// True if one of these pages takes memory, or the kernel does not tell; few of them, in an open part of it.
+    pub(crate) fn may_be_resident(&self, offset: usize, len: usize) -> bool {
         const MOST: usize = 8;
         let mut found = [0_u8; MOST];
         let len = len.min(MOST * crate::PAGE);
         // SAFETY: the range is within the region, page-aligned, and `found` has a byte for each of its pages.
         let asked = unsafe { libc::mincore(self.at(offset).as_ptr().cast(), len, found.as_mut_ptr()) };
-        asked == 0 && found.iter().any(|page| page & 1 != 0)
+        asked != 0 || found.iter().any(|page| page & 1 != 0)
     }
 
     pub(crate) fn advise(&self, offset: usize, len: usize, advice: libc::c_int) -> io::Result<()> {

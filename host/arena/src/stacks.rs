@@ -11,7 +11,7 @@ use crate::{
     tracked,
 };
 use std::{io, ops::Range, sync::Arc};
-use wasmtime::{StackCreator, StackMemory};
+use wasmtime::{StackCreator, StackMemory, component::Component};
 
 /// From `linux/mman.h`: touching the page raises SIGSEGV, without a mapping of its own. Since Linux 6.13.
 const MADV_GUARD_INSTALL: libc::c_int = 102;
@@ -142,19 +142,55 @@ impl Place {
     /// # Safety
     ///
     /// Nothing may run on the stack meanwhile.
-    pub(crate) unsafe fn trim(&self) {
+    pub(crate) unsafe fn trim(&self, frames: Frames) {
         let Some(deep) = self.slots.size().checked_sub(PAGE + SHALLOW).filter(|deep| *deep > 0) else { return };
         let (start, region) = (self.start() + PAGE, self.slots.region());
-        // Whatever goes deeper writes to the page below: a frame of a guest's that is larger than a page does so in each of
-        // its pages, and between two smaller ones lies an address to return to.
-        // SAFETY: the page is within the slot, above its guard page, and open; nothing runs on it. To read a page that was
-        // never written to takes no memory, and no call of the kernel but for the first time.
-        let told = unsafe { std::slice::from_raw_parts(region.at(start + deep - PAGE).cast::<u64>().as_ptr(), WORDS) };
-        // All of it is read, as that is quicker than to stop early.
-        if told.iter().fold(0, |any, word| any | word) != 0 {
+        // Whatever goes deeper touches this page.
+        let below = start + deep - PAGE;
+        let touched = match frames {
+            // Somewhere in it is an address to return to: so much as a page never lies between two of them. To read a page
+            // that was never written to takes no memory, and no call of the kernel but for the first time. All of it is
+            // read, as that is quicker than to stop early.
+            Frames::Small => {
+                // SAFETY: the page is within the slot, above its guard page, and open; nothing runs on it.
+                let words = unsafe { std::slice::from_raw_parts(region.at(below).cast::<u64>().as_ptr(), WORDS) };
+                words.iter().fold(0, |any, word| any | word) != 0
+            }
+            // All that was written to it may be zeroes.
+            Frames::Any => region.may_be_resident(below, PAGE),
+        };
+        if touched {
             // Where the kernel takes nothing back, as of locked memory, it stays.
             let _ = region.advise(start, deep, libc::MADV_DONTNEED);
         }
+    }
+}
+
+/// How much of a stack the functions of a guest's code take, each for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frames {
+    /// Less than a page.
+    Small,
+    /// There may be some that take a page or more.
+    Any,
+}
+
+impl Frames {
+    /// Of a component's compiled code.
+    ///
+    /// Cranelift has a function that takes a page or more touch each of its pages at its beginning, by writing a zero: its
+    /// code is looked at for the instruction that does so. Other code may have the same: the answer is `Any` then, which
+    /// is always right.
+    pub fn of(component: &Component) -> Self {
+        // movl $0, (%rsp)
+        const PROBE: [u8; 7] = [0xc7, 0x04, 0x24, 0, 0, 0, 0];
+        if !cfg!(target_arch = "x86_64") {
+            return Self::Any;
+        }
+        let Range { start, end } = component.image_range();
+        // SAFETY: the engine keeps the image mapped, readable and unchanged for as long as the component lives.
+        let code = unsafe { std::slice::from_raw_parts(start, end.addr() - start.addr()) };
+        if code.windows(PROBE.len()).any(|window| window == PROBE) { Self::Any } else { Self::Small }
     }
 }
 

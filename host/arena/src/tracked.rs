@@ -6,7 +6,7 @@
 use crate::{
     held::{Held, Lent},
     memories::Shared,
-    stacks::Place,
+    stacks::{Frames, Place},
 };
 use std::{
     cell::RefCell,
@@ -236,11 +236,12 @@ impl<T: Send + 'static> Tracked<T> {
     }
 
     /// Gives back to the kernel what the last call has left of the store's stack, if it went deep: more than 20 KiB.
-    pub fn trim_stack(&mut self) {
+    /// `frames` are those of the code that runs in it.
+    pub fn trim_stack(&mut self, frames: Frames) {
         // The store is borrowed exclusively, so nothing runs in it, nor on its stack.
         if let Some(stack) = self.memories.stack.as_ref().and_then(Weak::upgrade) {
             // SAFETY: as said.
-            unsafe { stack.trim() };
+            unsafe { stack.trim(frames) };
         }
     }
 

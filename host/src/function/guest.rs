@@ -10,6 +10,7 @@ use crate::{
     limits::{Lane, Limits, Permit},
     state::{self, State},
 };
+use carrel_arena::Frames;
 use serde_json::Value;
 use std::{fmt, panic::resume_unwind, path::PathBuf, sync::Arc, thread};
 use wasmtime::component::{Component, Linker};
@@ -216,6 +217,11 @@ impl Guest {
     /// The guest's shell, of which an instance is made whose memories' bytes are known.
     pub(crate) fn shell(&self) -> &Linked {
         &self.shell
+    }
+
+    /// How much stack each of its functions takes; its start code is not in the shell.
+    pub(crate) fn frames(&self) -> Frames {
+        if self.pre.frames() == Frames::Small { self.shell.frames() } else { Frames::Any }
     }
 
     pub(crate) fn engine(&self) -> &wasmtime::Engine {

@@ -11,7 +11,7 @@ use crate::{
     session::Session,
     state::{Finding, Image, Pages, Saved, Undone},
 };
-use carrel_arena::Tracked;
+use carrel_arena::{Frames, Tracked};
 use std::{sync::Arc, time::Instant};
 
 /// One function of one session: a store, and the guest in it.
@@ -51,9 +51,9 @@ impl Instance {
         units
     }
 
-    /// A call has ended well: gives back what it has left of its stack.
-    pub(crate) fn trim_stack(&mut self) {
-        self.store.trim_stack();
+    /// A call has ended well: gives back what it has left of its stack. The frames are those of the guest's functions.
+    pub(crate) fn trim_stack(&mut self, frames: Frames) {
+        self.store.trim_stack(frames);
     }
 
     /// A call has ended well, and what it has changed is not asked: all counts but the stack.

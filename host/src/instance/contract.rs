@@ -10,6 +10,7 @@ wasmtime::component::bindgen!({
 });
 
 use super::Context;
+use carrel_arena::Frames;
 pub use exports::carrel::function::function::Error;
 use wasmtime::component::InstancePre;
 
@@ -18,6 +19,7 @@ use wasmtime::component::InstancePre;
 pub struct Linked {
     pre: InstancePre<Context>,
     exports: GuestIndices,
+    frames: Frames,
 }
 
 impl Linked {
@@ -25,7 +27,7 @@ impl Linked {
     ///
     /// It does not export what the contract wants.
     pub fn new(pre: InstancePre<Context>) -> wasmtime::Result<Self> {
-        Ok(Self { exports: GuestIndices::new(&pre)?, pre })
+        Ok(Self { exports: GuestIndices::new(&pre)?, frames: Frames::of(pre.component()), pre })
     }
 
     pub fn pre(&self) -> &InstancePre<Context> {
@@ -34,5 +36,10 @@ impl Linked {
 
     pub fn exports(&self) -> &GuestIndices {
         &self.exports
+    }
+
+    /// How much stack each of its functions takes.
+    pub fn frames(&self) -> Frames {
+        self.frames
     }
 }

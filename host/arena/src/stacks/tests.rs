@@ -80,15 +80,18 @@ fn what_a_call_has_left_deep_on_a_stack_goes_and_what_is_at_its_top_stays() {
         let (deep, region, start) = (SIZE - SHALLOW, stacks.slots.region(), stack.0.start() + PAGE);
         stack.bytes()[deep..].fill(0xaa);
         // SAFETY: nothing runs on it.
-        unsafe { stack.0.trim() };
+        unsafe { stack.0.trim(Frames::Small) };
         assert!(stack.bytes()[deep..].iter().all(|byte| *byte == 0xaa));
-        for left in [0, deep - 1, deep - PAGE - 1] {
-            // All of it, or just one of the pages by which it is told.
-            let whole = if left == 0 { 0..deep } else { left..left + 1 };
-            stack.bytes()[whole].fill(0xbb);
+        // All of it; or just what a small frame leaves in the page by which it is told; or what a large one does.
+        let all = || (0..deep, 0xbb, Frames::Small);
+        let edge = |at: usize| (at..at + 8, 0xbb, Frames::Small);
+        let touched = (deep - PAGE..deep - PAGE + 4, 0, Frames::Any);
+        for (left, byte, frames) in [all(), edge(deep - 8), edge(deep - PAGE), (0..deep, 0, Frames::Any), touched] {
+            stack.bytes()[left.clone()].fill(byte);
+            assert!(region.may_be_resident(start + deep - PAGE, PAGE));
             // SAFETY: nothing runs on it.
-            unsafe { stack.0.trim() };
-            assert!((0..deep / PAGE).all(|page| !region.is_resident(start + page * PAGE, PAGE)), "{left}");
+            unsafe { stack.0.trim(frames) };
+            assert!((0..deep / PAGE).all(|page| !region.may_be_resident(start + page * PAGE, PAGE)), "{left:?}");
             assert!(stack.bytes()[deep..].iter().all(|byte| *byte == 0xaa));
         }
         drop(stack);
@@ -234,5 +237,26 @@ proptest! {
             assert_eq!(stacks.in_use(), 0);
             stacks.slots.check();
         }
+    }
+}
+
+#[test]
+fn code_tells_whether_a_function_takes_more_than_a_page() {
+    let engine = wasmtime::Engine::default();
+    // So many numbers are kept over a call that not all of them can be in registers.
+    let function = |numbers: usize| {
+        let locals = (0..numbers).map(|n| format!("(local.set {n} (call $f))")).collect::<String>();
+        let sum = (0..numbers).map(|n| format!("(i64.add (local.get {n}))")).collect::<String>();
+        let types = "i64 ".repeat(numbers);
+        format!(
+            "(component (core module (import \"h\" \"f\" (func $f (result i64)))
+                (func (export \"g\") (result i64) (local {types}) {locals} (call $f) {sum})))"
+        )
+    };
+    for (numbers, frames) in [(4, Frames::Small), (300, Frames::Small), (600, Frames::Any), (5000, Frames::Any)] {
+        let component = Component::new(&engine, wat::parse_str(function(numbers)).unwrap()).unwrap();
+        // Where the instruction is not known, any frame may be a large one.
+        let frames = if cfg!(target_arch = "x86_64") { frames } else { Frames::Any };
+        assert_eq!(Frames::of(&component), frames, "{numbers}");
     }
 }
