@@ -228,6 +228,21 @@ mod tests {
         assert_eq!(stop.kind, StopKind::HostFull);
     }
 
+    /// So whether a call of theirs went deep costs next to nothing to tell.
+    #[tokio::test]
+    #[cfg(target_arch = "x86_64")]
+    async fn no_function_of_carrels_own_guests_takes_more_than_a_page_of_stack() {
+        const ALL: &str = "{workflow: {_type: per_user_assistant}, functions: {
+            notepad: {_type: per_user_notepad}, preferences: {_type: per_user_preferences}}}";
+        let config = Config::parse(Path::new("test.yml"), ALL).unwrap();
+        let lane = Lane::new(2, [1]);
+        let host = Host::with_engine(config, Engine::with_slots(100, 100, &lane), lane).await.unwrap();
+        assert_eq!(host.catalog().functions().len(), 3);
+        for function in host.catalog().functions() {
+            assert_eq!(function.guest.frames(), carrel_arena::Frames::Small, "{}", function.name);
+        }
+    }
+
     #[tokio::test]
     async fn when_no_memory_or_no_stack_is_left_a_call_is_refused_and_served_when_others_leave() {
         for (memories, stacks) in [(3, 100), (100, 3)] {
