@@ -24,9 +24,10 @@
 //!
 //! The modules in the order of a request, as above. `state` is what guests hold between calls: what an instance is made
 //! of, undone to and parked as. [`grants`] is what a function may reach outside of its sandbox, [`config`] the file,
-//! [`Host`] what it makes, `cli` the commands, [`prove`] attacks on all of it, [`observe`] the log and the figures. Two crates stand below:
-//! [`carrel_arena`], memories and stacks as slots of a few large mappings, and [`carrel_examine`], which looks at guests'
-//! code.
+//! [`Host`] what it makes, `cli` the commands, [`prove`] attacks on all of it, [`observe`] the log and the figures.
+//!
+//! Two crates stand below: [`carrel_arena`], memories and stacks as slots of a few large mappings, and
+//! [`carrel_examine`], which looks at guests' code.
 
 pub mod cli;
 pub mod config;

@@ -166,7 +166,7 @@ impl Place {
     }
 }
 
-/// How much of a stack the functions of a guest's code take, each for itself.
+/// How much of a stack the functions that run on it take, each for itself: those of a guest's code, and of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frames {
     /// Less than a page.

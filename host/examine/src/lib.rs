@@ -58,26 +58,38 @@ pub struct Examined<'a> {
 pub fn examine(wasm: &[u8]) -> Examined<'_> {
     let hash = *blake3::hash(wasm).as_bytes();
     let valid = Validator::new_with_features(WasmFeatures::all()).validate_all(wasm).map(drop);
-    let prepared = valid.and_then(|()| texts::priced(wasm)).and_then(|priced| {
-        Ok(match rewrite::modules(&priced, bulk::divided)? {
-            Cow::Owned(divided) => Cow::Owned(divided),
-            Cow::Borrowed(_) => priced,
-        })
+    let examined = valid.and_then(|()| texts::priced(wasm)).and_then(|priced| {
+        let Examined { wasm, shell, state } = match priced {
+            Cow::Borrowed(wasm) => examine_priced(wasm, hash),
+            Cow::Owned(priced) => examine_priced(&priced, hash).into_owned(),
+        };
+        // Last of all: what the start code does to tables is read off its instructions.
+        let shell = shell.map(|shell| divided(shell.into()).map(Cow::into_owned)).transpose()?;
+        Ok(Examined { wasm: divided(wasm)?, shell, state })
     });
-    match prepared {
-        Ok(Cow::Owned(prepared)) => {
-            let Examined { wasm, shell, state } = examine_prepared(&prepared, hash);
-            Examined { wasm: Cow::Owned(wasm.into_owned()), shell, state }
-        }
-        Ok(Cow::Borrowed(_)) => examine_prepared(wasm, hash),
-        Err(error) => {
-            Examined { wasm: Cow::Borrowed(wasm), shell: None, state: Err(vec![format!("it cannot be read: {error}")]) }
-        }
+    examined.unwrap_or_else(|error| Examined {
+        wasm: Cow::Borrowed(wasm),
+        shell: None,
+        state: Err(vec![format!("it cannot be read: {error}")]),
+    })
+}
+
+/// The component with instructions divided that may take long.
+fn divided(wasm: Cow<'_, [u8]>) -> wasmparser::Result<Cow<'_, [u8]>> {
+    match rewrite::modules(&wasm, bulk::divided)? {
+        Cow::Owned(divided) => Ok(Cow::Owned(divided)),
+        Cow::Borrowed(_) => Ok(wasm),
+    }
+}
+
+impl Examined<'_> {
+    fn into_owned(self) -> Examined<'static> {
+        Examined { wasm: Cow::Owned(self.wasm.into_owned()), shell: self.shell, state: self.state }
     }
 }
 
 /// Examines a component that was given with this hash. It has to be valid.
-fn examine_prepared(wasm: &[u8], hash: [u8; 32]) -> Examined<'_> {
+fn examine_priced(wasm: &[u8], hash: [u8; 32]) -> Examined<'_> {
     let unchanged = |state| Examined { wasm: Cow::Borrowed(wasm), shell: None, state };
     let parts = match Parts::of(wasm) {
         Ok(parts) => parts,

@@ -15,6 +15,7 @@ use crate::{
     instance::{self, Engine},
     limits::Lane,
 };
+use carrel_arena::Frames;
 use serde_json::Value;
 use std::{
     collections::{HashMap, HashSet},
@@ -43,6 +44,14 @@ pub struct Function {
     pub grants: Arc<Grants>,
     /// The key, for messages.
     pub key: KeyPath,
+}
+
+impl Function {
+    /// How much stack each of its guest's functions takes, and those of the host's that it may call there. What is done
+    /// for folders and HTTP has functions that take pages.
+    pub(crate) fn frames(&self) -> Frames {
+        if self.grants.reach_out() { Frames::Any } else { self.guest.frames() }
+    }
 }
 
 impl Catalog {

@@ -113,6 +113,11 @@ impl Grants {
         }
     }
 
+    /// Whether there is anything outside of the sandbox that it leads to.
+    pub(crate) fn reach_out(&self) -> bool {
+        !self.folders.is_empty() || !self.http.places.is_empty()
+    }
+
     /// What is granted, a line for each kind; of the environment only the names.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();

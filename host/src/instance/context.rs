@@ -303,7 +303,7 @@ pub(super) enum NoHandle {
 
 impl MemoryLimit {
     pub(super) fn new(limit: usize, host: &Arc<Memory>) -> Self {
-        Self { covered: false, ..Self::of(limit, host.charge(memory::INSTANCE + memory::STACK)) }
+        Self { covered: false, ..Self::of(limit, host.charge(memory::INSTANCE)) }
     }
 
     /// Of an instance that is being given memories, for which so much was taken already.
@@ -379,7 +379,11 @@ impl MemoryLimit {
 
     /// A call begins, which may write to all of its memories: they are charged as a whole.
     pub(super) fn reserve(&mut self) -> Result<(), Full> {
-        self.charge.grow(self.whole().saturating_sub(self.charge.bytes()))
+        // Who asks for nothing is not refused it, also where others have taken more than there is.
+        match self.whole().saturating_sub(self.charge.bytes()) {
+            0 => Ok(()),
+            more => self.charge.grow(more),
+        }
     }
 
     /// The call does not begin: it takes what it took before.

@@ -89,7 +89,10 @@ impl Making<'_> {
     }
 
     /// A store, and the whole guest in it: its start code runs.
-    async fn instantiate_whole(&self, context: Context) -> Done<(Tracked<Context>, Contract)> {
+    async fn instantiate_whole(&self, mut context: Context) -> Done<(Tracked<Context>, Contract)> {
+        if let Err(full) = context.memory.reserve() {
+            return Done { result: Err(context.stop(full.into())), fuel: 0 };
+        }
         self.instantiate(self.function.guest.pre(), context, &[], 0).await
     }
 

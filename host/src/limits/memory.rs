@@ -2,9 +2,9 @@
 //! host.
 //!
 //! What is counted are linear memories, by the pages that were written to, and what an instance takes besides; a memory
-//! that grows counts in full until the call has ended, and so does a new instance, and the stack that it runs on. What a user takes counts for its
-//! tenant too, and what a tenant takes for the host. When one of them has no more, idle sessions are parked, and then
-//! new instances and growth are refused.
+//! that grows counts in full until the call has ended, and so does a new instance, and the stack that it runs on. What a
+//! user takes counts for its tenant too, and what a tenant takes for the host. When one of them has no more, idle sessions
+//! are parked, and then new instances and growth are refused.
 
 use super::Level;
 use std::sync::{

@@ -265,7 +265,7 @@ impl Frame {
         let mut before = std::mem::replace(&mut self.before, Before::Nothing);
         let (session, position) = (&self.session, self.position);
         if let Some(mut instance) = self.instance.take() {
-            instance.trim_stack(session.catalog().functions()[position].guest.frames());
+            instance.trim_stack(session.catalog().functions()[position].frames());
             if let Some(image) = session.undone_by(position) {
                 let of = Finding { image, room: session.undo_room().clone() };
                 units = match &mut before {
