@@ -4,6 +4,7 @@
 //! accounting, and is opened chunk by chunk. Neighbouring chunks have the same access, so the kernel keeps them as
 //! one mapping: a region is two mappings, however many slots it has.
 
+use crate::PAGE;
 use std::{io, ptr::NonNull};
 
 /// Bytes that are opened at a time.
@@ -76,14 +77,12 @@ impl Region {
         }
     }
 
-    /// True if one of these pages takes memory, or the kernel does not tell; few of them, in an open part of it.
-    pub(crate) fn may_be_resident(&self, offset: usize, len: usize) -> bool {
-        const MOST: usize = 8;
-        let mut found = [0_u8; MOST];
-        let len = len.min(MOST * crate::PAGE);
-        // SAFETY: the range is within the region, page-aligned, and `found` has a byte for each of its pages.
-        let asked = unsafe { libc::mincore(self.at(offset).as_ptr().cast(), len, found.as_mut_ptr()) };
-        asked != 0 || found.iter().any(|page| page & 1 != 0)
+    /// True if this page takes memory, or the kernel does not tell; in an open part of the region.
+    pub(crate) fn may_be_resident(&self, page: usize) -> bool {
+        let mut found = 0_u8;
+        // SAFETY: the page is within the region, and `found` is a byte for it.
+        let asked = unsafe { libc::mincore(self.at(page).as_ptr().cast(), PAGE, &raw mut found) };
+        asked != 0 || found & 1 != 0
     }
 
     pub(crate) fn advise(&self, offset: usize, len: usize, advice: libc::c_int) -> io::Result<()> {

@@ -157,7 +157,7 @@ impl Place {
                 words.iter().fold(0, |any, word| any | word) != 0
             }
             // All that was written to it may be zeroes.
-            Frames::Any => region.may_be_resident(below, PAGE),
+            Frames::Any => region.may_be_resident(below),
         };
         if touched {
             // Where the kernel takes nothing back, as of locked memory, it stays.
@@ -166,7 +166,7 @@ impl Place {
     }
 }
 
-/// How much of a stack the functions that run on it take, each for itself: those of a guest's code, and of the host.
+/// The most of a stack that any one function takes which runs on it: of a guest's code, or of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frames {
     /// Less than a page.

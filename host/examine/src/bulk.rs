@@ -83,7 +83,7 @@ enum Bulk {
     Copy(Place, Place),
 }
 
-/// What an instruction writes to, or reads.
+/// A part of a module that an instruction writes to, or reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     Memory(u32),
@@ -122,7 +122,7 @@ impl Bulk {
         if before.is_some_and(|size| size <= piece) { None } else { Some(bulk) }
     }
 
-    /// What it writes to.
+    /// The place that it writes to.
     fn to(self) -> Place {
         match self {
             Self::Fill(to) | Self::Copy(to, _) => to,
@@ -157,7 +157,7 @@ fn constant(operator: &Operator<'_>) -> Option<u64> {
 struct Extent {
     address: ValType,
     unit_log2: u32,
-    /// What it is filled with; `None` for references of a kind that is not known here.
+    /// The type of its elements, or of what fills bytes; `None` for references of a kind that is not known here.
     of: Option<ValType>,
 }
 
@@ -253,7 +253,7 @@ impl Sizes {
         self.extent(place).map_or(ValType::I32, |extent| extent.address)
     }
 
-    /// Whether the types of its operands can be said.
+    /// True if the types of its operands are known here.
     fn can_divide(&self, bulk: &Bulk) -> bool {
         match *bulk {
             Bulk::Fill(place) => self.extent(place).is_some_and(|extent| extent.of.is_some()),
@@ -467,7 +467,6 @@ mod tests {
 
     /// The same instructions for tables, whose elements tell which of three functions they are, or none.
     const TABLES: &str = r#"(module
-        (import "host" "memory" (memory 4))
         (table $own 100000 funcref) (table $wide i64 100000 funcref)
         (func $one) (func $two) (func $three)
         (elem $passive func FUNCTIONS) (elem $active (table $own) (i32.const 99) func $one $two)
@@ -529,15 +528,14 @@ mod tests {
             .collect()
     }
 
-    /// Whether each of these calls ends well, and which function each element of the tables is after all of them.
+    /// True for each of these calls that ends well, and which function each element of the tables is after all of them.
     fn run_tables(wasm: &[u8], calls: &[(&str, [i64; 3])]) -> (Vec<bool>, Vec<Option<usize>>) {
         let mut config = Config::new();
         config.wasm_memory64(true);
         let engine = Engine::new(&config).unwrap();
         let module = Module::new(&engine, wasm).unwrap();
         let mut store = Store::new(&engine, ());
-        let theirs = Linear::new(&mut store, MemoryType::new(4, None)).unwrap();
-        let instance = Instance::new(&mut store, &module, &[theirs.into()]).unwrap();
+        let instance = Instance::new(&mut store, &module, &[]).unwrap();
         instance.get_func(&mut store, "begin").unwrap().call(&mut store, &[], &mut []).unwrap();
         let well = calls.iter().map(|(name, arguments)| call(&mut store, &instance, name, arguments)).collect();
         let functions = ["one", "two", "three"].map(|name| {
@@ -678,7 +676,7 @@ mod tests {
         assert_eq!(run(&before, &calls), run(&after, &calls));
     }
 
-    /// What a function is given has a type of the table's own.
+    /// A function that divides is given elements of the table's own type.
     #[test]
     fn tables_of_any_references_are_still_valid() {
         for of in ["funcref", "externref", "(ref null $t)", "(ref null func)", "(ref null extern)", "anyref"] {

@@ -50,7 +50,7 @@ pub struct Examined<'a> {
     pub wasm: Cow<'a, [u8]>,
     /// The component that instances are made of whose memories' bytes are known; `None`, if it is the same one.
     pub shell: Option<Vec<u8>>,
-    /// Where it keeps its state, or why that cannot be kept.
+    /// The state that can be kept, or the reasons why it cannot.
     pub state: Result<State, Vec<String>>,
 }
 

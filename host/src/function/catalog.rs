@@ -47,8 +47,8 @@ pub struct Function {
 }
 
 impl Function {
-    /// How much stack each of its guest's functions takes, and those of the host's that it may call there. What is done
-    /// for folders and HTTP has functions that take pages.
+    /// The most stack that any one function takes, of its guest's and of the host's that it may call there. Those for
+    /// folders and HTTP take pages.
     pub(crate) fn frames(&self) -> Frames {
         if self.grants.reach_out() { Frames::Any } else { self.guest.frames() }
     }

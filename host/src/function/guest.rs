@@ -219,7 +219,7 @@ impl Guest {
         &self.shell
     }
 
-    /// How much stack each of its functions takes; its start code is not in the shell.
+    /// The most stack that any one of its functions takes; its start code is not in the shell.
     pub(crate) fn frames(&self) -> Frames {
         if self.pre.frames() == Frames::Small { self.shell.frames() } else { Frames::Any }
     }

@@ -113,7 +113,7 @@ impl Grants {
         }
     }
 
-    /// Whether there is anything outside of the sandbox that it leads to.
+    /// True if they lead to anything outside of the sandbox.
     pub(crate) fn reach_out(&self) -> bool {
         !self.folders.is_empty() || !self.http.places.is_empty()
     }

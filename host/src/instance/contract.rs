@@ -38,7 +38,7 @@ impl Linked {
         &self.exports
     }
 
-    /// How much stack each of its functions takes.
+    /// The most stack that any one of its functions takes.
     pub fn frames(&self) -> Frames {
         self.frames
     }

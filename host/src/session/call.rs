@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{task::yield_now, time::Instant};
+use tokio::time::Instant;
 
 /// What a call from outside gives.
 #[derive(Debug)]
@@ -235,9 +235,7 @@ pub(super) async fn run(
     let session = frame.session().clone();
     let mut left = allowance;
     let mut unbilled = Unbilled::new(&session, 0);
-    while frame.settle() {
-        yield_now().await;
-    }
+    frame.settle().await;
     if !matches!(frame.begin(true), Ok(true)) {
         let began = Instant::now();
         // Boxed: most calls find an instance and room, and need no place for what it takes to make them.
@@ -308,9 +306,7 @@ async fn prepare(frame: &mut Frame, session: &Arc<Session>, allowance: Allowance
                 failed.add(made.fuel);
             }
             result = made.result;
-            while frame.settle() {
-                yield_now().await;
-            }
+            frame.settle().await;
         }
         let begun = result.and_then(|()| frame.begin(true).map_err(|full| frame.stop(full.into())));
         let Err(stop) = begun else { return Done { result: Ok(()), fuel: failed.bill() } };

@@ -17,6 +17,7 @@ use crate::{
     state::{AT_ONCE, Finding, Image, Saved, Snapshot, Undone},
 };
 use std::sync::Arc;
+use tokio::task::yield_now;
 
 /// Stops of one call that are remembered: a function may let others fail as often as its fuel lasts.
 const STOPS: usize = 64;
@@ -220,12 +221,12 @@ impl Frame {
         Done { result, fuel: made.fuel }
     }
 
-    /// Does a piece of what is left to be done of the function's last call; gives whether there is another one.
-    pub(super) fn settle(&mut self) -> bool {
-        let (Some(instance), Some(image)) = (&mut self.instance, self.session.image(self.position)) else {
-            return false;
-        };
-        !instance.is_settled() && instance.settle(image)
+    /// Does what is left to be done of the function's last call, with turns for others in between.
+    pub(super) async fn settle(&mut self) {
+        let (Some(instance), Some(image)) = (&mut self.instance, self.session.image(self.position)) else { return };
+        while !instance.is_settled() && instance.settle(image) {
+            yield_now().await;
+        }
     }
 
     /// Its call is about to run: keeps what it would lose. Gives whether there is an instance to run it in.

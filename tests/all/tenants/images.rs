@@ -42,17 +42,17 @@ async fn what_a_guest_takes_when_it_is_configured_is_what_its_tenant_allows() {
         .set("limits.memory_per_instance", "8 MiB")
         .set("tenants.small.limits.memory_per_instance", "3 MiB")
         .set("tenants.alike.limits.memory_per_instance", "3 MiB")
-        .set("tenants.poor.limits.user.memory", "4 MiB")
-        .set("tenants.broke.limits.tenant.memory", "5 MiB")
+        .set("tenants.poor.limits.user.memory", "4352 KiB")
+        .set("tenants.broke.limits.tenant.memory", "5376 KiB")
         .set("tenants.large.limits.memory_per_instance", "16 MiB")
         .set("tenants.usual", json!({}))
         .start()
         .await;
+    // A user's memory is that of the stack as well, 256 KiB.
     let limits = [("small", 3), ("alike", 3), ("poor", 4), ("broke", 5), ("large", 16), ("usual", 8)];
     for (tenant, mebibytes) in limits {
         let pages = held(&server, &of(&server, tenant, "alice")).await["pages"].as_u64().expect("a number");
-        // The instance and its stack take a little as well.
-        assert!(pages <= 16 * mebibytes && pages > 14 * mebibytes, "{tenant} has {pages} pages");
+        assert!(pages <= 16 * mebibytes && pages > 15 * mebibytes, "{tenant} has {pages} pages");
     }
 }
 

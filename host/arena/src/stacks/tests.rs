@@ -88,10 +88,10 @@ fn what_a_call_has_left_deep_on_a_stack_goes_and_what_is_at_its_top_stays() {
         let touched = (deep - PAGE..deep - PAGE + 4, 0, Frames::Any);
         for (left, byte, frames) in [all(), edge(deep - 8), edge(deep - PAGE), (0..deep, 0, Frames::Any), touched] {
             stack.bytes()[left.clone()].fill(byte);
-            assert!(region.may_be_resident(start + deep - PAGE, PAGE));
+            assert!(region.may_be_resident(start + deep - PAGE));
             // SAFETY: nothing runs on it.
             unsafe { stack.0.trim(frames) };
-            assert!((0..deep / PAGE).all(|page| !region.may_be_resident(start + page * PAGE, PAGE)), "{left:?}");
+            assert!((0..deep / PAGE).all(|page| !region.may_be_resident(start + page * PAGE)), "{left:?}");
             assert!(stack.bytes()[deep..].iter().all(|byte| *byte == 0xaa));
         }
         drop(stack);

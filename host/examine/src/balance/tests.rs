@@ -1,3 +1,5 @@
+//! What is proved of stack pointers, beside what running the code shows.
+
 use super::{Module, keeps};
 use proptest::prelude::*;
 use wasmtime::{Config, Engine, Instance, Store};
