@@ -1,4 +1,4 @@
-//! Routes, and what callers see of errors.
+//! Routes, and errors as callers see them.
 
 use axum::body::Body;
 use carrel_tests::{Server, Test};
@@ -86,9 +86,9 @@ async fn numbers_that_do_not_fit_are_sent_back_as_they_came() {
         let reply = alice.body(body.clone()).await;
         assert_eq!((reply.status.as_u16(), reply.header("carrel-error")), (422, "invalid_input"));
         assert_eq!(reply.text(), told("string_type", is, "command"));
-        // Nothing is read for who is nobody.
+        // Nothing is read for a caller without an identity.
         nobody.body(body.clone()).await.error(401, "identity_required");
-        // Also as part of what lacks something.
+        // Also as part of an incomplete input.
         let reply = alice.body(format!(r#"{{"size": {number}}}"#)).await;
         assert_eq!(reply.text(), told("missing", &format!(r#"{{"size":{is}}}"#), "command"));
         let stream = alice.clone().at("/generate/stream").body(body).await;
@@ -162,7 +162,7 @@ async fn monitoring_answers_only_where_it_is_enabled() {
     let seen = on.get("/monitor/users").await.ok();
     assert_eq!(seen["total_active_users"], 1);
     let user = &seen["users"][0];
-    // As with NAT, a call whose input does not fit is none of the user's requests.
+    // As with NAT, a call whose input does not fit is not counted among the user's requests.
     assert_eq!(user["requests"]["total_requests"], 1);
     assert_eq!(user["requests"]["error_count"], 0);
     assert_eq!(user["memory"]["instances"], 2);
@@ -189,7 +189,7 @@ async fn monitoring_counts_no_call_whose_input_does_not_fit_but_its_fuel() {
         let average = requests["avg_latency_ms"].as_f64().expect("a number");
         (requests["total_requests"].clone(), requests["error_count"].clone(), average)
     };
-    // Of no kind that does not fit: of broken JSON, of another type, of what lacks something, and none at all.
+    // No kind of unfit body counts: none at all, broken JSON, another type, or an incomplete input.
     for body in ["", "{", "[]", "{}", r#"{"command":5}"#] {
         assert_eq!(send("/generate", body, 422).await, (json!(0), json!(0), 0.0), "{body}");
     }
@@ -276,9 +276,7 @@ async fn a_slow_reader_holds_up_nobody_but_their_own_call() {
     let app = carrel::http::app(server.host.clone());
     let response = tower::ServiceExt::oneshot(app, request).await.unwrap_or_else(|never| match never {});
     server.user("alice").at("/hostile").call(json!({"do": "count"})).await.ok();
-    while server.host.registry().in_use() > 0 {
-        tokio::task::yield_now().await;
-    }
+    server.until_idle().await;
     let body = http_body_util::BodyExt::collect(response.into_body()).await.expect("a body").to_bytes();
     let events = events(std::str::from_utf8(&body).expect("text"));
     let (last, before) = events.split_last().expect("events");
@@ -318,7 +316,7 @@ async fn the_description_of_the_api_comes_from_the_functions_schemas() {
     }
 }
 
-/// All operations of a description: path, method, and what is said of it.
+/// All operations of a description: path, method, and content.
 fn operations(api: &Value) -> Vec<(&str, &str, &Value)> {
     let paths = api["paths"].as_object().expect("paths").iter();
     let methods = paths.flat_map(|(path, item)| item.as_object().expect("methods").iter().map(move |it| (path, it)));

@@ -163,7 +163,7 @@ async fn a_guest_whose_state_cannot_be_kept_is_never_parked() {
     }
 }
 
-/// What `carrel info` says of the state of a guest of this name.
+/// The report of `carrel info` on the state of a guest of this name.
 fn told(test: &Test, guest: &str) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let config = folder.path().join("config.yml");
@@ -351,7 +351,7 @@ async fn a_session_in_use_is_not_parked() {
     server.until_in_use(2).await;
     assert_eq!(server.park().await, 0);
     slow.await.expect("no panic").ok();
-    // Whichever of the two had its turn first.
+    // Either of the two may have had its turn first.
     assert!(waiting.await.expect("no panic").ok()["calls"].as_u64() >= Some(2));
     assert_eq!(alice.call(count()).await.ok()["calls"], 4);
     all_parked(&server, 1).await;
@@ -361,12 +361,8 @@ async fn a_session_in_use_is_not_parked() {
 async fn crowded(places: usize) -> (Server, carrel_tests::Listening) {
     let server = Test::hostile().set("limits.max_sessions", places).set("sessions.park_after", "1h").start().await;
     let listening = server.listen().await;
-    // Whoever makes room does so from their first turn on.
-    let mut early = 0;
-    while server.host.registry().parked() == 0 {
-        server.user(&format!("early-{early}")).call(stats()).await;
-        early += 1;
-    }
+    // Evictors make room from their first turn on.
+    server.until_evicting("/generate", stats()).await;
     (server, listening)
 }
 
@@ -385,7 +381,7 @@ async fn the_longest_idle_are_parked_to_make_room() {
     };
     let awake = || names.into_iter().filter(is_awake).collect::<Vec<_>>();
     let call = async |name: &str| {
-        // Longer than it takes to look for who is idle.
+        // Longer than the search for idle users takes.
         tokio::time::sleep(Duration::from_millis(10)).await;
         server.user(name).call(stats()).await.ok()["data"]["commands_executed"].clone()
     };
@@ -398,7 +394,7 @@ async fn the_longest_idle_are_parked_to_make_room() {
     assert_eq!(awake(), ["alice", "carol", "dave"]);
     call("erin").await;
     assert_eq!(awake(), ["alice", "dave", "erin"]);
-    // Whoever was parked comes back in another's place.
+    // A parked user comes back in another's place.
     assert_eq!(call("bob").await, 2);
     assert_eq!(awake(), ["bob", "dave", "erin"]);
     assert_eq!(call("alice").await, 3);
@@ -412,10 +408,9 @@ async fn who_finds_all_places_in_use_is_refused_and_leaves_no_trace() {
     let sleep = json!({"do": "sleep", "milliseconds": 400});
     let early = server.host.registry().parked();
     let slow = ["alice", "bob"].map(|name| server.user(name).at("/hostile").spawn(sleep.clone()));
-    // Both have their places: room that was made for one of them could be taken by whoever comes next.
-    while server.host.registry().parked() < early + 2 || server.host.registry().live() < 2 {
-        tokio::task::yield_now().await;
-    }
+    // Both must have their places first: room made for one of them could be taken by the next caller.
+    let placed = |host: &carrel::Host| host.registry().parked() >= early + 2 && host.registry().live() >= 2;
+    server.until("both have their places", placed).await;
     refused(&server.user("carol").call(stats()).await, "limits.max_sessions", "1");
     assert!(server.host.registry().look(User::from_credential("carol")).is_none());
     for call in slow {

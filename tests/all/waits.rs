@@ -46,10 +46,13 @@ async fn until_served(caller: &Caller, input: Value) {
 
 /// Parks everybody, also those whom an evictor is about to park.
 async fn until_asleep(server: &Server) {
-    while server.host.tenants()[0].memory_used() > 1 << 20 {
-        server.park().await;
-        yield_now().await;
-    }
+    let asleep = async {
+        while server.host.tenants()[0].memory_used() > 1 << 20 {
+            server.park().await;
+            yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), asleep).await.expect("everybody can be parked");
 }
 
 #[tokio::test(start_paused = true)]
@@ -68,7 +71,7 @@ async fn a_call_runs_no_longer_than_what_its_wait_has_left_of_its_deadline() {
     let error = long.await.expect("no panic").error(504, "deadline_exceeded");
     assert!(error["detail"].as_str().is_some_and(|it| it.contains("ran longer")), "{error}");
     assert_eq!(error["setting"], "limits.deadline");
-    // Who has waited for all of it has never run.
+    // A call that has waited for all of its time has never run.
     let error = late.await.expect("no panic").error(504, "deadline_exceeded");
     assert!(error["detail"].as_str().is_some_and(|it| it.contains("was not run")), "{error}");
     let took = began.elapsed();
@@ -76,7 +79,7 @@ async fn a_call_runs_no_longer_than_what_its_wait_has_left_of_its_deadline() {
     assert_eq!(alice.call(count()).await.ok()["calls"], 4);
 }
 
-/// By the system's own clock, not a paused one.
+/// Uses the system's own clock, not a paused one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_has_waited_does_not_begin_its_deadline_anew() {
     let server = Test::hostile().set("limits.deadline", "2s").start().await;
@@ -89,7 +92,7 @@ async fn a_call_that_has_waited_does_not_begin_its_deadline_anew() {
     first.await.expect("no panic").ok();
 }
 
-/// One runs, 128 wait, and there is one unit of fuel: whoever has none left by their turn is not run.
+/// One call runs, 128 wait, and there is one unit of fuel: a call with none left at its turn is not run.
 #[tokio::test(start_paused = true)]
 async fn queued_calls_are_refused_when_those_before_them_have_used_the_fuel() {
     for level in ["user", "tenant"] {
@@ -105,9 +108,8 @@ async fn queued_calls_are_refused_when_those_before_them_have_used_the_fuel() {
         server.until_in_use(1).await;
         let queued: Vec<_> = (0..128).map(|_| alice.spawn(count())).collect();
         // Under load the first one is charged before it sleeps, and they are refused when they come.
-        while server.host.registry().in_use() < 129 && !queued.iter().any(|call| call.is_finished()) {
-            yield_now().await;
-        }
+        let refused = || queued.iter().any(|call| call.is_finished());
+        server.until("all wait, or are refused", |host| host.registry().in_use() >= 129 || refused()).await;
         first.await.expect("no panic").ok();
         for call in queued {
             let refused = call.await.expect("no panic");
@@ -141,9 +143,7 @@ async fn what_is_freed_in_another_tenant_keeps_nobody_waiting() {
     let busy = json!({"do": "all", "of": [take(3 << 20), sleep(50_000)]});
     let busy = hostile(&server, "full", 2).spawn(busy);
     server.until_in_use(1).await;
-    while server.host.tenants()[0].memory_used() < 3 << 20 {
-        yield_now().await;
-    }
+    server.until("it has its memory", |host| host.tenants()[0].memory_used() >= 3 << 20).await;
     let stop = Arc::new(AtomicBool::new(false));
     let churns: Vec<_> = (0..8)
         .map(|user| {
@@ -157,9 +157,7 @@ async fn what_is_freed_in_another_tenant_keeps_nobody_waiting() {
         })
         .collect();
     let before = server.host.registry().parkings();
-    while server.host.registry().parkings() < before + 50 {
-        yield_now().await;
-    }
+    server.until("others are parked", |host| host.registry().parkings() >= before + 50).await;
     for _ in 0..5 {
         let refused = timeout(Duration::from_secs(10), hostile(&server, "full", 3).call(take(1 << 20))).await;
         let refused = refused.expect("it is told at once");
@@ -175,7 +173,7 @@ async fn what_is_freed_in_another_tenant_keeps_nobody_waiting() {
     listening.stop().await.expect("the server ends");
 }
 
-/// Two tenants are full, and many of both ask for room at once, again and again: each is heard.
+/// Two tenants are full, and many of both ask for room at once, again and again: each tenant gets some.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn wishes_for_room_of_two_tenants_at_once_are_both_met() {
     const USERS: usize = 24;
@@ -226,7 +224,8 @@ async fn full_of_sleepers(guest: &str, users: usize) -> (Server, Listening) {
     (server, listening)
 }
 
-/// One of a session's two instances holds something of the host's and stays; the other one's memory is room all the same.
+/// One of a session's two instances holds something of the host's and stays; the other one's memory still becomes
+/// free.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_of_which_only_a_part_can_be_parked_makes_room() {
     let (server, listening) = full_of_sleepers("handle", 4).await;
@@ -234,7 +233,8 @@ async fn a_session_of_which_only_a_part_can_be_parked_makes_room() {
     assert_eq!(alice.clone().at("/it").call(json!("take")).await.ok()["held"], 1);
     alice.clone().at("/hostile").call(take(3 << 20)).await.ok();
     let parkings = server.host.registry().parkings();
-    // There is room for one of them only, and nobody but alice can make it. It is no text, which is seen when it is there.
+    // There is room for one of them only, and only alice can make it. The body is no text, which is seen once it is
+    // read.
     hostile(&server, "red", 3).body(vec![0xff; 2 << 20]).await.error(400, "not_utf8");
     assert_eq!(server.host.registry().parkings(), parkings, "nobody was parked as a whole");
     assert_eq!(alice.clone().at("/it").call(json!({})).await.ok(), json!({"count": 2, "held": 1}));
@@ -242,18 +242,13 @@ async fn a_session_of_which_only_a_part_can_be_parked_makes_room() {
     listening.stop().await.expect("the server ends");
 }
 
-/// A caller who comes by just when a place is free does not get it before one who has waited for it.
+/// A caller who arrives just when a place is free does not get it before one who has waited.
 #[tokio::test]
 async fn a_place_among_the_live_sessions_goes_to_whoever_has_waited_for_it() {
     let server = Test::hostile().set("limits.max_sessions", 1).set("sessions.park_after", "1h").start().await;
     let listening = server.listen().await;
     let user = |name: &str| server.user(name).at("/hostile");
-    let mut early = 0;
-    while server.host.registry().parked() == 0 {
-        user(&format!("early {early}")).call(count()).await;
-        early += 1;
-        yield_now().await;
-    }
+    server.until_evicting("/hostile", count()).await;
     for round in 0..5 {
         user("alice").call(count()).await.ok();
         let parked = server.host.registry().parked();

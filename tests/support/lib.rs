@@ -1,4 +1,4 @@
-//! What the tests share: one fluent helper, and the hostile guest.
+//! Shared by the tests: one fluent helper, and the hostile guest.
 //!
 //! ```ignore
 //! let server = Test::new().set("limits.fuel_per_call", 1_000_000).start().await;
@@ -36,7 +36,7 @@ pub const HOSTILE: &str = concat!(env!("OUT_DIR"), "/hostile.wasm");
 /// The guest that looks for a way out of its sandbox.
 pub const TRAVELLER: &str = concat!(env!("OUT_DIR"), "/traveller.wasm");
 
-/// A configuration, and what to do with it.
+/// A configuration, and ways to use it.
 #[derive(Debug, Clone)]
 pub struct Test {
     config: Value,
@@ -65,7 +65,7 @@ impl Test {
         Self { config }
     }
 
-    /// NAT's example with a second workflow beside it: `POST /hostile` does what it is told.
+    /// NAT's example with the hostile guest beside it, at `POST /hostile`.
     pub fn hostile() -> Self {
         Self::new()
             .set("guests", json!([HOSTILE]))
@@ -83,12 +83,12 @@ impl Test {
         Self::new().guest(&Self::fixture_file(name), &name.replace('-', "_"))
     }
 
-    /// Where such a guest is.
+    /// The path of such a guest.
     pub fn fixture_file(name: &str) -> String {
         format!(concat!(env!("OUT_DIR"), "/{}.wasm"), name)
     }
 
-    /// The same with the guest that is written in JavaScript.
+    /// NAT's example with the guest written in JavaScript beside it, at `POST /it`.
     pub fn keeper() -> Self {
         Self::new().guest(concat!(env!("CARGO_MANIFEST_DIR"), "/guests/javascript/keeper.wasm"), "javascript_keeper")
     }
@@ -109,7 +109,7 @@ impl Test {
         self
     }
 
-    /// Adds a tenant with a share, of so many users. Each has a key: the tenant's name and a number, from 0 on.
+    /// Adds a tenant with a share and so many users. Each user has a key: the tenant's name and a number, from 0 on.
     pub fn tenant(self, name: &str, share: u32, users: usize) -> Self {
         let keys: Vec<_> = (0..users).map(|user| KeyHash::of(&key(name, user)).to_string()).collect();
         // Nobody but the tenants' users is let in.
@@ -143,7 +143,7 @@ impl Test {
         Server { app: carrel::http::app(host.clone()), host }
     }
 
-    /// What is wrong with the configuration, in words.
+    /// The errors in the configuration, as text.
     pub async fn refused(&self) -> String {
         let config = match Config::parse(Path::new("test.yml"), &self.text()) {
             Ok(config) => config,
@@ -169,7 +169,7 @@ pub struct Server {
     app: Router,
 }
 
-/// What a host holds for the instances of all users.
+/// The resources that a host holds for the instances of all users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
     /// Bytes of its memory that count.
@@ -181,7 +181,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// That what was held before an attack that failed is held after it, but for some bytes that instances keep anyway.
+    /// Asserts that a failed attack has changed nothing held, except some bytes that instances keep anyway.
     #[track_caller]
     pub fn is_as(&self, before: &Self) {
         assert_eq!((self.linear_memories, self.stacks), (before.linear_memories, before.stacks));
@@ -190,7 +190,7 @@ impl Held {
 }
 
 impl Server {
-    /// What the host holds now.
+    /// The resources that the host holds now.
     pub fn held(&self) -> Held {
         let engine = self.host.engine();
         Held {
@@ -220,7 +220,7 @@ impl Server {
         self.key(&key(tenant, user))
     }
 
-    /// A caller who does not say who they are.
+    /// A caller without any credential.
     pub fn nobody(&self) -> Caller {
         Caller { server: self.clone(), headers: HeaderMap::new(), path: "/generate".into() }
     }
@@ -243,20 +243,20 @@ impl Server {
 
     /// Waits until so many calls wait or run.
     pub async fn until_in_use(&self, calls: usize) {
-        self.until(&format!("{calls} calls wait or run"), |in_use| in_use >= calls).await;
+        self.until(&format!("{calls} calls wait or run"), |host| host.registry().in_use() >= calls).await;
     }
 
     /// Waits until no call waits or runs.
     pub async fn until_idle(&self) {
-        self.until("all calls have ended", |in_use| in_use == 0).await;
+        self.until("all calls have ended", |host| host.registry().in_use() == 0).await;
     }
 
-    /// Waits for this, and fails rather than for ever.
-    async fn until(&self, what: &str, is_so: impl Fn(usize) -> bool) {
+    /// Waits until this is so of the host, and fails after a minute.
+    pub async fn until(&self, what: &str, is_so: impl Fn(&Host) -> bool) {
         let so = async {
-            // At first without a clock, which may be one that goes on whenever somebody waits for it.
+            // At first without the clock: a paused one would advance with each wait.
             for turn in 0.. {
-                if is_so(self.host.registry().in_use()) {
+                if is_so(&self.host) {
                     return;
                 }
                 match turn {
@@ -266,6 +266,20 @@ impl Server {
             }
         };
         tokio::time::timeout(Duration::from_secs(60), so).await.expect(what);
+    }
+
+    /// Calls as new users until one is parked for another: whoever makes room does so from their first turn on.
+    pub async fn until_evicting(&self, path: &str, input: Value) {
+        let evicting = async {
+            for early in 0.. {
+                if self.host.registry().parked() > 0 {
+                    return;
+                }
+                self.user(&format!("early {early}")).at(path).call(input.clone()).await;
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), evicting).await.expect("one is parked for another");
     }
 
     /// Serves on a port of the system's choice, until [`Listening::stop`].
@@ -283,14 +297,14 @@ impl Server {
 
 /// A server on a port.
 pub struct Listening {
-    /// Where it listens.
+    /// The address of the port.
     pub address: SocketAddr,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<usize>,
 }
 
 impl Listening {
-    /// Tells it to stop, as a signal would. Gives what to wait for: the number of calls that were left running.
+    /// Tells the server to stop, as a signal would. The task returned gives the number of calls left running.
     pub fn stop(self) -> JoinHandle<usize> {
         let _ = self.stop.send(());
         self.serving
@@ -312,7 +326,7 @@ impl Listening {
     }
 }
 
-/// Somebody who calls.
+/// A caller.
 #[derive(Clone)]
 pub struct Caller {
     server: Server,
@@ -327,7 +341,7 @@ impl Caller {
         self
     }
 
-    /// The same caller, with one more header; one of the same name stays.
+    /// The same caller, with one more header. Another one of the same name stays.
     pub fn with(mut self, name: &'static str, value: &str) -> Self {
         self.headers.append(name, HeaderValue::from_bytes(value.as_bytes()).expect("a header's value"));
         self
@@ -349,7 +363,7 @@ impl Caller {
         tokio::spawn(async move { caller.call(input).await })
     }
 
-    /// Goes away from a call as soon as it waits for something.
+    /// Abandons a call as soon as it waits for something.
     pub async fn abandon(&self, input: Value) {
         let mut call = pin!(self.call(input));
         let polled = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
@@ -371,7 +385,7 @@ fn request(method: Method, path: &str, headers: &HeaderMap, body: impl Into<Body
     request
 }
 
-/// What came back.
+/// An answer.
 #[derive(Debug, Clone)]
 pub struct Reply {
     /// The status.
@@ -383,7 +397,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// What a router gave.
+    /// Reads a router's response.
     pub async fn read(response: http::Response<Body>) -> Self {
         let (parts, body) = response.into_parts();
         let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
@@ -418,7 +432,7 @@ impl Reply {
         body
     }
 
-    /// That it says, as an error, that nothing was changed.
+    /// Asserts that the error says that nothing was changed.
     #[track_caller]
     pub fn undone(&self) {
         let error = self.json();
@@ -427,7 +441,7 @@ impl Reply {
         assert_eq!((&error["dropped"], self.header("carrel-dropped")), (&json!([]), ""), "{self:?}");
     }
 
-    /// Seconds after which it is worth to try again.
+    /// The seconds after which to try again.
     #[track_caller]
     pub fn retry_after(&self) -> u64 {
         self.header("retry-after").parse().unwrap_or_else(|error| panic!("{error}: {self:?}"))
@@ -439,7 +453,7 @@ impl Reply {
         self.header("carrel-fuel").parse().unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// A header as text, empty if it is not there.
+    /// A header as text, empty if there is none.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
     }
