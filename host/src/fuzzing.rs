@@ -1,5 +1,5 @@
-//! What is fuzzed: anybody's bytes, where the host reads them. Each function here takes bytes and panics if what must
-//! always hold did not. `host/fuzz` feeds them what a fuzzer makes up; the tests feed them its corpus.
+//! Fuzz targets: the places where the host reads untrusted bytes. Each function here takes bytes, and panics if an
+//! invariant is broken. `host/fuzz` feeds them a fuzzer's inputs; the tests feed them its corpus.
 #![allow(clippy::panic)]
 
 use crate::{
@@ -21,10 +21,10 @@ use std::{
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
 
-/// Where nobody's file is read.
+/// The name of a file that does not exist.
 const FILE: &str = "/nowhere/fuzz.yml";
 
-/// Who is verified by anything that there is.
+/// A configuration with every kind of verification.
 const VERIFIED: &str = "
 identity:
   jwt:
@@ -57,8 +57,8 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     runtime.unwrap_or_else(|error| panic!("{error}"))
 });
 
-/// A request's headers: lines of a letter that says which, and its value. Whoever is let in is let in again, as the same
-/// user; nobody verified is anybody but those who have a credential.
+/// Reads a request's headers: each line is a letter for the header, and its value. A request that is let in is let in
+/// again as the same user, and only with a known credential.
 pub fn headers(data: &[u8]) {
     static VERIFIED_BY: LazyLock<Identity> = LazyLock::new(|| parsed(VERIFIED).identity);
     let open = Identity::open();
@@ -90,11 +90,11 @@ pub fn headers(data: &[u8]) {
             let mut values = headers.values();
             values.any(|value| value.as_bytes().windows(text.len()).any(|part| part == text.as_bytes()))
         };
-        // What the corpus has of credentials, and nobody can make up.
+        // The credentials of the corpus, which no fuzzer can guess.
         let known = keys.iter().any(|(_, key)| has(key)) || has("eyJ");
         assert!(known, "{headers:?} is {user}");
     }
-    // What is issued is taken, and is of the same user, if it was anybody's.
+    // An issued cookie is accepted.
     if let Some(Ok(issued)) = verified.issue(&headers) {
         let (pair, _) = issued.header.split_once(';').unwrap_or((&issued.header, ""));
         let mut own = HeaderMap::new();
@@ -103,7 +103,7 @@ pub fn headers(data: &[u8]) {
     }
 }
 
-/// A configuration. What is wrong with it has a text.
+/// Reads a configuration. Each problem has a text.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Err(error) = Config::parse(Path::new(FILE), text) {
@@ -114,7 +114,7 @@ pub fn config(data: &[u8]) {
     }
 }
 
-/// A body: its first byte says where it goes. It is answered, or refused for a reason that has its place in the body.
+/// Sends a body; its first byte chooses the route. It is answered, or refused for a reason with a place in the body.
 pub fn json(data: &[u8]) {
     static APP: LazyLock<(Arc<Host>, Router)> = LazyLock::new(|| {
         let host = RUNTIME.block_on(Host::start(parsed(SERVED), 1)).unwrap_or_else(|error| panic!("{error}"));
@@ -137,8 +137,8 @@ pub fn json(data: &[u8]) {
         let body = answer.into_body().collect().await.unwrap_or_else(|error| panic!("{error}"));
         (status, body.to_bytes())
     });
-    // What this one has left is of no use for the next.
-    host.registry().take_if_idle(User::from_credential("fuzz"));
+    // The next input must not find this one's session.
+    let _ = host.registry().take_if_idle(User::from_credential("fuzz"));
     match status {
         200 => assert!(path.ends_with("stream") || path.ends_with("full") || is_object(&answer)),
         422 => {
@@ -159,7 +159,7 @@ fn is_object(answer: &[u8]) -> bool {
     serde_json::from_slice::<Value>(answer).is_ok_and(|value| value.is_object())
 }
 
-/// A guest's file: it is loaded, or refused.
+/// Loads a guest's file, which is accepted or refused.
 pub fn guest(data: &[u8]) {
     static ENGINE: LazyLock<(Engine, Lane, Limits)> = LazyLock::new(|| {
         let mut limits = Limits { memory_per_instance: 1 << 20, fuel_per_call: 1_000_000, ..Limits::default() };
@@ -177,7 +177,7 @@ pub fn guest(data: &[u8]) {
     }
 }
 
-/// A component, of which a guest's state is to be found out. If it was valid, what it becomes is valid too.
+/// Examines a component for its guest's state. A valid one must stay valid.
 pub fn state(component: &[u8]) {
     function::examine_one(component);
 }

@@ -13,7 +13,7 @@
 //! 5. [`function`]: the guest calls `functions.call("notepad", ..)`, and the session runs alice's notepad, another
 //!    store, on what is left of the same allowance.
 //! 6. The answer goes back as it is; what it cost goes to the session's account and into a header.
-//! 7. If anything fails, a trap, a limit, a caller who goes away, the call never happened: every instance that it
+//! 7. If the call is stopped, by a trap, a limit, or a caller who goes away, it never happened: every instance that it
 //!    touched is as it was before, and the caller gets an error with a stable code that names the limit's key.
 //!
 //! Meanwhile sessions that are idle are parked: snapshots of their instances stay, and the next request wakes them.

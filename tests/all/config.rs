@@ -1,10 +1,10 @@
-//! A wrong configuration is refused before anything is served, with file, line, key and what helps.
+//! A wrong configuration is refused before anything is served, with file, line, key and a hint.
 
 use carrel_tests::{HOSTILE, Test};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 
-/// What `carrel` says of a file, in words.
+/// The errors that `carrel` reports for a file.
 async fn told(text: &str) -> String {
     match carrel::config::Config::parse(Path::new("config.yml"), text) {
         Err(error) => error.to_string(),
@@ -155,6 +155,48 @@ async fn rules_for_other_origins_that_browsers_do_not_take_are_refused() {
     assert!(told.contains("cors.allow_credentials: with `allow_origins: [\"*\"]`"), "{told}");
 }
 
+/// With credentials, an origin that anybody can have is refused, however it is allowed.
+#[test]
+fn credentials_are_for_no_origin_that_anybody_can_have() {
+    let told = |key: &str, value: &Value, credentials: bool| {
+        let cors = json!({key: value, "allow_credentials": credentials});
+        let file = json!({"general": {"front_end": {"cors": cors}}, "workflow": {"_type": "per_user_notepad"}});
+        let read = carrel::config::Config::parse(Path::new("config.yml"), &file.to_string());
+        read.err().map_or_else(String::new, |error| error.to_string())
+    };
+    let open = [
+        ("allow_origins", json!(["*"])),
+        ("allow_origins", json!(["https://app.example.org", "null"])),
+        ("allow_origin_regex", json!(".*")),
+        ("allow_origin_regex", json!(".+")),
+        ("allow_origin_regex", json!("^.*$")),
+        ("allow_origin_regex", json!("(?i)https?://.*")),
+        ("allow_origin_regex", json!("http.*")),
+        ("allow_origin_regex", json!("https://[^/]+")),
+        ("allow_origin_regex", json!(r"https://\w+\.\w+")),
+        ("allow_origin_regex", json!(r"https://.*\.com")),
+        ("allow_origin_regex", json!(r"http://[a-z.]+:\d+")),
+        ("allow_origin_regex", json!(r"https://app\.example\.org|.*\.dev")),
+        ("allow_origin_regex", json!(r"http://\d+\.\d+\.\d+\.\d+")),
+        ("allow_origin_regex", json!("null|https://app")),
+    ];
+    for (key, value) in open {
+        let refused = told(key, &value, true);
+        assert!(refused.contains("cors.allow_credentials: with ") && refused.contains(key), "{value}: {refused}");
+        assert_eq!(told(key, &value, false), "");
+    }
+    let right = [
+        r"https://[a-z]+\.example\.org",
+        r"https?://(.+\.)?example\.com(:\d+)?",
+        r"http://localhost(:\d+)?",
+        r"http://127\.0\.0\.1:\d+",
+        r"https://pr-\d+-app\.pages\.dev",
+    ];
+    for pattern in right {
+        assert_eq!(told("allow_origin_regex", &json!(pattern), true), "", "{pattern}");
+    }
+}
+
 #[tokio::test]
 async fn all_problems_are_told_at_once() {
     let text = WORKFLOW.replace("per_user_notepad", "nope").replace("_type: per_user_preferences", "_type: neither");
@@ -169,7 +211,7 @@ async fn nats_keys_that_mean_nothing_here_are_taken_and_listed() {
     test.start().await;
 }
 
-/// What is wrong with `identity` and `tenants`, each problem on a line of its own, without what helps.
+/// The errors in `identity` and `tenants`, one a line, without hints.
 async fn told_of(more: &str) -> Vec<String> {
     let told = told(&format!("{WORKFLOW}{more}")).await;
     told.lines().filter(|line| !line.starts_with("  ")).map(str::to_owned).collect()
@@ -362,7 +404,7 @@ async fn what_is_wrong_with_a_tenants_functions_and_limits_is_told() {
             "config.yml:12: limits.tenant.requests_burst: without `requests_per_second` there is nothing that it would be a burst of",
         ]
     );
-    // Of a tenant a burst alone is enough where all have a rate.
+    // A tenant can set a burst alone where all have a rate.
     let rated = format!(
         "{WORKFLOW}limits: {{user: {{fuel_per_second: 5}}}}\n{}",
         tenant("    limits: {user: {fuel_burst: 7}}\n")

@@ -40,12 +40,12 @@ fn all(of: impl IntoIterator<Item = Value>) -> Value {
     json!({"do": "all", "of": of.into_iter().collect::<Vec<_>>()})
 }
 
-/// What becomes of the call does not matter to its caller.
+/// A sibling call whose outcome does not matter to its caller.
 fn call(name: &str, input: impl Into<Value>) -> Value {
     json!({"do": "call", "name": name, "input": input.into()})
 }
 
-/// It does: its error is the caller's.
+/// A sibling call whose error becomes the caller's.
 fn relay(name: &str, input: impl Into<Value>) -> Value {
     json!({"do": "relay", "name": name, "input": input.into()})
 }
@@ -82,7 +82,7 @@ struct State {
     hostile: Vec<(u64, Value)>,
 }
 
-/// A user who is looked at. Looking is a call too, and counts; what is seen is as it was before.
+/// A user whose state is read. Reading is a call too, and counts; the state returned is the one before it.
 struct User {
     caller: Caller,
 }
@@ -114,7 +114,7 @@ impl User {
         }
     }
 
-    /// The state, before and after what is done. Looking at it first has left its traces.
+    /// The state before and after `what` is done, with the first reading's own traces added to the former.
     async fn around(&self, what: impl AsyncFnOnce()) -> (State, State) {
         let mut before = self.state().await;
         before.commands += 3;
@@ -273,7 +273,7 @@ async fn a_failure_right_after_waking_leaves_what_was_parked() {
                 for input in inputs {
                     let (before, after) = user
                         .around(async || {
-                            // Whoever is in the middle of a call is not parked; this user is not.
+                            // Users in the middle of a call are not parked. This user is in none, and is parked.
                             server.park().await;
                             assert_eq!(user.hostile(input).await.error(status, code)["dropped"], json!([]));
                             server.park().await;
@@ -378,7 +378,7 @@ async fn an_error_in_a_functions_own_words_is_no_failure() {
         .around(async || {
             let fails = json!({"do": "fail", "why": "no milk"});
             user.hostile(all([call("workflow", note("kept")), fails.clone()])).await.error(500, "function_failed");
-            // The words of a stop that never was, and of one of which the caller makes something else.
+            // The words of a stop that never happened, and of one that the caller turns into another error.
             let lies = json!({"do": "fail", "why": "function_crashed: function `h1` crashed: it panicked or aborted"});
             user.hostile(lies).await.error(500, "function_failed");
             let other = all([call("h1", json!({"do": "panic"})), fails]);
@@ -528,6 +528,22 @@ async fn the_words_of_any_stop_of_a_call_are_its_own() {
     assert_eq!(alice.call(count()).await.ok()["calls"], 2);
 }
 
+/// However many functions of a call were stopped before: one that is passed on undoes the call.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_after_many_others_is_still_a_stop() {
+    let server = test().start().await;
+    let alice = server.user("alice").at("/hostile");
+    alice.call(count()).await.ok();
+    for stopped in [1, 64, 65, 200] {
+        let others = (0..stopped).map(|status| call("h2", json!({"do": "exit", "status": status + 1})));
+        let same = (0..stopped).map(|_| call("h1", json!({"do": "divide"})));
+        let reply = alice.call(all(others.chain(same).chain([relay("h1", json!({"do": "panic"}))]))).await;
+        assert_eq!(reply.error(500, "function_crashed")["function"], "h1", "after {stopped}");
+        reply.undone();
+    }
+    assert_eq!(alice.call(count()).await.ok()["calls"], 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_rollback_a_function_that_was_just_woken_is_dropped_as_any_other() {
     let server = test().set("sessions.rollback", false).start().await;
@@ -544,8 +560,8 @@ fn roomy() -> Test {
     test().set("limits.fuel_per_call", 100_000_000_000_u64).set("limits.memory_per_instance", "64 MiB")
 }
 
-/// What a call has written is much, and is put back beside other work, after the answer: whoever calls next finds it put
-/// back, also a function that goes on after another one has failed, and one that fails later, too.
+/// The large memory that a failed call has written is restored beside other work, after the answer: the next caller
+/// finds it restored, and so do a function that continues after another one has failed, and one that fails later.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_takes_long_to_put_back_is_put_back_before_anybody_looks() {
     let server = roomy().start().await;
@@ -557,15 +573,15 @@ async fn what_takes_long_to_put_back_is_put_back_before_anybody_looks() {
     let sum = json!({"do": "sum"});
     let before = h1.call(sum.clone()).await.ok();
     for round in 1..4 {
-        // It fails alone, twice, and is looked at in between by the caller.
+        // The inner function fails alone, twice, and the caller reads its state in between.
         let fails = [inner(overwritten.clone()), inner(sum.clone()), inner(overwritten.clone()), inner(sum.clone())];
         let said = alice.call(json!({"do": "all", "of": fails})).await.ok();
         assert_eq!([&said["said"][1]["said"], &said["said"][3]["said"]], [&before["said"]; 2], "{said}");
-        // It ends well, fails, ends well again, and then its caller fails.
+        // The inner function succeeds, fails, succeeds again, and then its caller fails.
         let overwrite = inner(json!({"do": "overwrite"}));
         let mixed = [overwrite.clone(), inner(overwritten.clone()), overwrite, json!({"do": "panic"})];
         alice.call(json!({"do": "all", "of": mixed})).await.error(500, "function_crashed");
-        // It ends well, fails last, and its caller fails at once.
+        // The inner function succeeds, fails last, and its caller fails at once.
         let mixed = [inner(json!({"do": "overwrite"})), inner(overwritten.clone()), json!({"do": "panic"})];
         alice.call(json!({"do": "all", "of": mixed})).await.error(500, "function_crashed");
         if round == 2 {

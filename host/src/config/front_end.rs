@@ -1,4 +1,4 @@
-//! `general.front_end`: where the host listens, and its routes.
+//! `general.front_end`: the host's address and routes.
 
 use super::{
     KeyPath,
@@ -12,26 +12,26 @@ use std::{
     time::Duration,
 };
 
-/// Where the host listens, and its routes.
+/// The host's address and routes.
 #[derive(Debug, Clone)]
 pub struct FrontEnd {
     /// The address to listen on: a name or an IP address.
     pub host: String,
     /// The port to listen on; 0 lets the system choose one.
     pub port: u16,
-    /// The path under which a proxy serves this host; only `/openapi.json` tells it.
+    /// The path under which a proxy serves this host; only `/openapi.json` shows it.
     pub root_path: String,
     /// Threads that run calls; by default one for each core.
     pub workers: Option<usize>,
-    /// The longest time that a connection may be idle, or get nowhere.
+    /// The longest time for which a connection may be idle or make no progress.
     pub keep_alive_timeout: Duration,
-    /// Where the workflow is.
+    /// The workflow's route.
     pub workflow: Endpoint,
     /// More routes, each to one function.
     pub endpoints: Vec<Endpoint>,
-    /// Which web pages of other origins may read the answers.
+    /// The rules for web pages of other origins that want to read answers.
     pub cors: Cors,
-    /// NAT's keys for who callers are.
+    /// NAT's keys for identifying callers.
     pub callers: Callers,
 }
 
@@ -44,7 +44,7 @@ pub struct Endpoint {
     pub path: String,
     /// The method.
     pub method: Method,
-    /// What the API's description says of it.
+    /// The description in the API's document.
     pub description: String,
     /// The function that answers.
     pub function: String,
@@ -73,7 +73,7 @@ impl Method {
         }
     }
 
-    /// Whether a request brings the function's input as its body.
+    /// Returns true if a request has the function's input as its body.
     pub fn has_body(self) -> bool {
         matches!(self, Self::Post | Self::Put)
     }
@@ -88,7 +88,7 @@ impl Method {
 /// Cross-origin requests, by default none.
 #[derive(Debug, Clone)]
 pub struct Cors {
-    /// Origins that may; `*` is all of them.
+    /// Origins that may send requests; `*` is all of them.
     pub allow_origins: Vec<String>,
     /// A pattern that the whole of an origin must match.
     pub allow_origin_regex: Option<regex::Regex>,
@@ -96,11 +96,11 @@ pub struct Cors {
     pub allow_methods: Vec<String>,
     /// Headers that they may send; `*` is all of them.
     pub allow_headers: Vec<String>,
-    /// Whether they may send cookies.
+    /// True if they may send cookies.
     pub allow_credentials: bool,
     /// Headers of an answer that they may read.
     pub expose_headers: Vec<String>,
-    /// How long a browser may keep these rules.
+    /// The time for which a browser may keep these rules.
     pub max_age: Duration,
 }
 
@@ -145,7 +145,7 @@ impl FrontEnd {
         if plain.is_empty() { String::new() } else { format!("/{plain}") }
     }
 
-    /// Two functions on one route, or a function on one of the host's own.
+    /// Finds two functions on one route, or a function on one of the host's own.
     fn check_routes(&self, mut problem: impl FnMut(&KeyPath, String)) {
         let mut taken: HashMap<String, String> = HashMap::new();
         for path in OWN_ROUTES {
@@ -155,7 +155,7 @@ impl FrontEnd {
         if self.workflow.path != V1_WORKFLOW {
             taken.extend(FORMS.map(|form| (format!("{V1_WORKFLOW}{form}"), "Carrel itself".into())));
         }
-        // One that has no path, or none that can be read, is told as such.
+        // An endpoint without a valid path is reported already.
         let endpoints = [&self.workflow].into_iter().chain(&self.endpoints).filter(|it| !it.path.is_empty());
         for endpoint in endpoints {
             let method = endpoint.method.as_str();
@@ -170,7 +170,7 @@ impl FrontEnd {
     }
 }
 
-/// What follows a path of a function: its answer, and two forms of it as a stream.
+/// The suffixes of a function's path: for its plain answer, and for two forms of it as a stream.
 pub(crate) const FORMS: [&str; 3] = ["", "/stream", "/full"];
 
 /// The path at which the workflow always is, as with NAT.
@@ -250,7 +250,7 @@ fn read_endpoints(parent: &mut Section<'_>, legacy: bool, ignored: &mut Vec<Stri
         let older = read_legacy(&mut section, &endpoint, legacy);
         ignored.extend(NAT_PATHS.into_iter().filter_map(|key| section.ignore(key)));
         section.finish();
-        // One that only older callers use has no other path.
+        // An endpoint for older callers only has no other path.
         endpoints.extend(Some(endpoint).filter(|it| !has_legacy || !it.path.is_empty()));
         endpoints.extend(older);
     }
@@ -264,7 +264,7 @@ fn read_legacy(section: &mut Section<'_>, endpoint: &Endpoint, legacy: bool) -> 
     another.then(|| Endpoint { path, key, ..endpoint.clone() })
 }
 
-/// A path of plain segments: what a router could read as a pattern is refused.
+/// Reads a path of plain segments. One that a router could take for a pattern is refused.
 fn path(value: &Value) -> Result<String, String> {
     let path = text(value)?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.~".contains(c);
@@ -276,7 +276,7 @@ fn path(value: &Value) -> Result<String, String> {
     }
 }
 
-/// An origin as browsers send it, which is how it is compared: any other way of writing it would never match.
+/// Reads an origin in the form that browsers send, since any other form would never match.
 fn origin(value: &Value) -> Result<String, String> {
     let given = text(value)?;
     if given == "*" || given == "null" {
@@ -328,6 +328,28 @@ fn as_browsers_send(given: &str) -> Option<String> {
     }
 }
 
+/// Origins that no operator means, one of each form that a careless pattern lets through: of both schemes, with and
+/// without a port, under many top-level domains, below names that others own, and addresses.
+fn strangers() -> impl Iterator<Item = String> {
+    const TOP: [&str; 24] = [
+        "com", "org", "net", "io", "dev", "app", "ai", "co", "me", "info", "biz", "xyz", "site", "online", "cloud",
+        "eu", "uk", "co.uk", "de", "fr", "cn", "ru", "in", "com.br",
+    ];
+    const NAMES: [&str; 6] =
+        ["zqvxkjw", "zqvxkjw-7", "zqvxkjw7", "www.zqvxkjw", "a.b.zqvxkjw", "zqvxkjwqpwzmbxkvqjhzqvxkjwqpwzmbxkvqjh"];
+    const PORTS: [&str; 3] = ["", ":8443", ":3000"];
+    let hosts = TOP.iter().flat_map(|top| NAMES.iter().map(move |name| format!("{name}.{top}")));
+    let addresses = ["203.0.113.77", "[2001:db8::77]"].into_iter().map(str::to_owned);
+    let hosts = hosts.chain(addresses);
+    let origins = hosts.flat_map(|host| {
+        ["https", "http"]
+            .into_iter()
+            .flat_map(move |scheme| PORTS.map(|port| (scheme, port)))
+            .map(move |(scheme, port)| format!("{scheme}://{host}{port}"))
+    });
+    ["null".to_owned()].into_iter().chain(origins)
+}
+
 impl Cors {
     fn read(mut section: Section<'_>) -> Self {
         let methods = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "*"];
@@ -360,9 +382,10 @@ impl Cors {
                 count(0, 365 * 24 * 60 * 60)(value).map(Duration::from_secs)
             }),
         };
-        if cors.allow_credentials && cors.allow_origins.iter().any(|origin| origin == "*") {
-            let message =
-                "with `allow_origins: [\"*\"]` would let every web page act as its visitors: name the origins";
+        if cors.allow_credentials
+            && let Some(open) = cors.open_to_strangers()
+        {
+            let message = format!("with {open} would let every web page act as its visitors: name the origins");
             section.problems().add(&section.path().with("allow_credentials"), message);
         }
         if cors.allow_credentials && cors.expose_headers.iter().any(|header| header == "*") {
@@ -373,7 +396,20 @@ impl Cors {
         cors
     }
 
-    /// Whether any origin is let in.
+    /// The key and value that allow origins anybody can have, if there are such.
+    ///
+    /// A pattern is tried with origins that nobody would name: if one of them matches, so does that of a page that
+    /// anybody can set up. `null` is the origin of any page's sandboxed frame.
+    fn open_to_strangers(&self) -> Option<String> {
+        if let Some(open) = self.allow_origins.iter().find(|origin| ["*", "null"].contains(&&***origin)) {
+            return Some(format!("`allow_origins: [\"{open}\"]`"));
+        }
+        let pattern = self.allow_origin_regex.as_ref()?;
+        let stranger = strangers().find(|origin| pattern.is_match(origin))?;
+        Some(format!("this `allow_origin_regex`, which matches {stranger},"))
+    }
+
+    /// Returns true if no origin is let in.
     pub fn is_off(&self) -> bool {
         self.allow_origins.is_empty() && self.allow_origin_regex.is_none()
     }

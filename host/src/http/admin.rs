@@ -1,7 +1,8 @@
 //! The operator's routes, on a listener of their own: nothing of them is on the port that callers reach.
 //!
-//! Whoever may connect may do all of it. So the listener is on the machine itself, or asks for a token. Without a token
-//! it answers only requests that no web page can have caused: those have an `Origin`, or name another host.
+//! Everybody who can connect can use all of them. So the listener is on the machine itself, or asks for a token. If
+//! it asks for none, it refuses requests that a web page may have caused: those have an `Origin`, or name another
+//! host.
 
 use super::{
     decoding,
@@ -12,7 +13,7 @@ use super::{
 use crate::{
     Host,
     identity::{KeyHash, User},
-    session::{Seen, Tenant, Visit},
+    session::{NotTaken, Seen, Tenant, Visit},
 };
 use axum::{
     Router,
@@ -32,7 +33,7 @@ use serde_json::{Value, json};
 use std::{net::IpAddr, sync::Arc};
 use tokio::task::yield_now;
 
-/// Items of one answer, if it is not said how many, and at most.
+/// Items of one answer: by default, and at most.
 const PAGE: (usize, usize) = (100, 1000);
 
 /// All of the operator's routes.
@@ -64,7 +65,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Whether a request is one that no web page of elsewhere can have caused.
+/// Returns true if no web page of another origin can have caused a request.
 fn is_local(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
@@ -113,7 +114,7 @@ async fn add(body: &mut String, index: usize, item: &Value) {
     }
 }
 
-/// What a tenant uses, beside what it may.
+/// A tenant's usage beside its limits, as JSON.
 fn tenant(tenant: &Tenant) -> Value {
     let quota = &tenant.limits().tenant;
     let rate =
@@ -131,9 +132,9 @@ fn tenant(tenant: &Tenant) -> Value {
 /// The query of a list.
 #[derive(Deserialize)]
 struct Asked {
-    /// Only its sessions.
+    /// The tenant whose sessions are listed; all if not given.
     tenant: Option<String>,
-    /// The page before ended there: its own `after`.
+    /// The end of the page before: that page's own `after`.
     after: Option<String>,
     limit: Option<usize>,
 }
@@ -144,8 +145,8 @@ impl Asked {
     }
 }
 
-/// The sessions in an order of the host's own, page by page. A page is found where the one before ended, without looking
-/// at what lies before.
+/// The sessions in the host's own order, page by page. A page starts where the one before ended, without a look at
+/// earlier ones.
 async fn sessions(
     State(host): State<Arc<Host>>,
     asked: Result<Query<Asked>, QueryRejection>,
@@ -213,8 +214,10 @@ async fn drop_session(
 ) -> Result<Response<Body>, Error> {
     let Path((tenant, user)) = path.map_err(|_| Error::invalid_path())?;
     let user = named(&host, &tenant, &user)?;
-    host.registry().look(user).ok_or_else(Error::not_found)?;
-    let dropped = host.registry().take_if_idle(user).ok_or_else(Error::session_in_use)?;
+    let dropped = host.registry().take_if_idle(user).map_err(|kept| match kept {
+        NotTaken::Absent => Error::not_found(),
+        NotTaken::InUse => Error::session_in_use(),
+    })?;
     tracing::info!(%user, %tenant, "a session was dropped by the operator");
     drop(dropped);
     Ok(json(StatusCode::OK, json!({"dropped": user.to_string()}).to_string()))

@@ -1,8 +1,8 @@
-//! Everybody is verified: which credential of a request counts.
+//! Verified callers: the choice of the credential of a request that counts.
 //!
-//! The order is that of `open`. Only kinds that the configuration has are looked at, and each at most once: a request
-//! whose session cookie has two values, or with two `Authorization` headers, is of nobody, since whoever put the second
-//! one there may be somebody else.
+//! The order is that of `open`. Only configured kinds are looked at, and each at most once. A request whose session
+//! cookie has two values, or with two `Authorization` headers, has no user: the second one may come from somebody
+//! else.
 
 use super::{
     API_KEY, COOKIE, Error, KeyHash, Kind, TenantConfig, Tenants, User, cookie,
@@ -15,7 +15,7 @@ use http::{HeaderMap, header};
 use serde_json::Value;
 use std::collections::HashSet;
 
-/// What is verified, and how.
+/// The tenants and their verifiers.
 #[derive(Clone)]
 pub struct Verified {
     tenants: Tenants,
@@ -53,10 +53,16 @@ impl Verified {
         with
     }
 
+    /// The user of a request: the holder of a right cookie, or else of the credential in a header.
+    ///
+    /// A browser sends its cookie with every request, so a wrong one, such as one that has expired, does not shadow
+    /// a credential that the caller sends explicitly.
     pub(super) fn user(&self, headers: &HeaderMap) -> Result<User, Error> {
-        let holder = match self.by_cookie(headers)? {
-            Some(holder) => holder,
-            None => self.by_header(headers)?.ok_or(Error::Required(REQUIRED))?,
+        let by_cookie = self.by_cookie(headers);
+        let holder = match by_cookie {
+            Ok(Some(holder)) => holder,
+            Ok(None) => self.by_header(headers)?.ok_or(Error::Required(REQUIRED))?,
+            Err(wrong) => self.by_header(headers)?.ok_or(wrong)?,
         };
         match holder {
             Holder::Verified(user, _) | Holder::Known(user, _) => Ok(user),
@@ -121,7 +127,7 @@ impl Verified {
 
     pub(super) fn issue(&self, headers: &HeaderMap) -> Option<Result<Issued, Error>> {
         let cookies = self.cookies.as_ref()?;
-        // What is said in so many words comes before what a browser sends of itself.
+        // An explicit credential comes before the cookie that a browser sends by itself.
         let holder = match self.by_header(headers) {
             Ok(None) => self.by_cookie(headers),
             other => other,
@@ -193,7 +199,7 @@ fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Error
     Ok(Some(value.trim_matches(' ')))
 }
 
-/// Whether the proxy in front says that the caller came over TLS: of several proxies the first one, whom the caller met.
+/// Returns true if the proxy in front says that the caller used TLS: of several proxies, the first one.
 fn over_tls(headers: &HeaderMap) -> bool {
     let first = headers.get("x-forwarded-proto").and_then(|schemes| schemes.as_bytes().split(|it| *it == b',').next());
     first.is_some_and(|scheme| scheme.trim_ascii().eq_ignore_ascii_case(b"https"))

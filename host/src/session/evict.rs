@@ -1,9 +1,9 @@
 //! Makes room for those who wish for it: see `pressure`.
 //!
-//! Each scope has an evictor, so that nobody waits for room that is made in another scope. It works in rounds: a round
-//! takes all wishes that there are, looks at all idle sessions of the scope, and parks those that have been idle for
-//! longest, until as much was freed as is needed. To look at all of them takes its time, so a round parks a part of
-//! them at least.
+//! Each scope has an evictor, so that nobody waits for room that is made in another scope. It works in rounds: a
+//! round takes all wishes that there are, looks at all idle sessions of the scope, and parks those that have been
+//! idle for longest, until as much was freed as is needed. To look at all of them takes its time, so a round parks a
+//! part of them at least.
 
 use super::{
     Registry, Session,
@@ -23,7 +23,7 @@ const TRIES: usize = 4;
 /// Shards that are looked at in one go.
 const SHARDS: usize = 64;
 
-/// Runs the evictors of all scopes, until what this gives is dropped.
+/// Runs the evictors of all scopes, until the returned set is dropped.
 pub(super) fn evictors(registry: &Arc<Registry>) -> JoinSet<()> {
     let mut evictors = JoinSet::new();
     for scope in registry.shared().pressure.scopes() {
@@ -47,12 +47,12 @@ async fn evict(registry: Arc<Registry>, scope: Scope) {
 /// Parks the longest idle sessions of a scope.
 async fn park_some(registry: &Registry, scope: Scope, need: Room) -> Room {
     let (mut freed, mut tidied) = (Room::default(), registry.shared().tidying.watch());
-    // Those who were idle may all be used again before it is their turn, and others be idle by then.
+    // The sessions found idle may all be in use by the time they are tried, and others idle by then.
     for _ in 0..TRIES {
         let mut idle = idle(registry, |shard| registry.idle_live(shard, Duration::ZERO, scope.tenant())).await;
         let enough = (idle.len() / SHARE).max(1);
         let (none, mut helped) = (idle.is_empty(), 0);
-        // By one reading of each: some may be used meanwhile.
+        // Each last use is read once: some sessions may be used during the sort.
         idle.sort_by_cached_key(|session| session.uses.last());
         for session in idle {
             let room = registry.park(&session).await;
@@ -66,7 +66,7 @@ async fn park_some(registry: &Registry, scope: Scope, need: Room) -> Room {
         if !freed.is_none() {
             break;
         }
-        // Whose call has just ended is idle soon.
+        // A session that is being tidied is idle soon.
         if !tidied.another(Instant::now() + TIDYING).await && none {
             break;
         }
@@ -81,7 +81,7 @@ async fn drop_some(registry: &Registry, scope: Scope, need: Room) {
     idle.sort_unstable();
     let (mut freed, mut dropped) = (Room::default(), 0);
     for (_, user) in idle {
-        if let Some(session) = registry.take_if_idle(user) {
+        if let Ok(session) = registry.take_if_idle(user) {
             freed += drop_one(registry, session);
             dropped += 1;
         }
@@ -103,7 +103,7 @@ fn drop_one(registry: &Registry, session: Arc<Session>) -> Room {
     freed
 }
 
-/// All that a look at each shard finds, with turns for others in between.
+/// Collects all that `look` finds in each shard, yielding in between.
 async fn idle<T>(registry: &Registry, look: impl Fn(usize) -> Vec<T>) -> Vec<T> {
     let mut found = Vec::new();
     for shard in 0..registry.shards() {

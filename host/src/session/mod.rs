@@ -2,23 +2,26 @@
 //!
 //! # What must always hold
 //!
-//! * A user's calls run one after the other, in the order in which they came; a sibling call runs inside its caller's.
-//! * An instance is taken out of its slot while it runs. If it ends well it is put back; whatever else happens, a crash,
-//!   a limit, a caller who goes away, its slot becomes what it was before: a failed call never happened.
-//! * A session is dropped only when nobody uses it, and that is looked at under the lock of the registry's shard. It is
-//!   parked only when it is nobody's turn in it.
-//! * A call has one deadline, from its arrival on: for its turn, a place among the live sessions, memory, the slow lane,
-//!   and its run. What it has waited it cannot run.
+//! * A user's calls run one after the other, in the order in which they came; a sibling call runs inside its
+//!   caller's.
+//! * An instance is taken out of its slot while it runs. If it ends well it is put back; whatever else happens, a
+//!   crash, a limit, a caller who goes away, its slot becomes what it was before: a failed call never happened.
+//! * A session is dropped only when nobody uses it, which is checked under the lock of the registry's shard. A
+//!   session is parked only while no call has its turn.
+//! * A call has one deadline, from its arrival on: for its turn, a place among the live sessions, memory, the slow
+//!   lane, and its run. Time spent waiting is not left for running.
 //! * Nothing outside of this folder knows which sessions exist.
 //!
 //! # Layout
 //!
-//! * [`Session`] and [`Slot`], here. `call`: one call from outside, and one of a function. `undo`: what a failed one
-//!   leaves, which is nothing.
-//! * [`Registry`]: which sessions exist; [`Handle`] keeps one in use. `sweep`: drops idle ones. `park`: puts idle ones
-//!   to sleep. `pressure`: who needs room, and what was freed for them; `evict`: makes it.
-//! * `aside`: where a sibling's call runs. `pace`: how fast both work. [`Policy`]: how the configuration wants it. `account`: what a session has used. `turn`:
-//!   the queue. `to_the_end`: a call whose caller went away, and that cannot be undone.
+//! * [`Session`] and [`Slot`], here. `call`: a call from outside, and a call of one function. `undo`: rollback of a
+//!   failed call.
+//! * [`Registry`]: the sessions that exist; [`Handle`] keeps one in use. `sweep`: drops idle ones. `park`: replaces
+//!   idle ones' instances by snapshots. `pressure`: wishes for room, and the room freed for them; `evict`: makes
+//!   room.
+//! * `aside`: sibling calls, run off their callers' stacks. `pace`: the speed of background work. [`Policy`]: the
+//!   `sessions` settings. `account`: a call's bill, and a session's totals. `turn`: the queue. `to_the_end`: a
+//!   call whose caller went away, and that cannot be undone.
 
 mod account;
 mod aside;
@@ -44,6 +47,7 @@ pub use call::{Answer, Failure};
 pub(crate) use park::park;
 pub use policy::Policy;
 pub(crate) use pressure::{Pressure, Room, Scope};
+pub(crate) use registry::NotTaken;
 pub use registry::{Handle, Registry, Seen, TooManySessions, Visit, Walk};
 pub(crate) use sweep::sweep;
 pub use tenant::Tenant;
@@ -75,7 +79,7 @@ use std::{
 use turn::Queue;
 use undo::Entry;
 
-/// What all sessions share.
+/// The state shared by all sessions.
 #[derive(Debug)]
 pub struct Shared {
     /// The functions.
@@ -84,7 +88,7 @@ pub struct Shared {
     pub limits: Limits,
     /// The tenants, in the configuration's order.
     pub tenants: Vec<Arc<Tenant>>,
-    /// What is done with sessions.
+    /// The `sessions` settings: rollback, parking and eviction.
     pub policy: Policy,
     pub(crate) lane: Lane,
     pub(crate) memory: Arc<Memory>,
@@ -105,94 +109,94 @@ pub struct Session {
     user: User,
     shared: Arc<Shared>,
     tenant: Arc<Tenant>,
-    /// What the user may take of memory.
+    /// The user's memory budget.
     memory: Arc<Memory>,
-    /// The room for logs of what the session's calls write to.
+    /// The memory budget of the session's undo logs.
     undo_room: Arc<UndoRoom>,
     /// The descriptors that the user's guests may hold.
     descriptors: Descriptors,
-    /// What the user has left over time; none, if there is no limit.
+    /// The user's budget over time; `None` if there is no limit.
     budget: Option<Box<Budget>>,
-    /// Fuel that the call that runs was charged for already.
+    /// Units of fuel charged for the running call so far.
     charged: AtomicI64,
     /// One for each function of the catalog.
     slots: Box<[Mutex<Slot>]>,
-    /// The call that runs, or the last one.
+    /// The running call, or the last one.
     current: Mutex<Current>,
     aside: Aside,
-    /// What is left of its last call is being done.
+    /// True while work left from the last call is being done: see `tidy`.
     is_tidied: AtomicBool,
-    /// Bytes that the call that runs may still log.
+    /// Bytes that the running call may still log.
     log_budget: Arc<AtomicUsize>,
     queue: Queue,
     permit: Arc<Permit>,
     account: Account,
     uses: Uses,
-    /// What it takes of the host's memory itself.
+    /// The memory of the session itself, without its instances.
     _charge: Charge,
 }
 
-/// Where an instance is between calls.
+/// The state of one function's instance.
 #[derive(Default)]
 pub(crate) enum Slot {
-    /// There is none: it was not needed yet, or it was stopped and could not be undone.
+    /// No instance: none was needed yet, or it was stopped and could not be undone.
     #[default]
     Empty,
     Idle(Box<Instance>),
-    /// Its last call has failed: its memories are as they were before that, and it needs a new store.
+    /// The last call failed: the memories are as before that call, and need a new store.
     Undone(Box<Undone>),
-    /// There is none, but what it takes to make it.
+    /// No instance, but the snapshot to restore it from.
     Parked(Snapshot),
-    /// A call has it.
+    /// Taken by a call.
     Running,
 }
 
-/// What a call does with its session's instances, by their functions' positions.
+/// The running call's effects on its session's instances, by their functions' positions.
 #[derive(Default)]
 struct Current {
-    /// The functions that have run, and what they held before.
+    /// The functions that have run, each with its state before.
     undo: Vec<Entry>,
-    /// What was kept to undo functions that need not be undone any more, of which there is much.
+    /// Large undo data that is no longer needed, to be freed by `tidy`.
     leftovers: Vec<Saved>,
-    /// There is something to do before its next call.
+    /// True if `tidy` has work to do before the session's next call.
     untidy: bool,
-    /// One of those that have run or are running would lose what it holds if it were stopped.
+    /// True if a function that has run or is running would lose its state if it were stopped.
     loses: bool,
-    /// Those that have lost what they held.
+    /// The functions that have lost their state.
     lost: Vec<usize>,
-    /// The stops of functions in it.
+    /// The stops of functions during the call.
     stops: Vec<Stop>,
-    /// It was undone, though no function that was called from outside was stopped.
+    /// True if the call was undone although the function called from outside was not stopped.
     undone: bool,
-    /// Fuel of functions whose caller went away while they ran.
+    /// Units of fuel of functions whose caller went away while they ran.
     abandoned: u64,
-    /// Fuel for what the host did for the call, and that is not taken off what the call may use.
+    /// Units of fuel for the host's work on the call: billed, but not taken off the call's allowance.
     upkeep: u64,
-    /// How long it took to make instances.
+    /// The time spent making instances.
     made: Duration,
     /// Functions that were run.
     functions: u32,
 }
 
-/// How a call from outside has ended.
+/// The end of a call from outside.
 struct Ended {
-    /// The functions that have lost what they held before it.
+    /// The functions that have lost the state they had before the call.
     lost: Vec<Arc<str>>,
-    /// The stops of functions in it.
+    /// The stops of functions during the call.
     stops: Vec<Stop>,
-    /// It was undone because of that.
+    /// True if the call was undone because of these stops.
     undone: bool,
-    /// Fuel of what did not end, as its caller went away.
+    /// Units of fuel of functions that did not end, since the caller went away.
     abandoned: u64,
-    /// Fuel for what the host did for the call, and that is not taken off what the call may use.
+    /// Units of fuel for the host's work on the call: billed, but not taken off the call's allowance.
     upkeep: u64,
-    /// How long it took to make instances.
+    /// The time spent making instances.
     made: Duration,
     /// Functions that were run.
     functions: u32,
 }
 
-/// What is there of a session.
+/// A session's instances, its snapshots, and their memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Holds {
     /// Instances; those that run are not counted.
@@ -240,17 +244,17 @@ impl Session {
         })
     }
 
-    /// Whose it is.
+    /// The session's user.
     pub fn user(&self) -> User {
         self.user
     }
 
-    /// What it has used.
+    /// The session's running totals.
     pub fn account(&self) -> &Account {
         &self.account
     }
 
-    /// Where the calls of siblings run.
+    /// The relay for sibling calls: see `aside`.
     pub(crate) fn aside(&self) -> &Aside {
         &self.aside
     }
@@ -259,7 +263,7 @@ impl Session {
         &self.shared.catalog
     }
 
-    /// Whose user it is.
+    /// The tenant of the session's user.
     pub fn tenant(&self) -> &Arc<Tenant> {
         &self.tenant
     }
@@ -268,17 +272,17 @@ impl Session {
         self.tenant.limits()
     }
 
-    /// What the instances of a function begin with, if they can be made again from their memories.
+    /// The image of a function; `None` if an instance cannot be restored from its memories.
     pub(crate) fn image(&self, position: usize) -> Option<&Image> {
         self.tenant.image(position)
     }
 
-    /// What the user may take of memory.
+    /// The user's memory budget.
     pub(crate) fn memory(&self) -> &Arc<Memory> {
         &self.memory
     }
 
-    /// The room for logs of what the session's calls write to.
+    /// The memory budget of the session's undo logs.
     pub(crate) fn undo_room(&self) -> &Arc<UndoRoom> {
         &self.undo_room
     }
@@ -288,41 +292,41 @@ impl Session {
         &self.descriptors
     }
 
-    /// A request is let in, if the user's rates allow that.
+    /// Admits a request, if the user's rates allow it.
     fn admit(&self) -> Result<(), Spent> {
         self.budget.as_ref().map_or(Ok(()), |budget| budget.admit(Level::User))
     }
 
-    /// There is fuel left for a call that was let in, and has waited since: others may have used it meanwhile.
+    /// Checks that fuel is left for an admitted call: others may have used it up while the call waited.
     fn check_fuel(&self) -> Result<(), Spent> {
         self.budget.as_ref().map_or(Ok(()), |budget| budget.check_fuel(Level::User))?;
         self.tenant.check_fuel()
     }
 
-    /// Whether the user has used more than there was.
+    /// Returns true if the user has used more fuel than there was.
     fn in_debt(&self) -> bool {
         self.budget.as_ref().is_some_and(|budget| budget.in_debt())
     }
 
-    /// Whether the user has all that there may be: a new session would have no more.
+    /// Returns true if the user's budget is full, so that a new session would have no more.
     fn has_full_budget(&self) -> bool {
         self.budget.as_ref().is_none_or(|budget| budget.is_full())
     }
 
-    /// Units of fuel that the call that runs was charged for so far.
+    /// Units of fuel charged for the running call so far.
     pub(crate) fn charged(&self) -> u64 {
         u64::try_from(self.charged.load(Ordering::Relaxed)).unwrap_or_default()
     }
 
-    /// The call that runs has used fuel. It is charged before the call's end, so that others are not let in for what is
-    /// spent already.
+    /// Charges fuel to the running call before its end, so that no other call is admitted on fuel that is already
+    /// spent.
     pub(crate) fn charge(&self, units: u64) {
         let units = i64::try_from(units).unwrap_or(i64::MAX);
         self.charged.fetch_add(units, Ordering::Relaxed);
         self.use_fuel(units);
     }
 
-    /// A call has ended that has used so much in all.
+    /// Settles the charges of a call that has ended, given its total fuel.
     fn settle(&self, fuel: u64) {
         let charged = self.charged.swap(0, Ordering::Relaxed);
         self.use_fuel(i64::try_from(fuel).unwrap_or(i64::MAX) - charged);
@@ -342,7 +346,7 @@ impl Session {
         &self.shared.tidying
     }
 
-    /// What is there of it now.
+    /// The session's instances and memory, counted now.
     pub fn holds(&self) -> Holds {
         let mut holds = Holds::default();
         for position in 0..self.slots.len() {
@@ -365,7 +369,7 @@ impl Session {
         holds
     }
 
-    /// Nothing panics while it is held, and a slot is whole at any time.
+    /// Locks a slot. Nothing panics while the lock is held, and a slot is whole at any time.
     fn slot(&self, position: usize) -> MutexGuard<'_, Slot> {
         self.slots[position].lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -374,14 +378,14 @@ impl Session {
         &self.log_budget
     }
 
-    /// A call from outside begins.
+    /// Begins a call from outside.
     fn begin(&self) {
         self.log_budget.store(self.limits().log_size, Ordering::Relaxed);
-        // What was kept meanwhile, to undo the last one, is no matter of this one.
+        // Room reserved meanwhile, to undo the last call, does not count for this one.
         self.undo_room.end();
     }
 
-    /// A call from outside has ended. What was kept to undo it goes, or is left for `tidy`.
+    /// Ends a call from outside. Its undo data is freed or, if large, left for `tidy`.
     fn end(&self) -> Ended {
         let mut current = self.current();
         let Current { undo, leftovers, untidy, .. } = &mut *current;
@@ -398,19 +402,20 @@ impl Session {
         Ended { lost, stops, undone, abandoned, made, functions, upkeep }
     }
 
-    /// Whether the call that runs can be undone as a whole.
+    /// Returns true if the running call can be undone as a whole.
     fn can_be_undone(&self) -> bool {
         !self.current().loses
     }
 
-    /// Notes that the call that runs is undone as a whole if a stop in it is such a one, and if it can be.
+    /// Marks the running call for rollback as a whole, if a stop in it matches and every touched instance can be
+    /// restored; returns true if so.
     fn undoes(&self, because: impl Fn(&Stop) -> bool) -> bool {
         let mut current = self.current();
         current.undone = !current.loses && current.stops.iter().any(because);
         current.undone
     }
 
-    /// The host has done something for the call that runs: it is on its bill, and is not taken off what it may use.
+    /// Bills the running call for work of the host, without taking it off the call's allowance.
     pub(crate) fn upkeep(&self, units: u64) {
         self.current().upkeep += units;
     }

@@ -1,12 +1,13 @@
-//! Which sessions exist.
+//! The sessions that exist.
 //!
-//! Sessions are spread over shards, each with a lock that is held for a look-up and never while a guest runs, compiles
-//! or is dropped. A session that is looked up is marked as used under that lock, and the sweep looks at the mark and
-//! removes under it too: a session can never be removed between being found and being used.
+//! Sessions are spread over shards, each with a lock that is held for a look-up and never while a guest runs,
+//! compiles or is dropped. A session that is looked up is marked as used under that lock, and the sweep looks at the
+//! mark and removes under it too: a session can never be removed between being found and being used.
 //!
 //! A session is new until its first call begins, live while it has instances, and parked when it has only snapshots.
-//! It becomes live at its turn, where that many may be: it takes a place, and keeps it for as long as it is live. Those
-//! who wait for a place get it in the order in which they came. A new session whose first call was refused is forgotten.
+//! It becomes live at its turn, by taking one of `limits.max_sessions` places, and keeps the place for as long as it
+//! is live. Places are given in the order in which they were asked for. A new session whose first call was refused is
+//! forgotten.
 
 use super::{Refusal, Room, Scope, Session, Shared, Tenant, tenant::InFlight};
 use crate::identity::User;
@@ -27,7 +28,7 @@ use tokio::{
     time::Instant,
 };
 
-/// So many that threads rarely meet at one, and that none is held for long with a million sessions.
+/// Enough that threads rarely contend for one, and that none is locked for long with a million sessions.
 const SHARDS: usize = 1024;
 
 /// The sessions that exist.
@@ -38,11 +39,11 @@ pub struct Registry {
     hasher: RandomState,
     /// Sessions in all shards.
     sessions: AtomicUsize,
-    /// Places for those of them that are live. Its waiters are served in order.
+    /// Places for live sessions. Its waiters are served in order.
     places: Arc<Semaphore>,
-    /// Those of them that are live.
+    /// Live sessions.
     live: AtomicUsize,
-    /// Those of them that are parked.
+    /// Parked sessions.
     parked: AtomicUsize,
     /// Handles that exist.
     in_use: AtomicUsize,
@@ -53,29 +54,29 @@ pub struct Registry {
 #[derive(Default)]
 struct Shard {
     sessions: HashMap<User, Arc<Session>>,
-    /// Those of them that are live: whoever looks for sessions to park need not look at a million parked ones.
+    /// The live sessions, so that a search for sessions to park need not look at a million parked ones.
     live: HashMap<User, Arc<Session>>,
 }
 
-/// Whether a session is used, and when it last was.
+/// A session's use: its handles, its last use, its state, and its place.
 #[derive(Debug, Default)]
 pub(super) struct Uses {
     handles: AtomicUsize,
     /// Microseconds since the registry began.
     last: AtomicU64,
     state: AtomicU8,
-    /// Its place among the live ones.
+    /// The session's place among the live ones.
     place: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
-/// What a session is.
+/// The stage of a session's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum State {
     New,
     Live,
     Parked,
-    /// It is no longer in the registry.
+    /// No longer in the registry.
     Gone,
 }
 
@@ -110,9 +111,9 @@ pub struct Seen {
     pub session: Arc<Session>,
     /// Calls that use it now.
     pub in_use: usize,
-    /// How long ago a call last used it.
+    /// The time since a call last used the session; zero while one does.
     pub idle: Duration,
-    /// Whether it is parked.
+    /// True if the session is parked.
     pub parked: bool,
 }
 
@@ -136,7 +137,8 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// As many calls wait or run as may, the user's or the tenant's budget is spent, or there are too many sessions.
+    /// The limit of calls that wait or run is reached, the user's or the tenant's budget is spent, or there are too
+    /// many sessions.
     pub fn session(self: &Arc<Self>, user: User) -> Result<Handle, Refusal> {
         let (arrived, tenant) = (Instant::now(), self.shared.tenant(user));
         let in_flight = InFlight::begin(&self.in_use, self.shared.limits.calls, Some(tenant))?;
@@ -170,18 +172,18 @@ impl Registry {
                     return Err(which(all).into());
                 }
                 let session = Session::new(user, self.shared.clone());
-                // It is counted among its requests; a bucket that is new has one.
+                // The first request counts as well; a new bucket has room for one.
                 let _ = session.admit();
                 Ok(entered(free.insert(session)))
             }
         }
     }
 
-    /// Lets work of the host's begin that is no function's, of a tenant, or of the operator.
+    /// Begins work of the host that calls no function, for a tenant or, if none is given, for the operator.
     ///
     /// # Errors
     ///
-    /// As many calls wait or run as may.
+    /// The limit of calls that wait or run is reached.
     pub fn visit(self: &Arc<Self>, tenant: Option<u16>) -> Result<Visit, Refusal> {
         let whose = tenant.and_then(|tenant| self.shared.tenants.get(usize::from(tenant)));
         let tenant = tenant.filter(|_| whose.is_some());
@@ -219,7 +221,7 @@ impl Registry {
         self.shared.pressure.dropped()
     }
 
-    /// Instances that were woken since the start.
+    /// Instances restored from snapshots since the start.
     pub fn wakings(&self) -> u64 {
         self.shared.pressure.woken()
     }
@@ -229,7 +231,7 @@ impl Registry {
         self.shared.descriptors.used()
     }
 
-    /// What all sessions share.
+    /// The state shared by all sessions.
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
     }
@@ -250,8 +252,8 @@ impl Registry {
         Walk { registry: self.clone(), shard, after }
     }
 
-    /// The users who have a session, in no order. It takes as long as there are sessions, as
-    /// [`look_at_all`](Self::look_at_all) does: [`walk`](Self::walk) is for whoever serves others as well.
+    /// The users who have a session, in no order. Takes time in proportion to the number of sessions, as
+    /// [`look_at_all`](Self::look_at_all) does: use [`walk`](Self::walk) where others are served meanwhile.
     pub fn users(&self) -> Vec<User> {
         self.shards.iter().flat_map(|shard| lock(shard).sessions.keys().copied().collect::<Vec<_>>()).collect()
     }
@@ -265,15 +267,15 @@ impl Registry {
             .collect()
     }
 
-    /// Takes the sessions of one shard out that nobody has used for `timeout`. The caller drops them, outside of the
+    /// Takes out the sessions of one shard that nobody has used for `timeout`. The caller drops them, outside of the
     /// lock.
     pub(super) fn take_idle(&self, shard: usize, timeout: Duration) -> Vec<Arc<Session>> {
         let now = Instant::now();
         let mut taken = Vec::new();
         let Shard { sessions, live } = &mut *lock(&self.shards[shard]);
         sessions.retain(|user, session| {
-            // What was used is remembered until it is there again: else whoever has used it would only have to wait for the
-            // session's end, and a new one would begin with all of it.
+            // A session stays until its user's budget is full again: otherwise a new session would refill the budget
+            // early.
             let idle = session.uses.is_idle() && self.idle_time(session, now) >= timeout && session.has_full_budget();
             if idle {
                 self.leave(session);
@@ -296,8 +298,9 @@ impl Registry {
         shard.live.values().filter(wanted).cloned().collect()
     }
 
-    /// The sessions of one shard, of one tenant if one is named, that nobody uses, and when they were last used. Those in
-    /// debt are not among them; others are, though their budgets are not full: room is needed, and nobody can say when.
+    /// The sessions of one shard, of one tenant if one is named, that nobody uses, with the times of their last use.
+    /// Sessions in debt are left out. Those whose budgets are not full are not: nobody can say when they will be, and
+    /// room is needed now.
     pub(super) fn idle(&self, shard: usize, of: Option<u16>) -> Vec<(u64, User)> {
         let shard = lock(&self.shards[shard]);
         let sessions = shard.sessions.iter().filter(|(user, _)| of.is_none_or(|tenant| user.tenant() == tenant));
@@ -305,32 +308,42 @@ impl Registry {
         idle.map(|(user, session)| (session.uses.last(), *user)).collect()
     }
 
-    /// Takes a session out, if there is one of this user and nobody uses it. The caller drops it.
-    pub(crate) fn take_if_idle(&self, user: User) -> Option<Arc<Session>> {
+    /// Takes a user's session out. The caller drops it.
+    ///
+    /// # Errors
+    ///
+    /// [`NotTaken`]: there is no such session, or it is in use.
+    pub(crate) fn take_if_idle(&self, user: User) -> Result<Arc<Session>, NotTaken> {
         let mut shard = self.shard(user);
-        let session = shard.sessions.get(&user).filter(|session| session.uses.is_idle())?;
-        self.leave(session);
-        shard.live.remove(&user);
-        shard.sessions.remove(&user)
+        match shard.sessions.entry(user) {
+            Entry::Vacant(_) => Err(NotTaken::Absent),
+            Entry::Occupied(entered) if !entered.get().uses.is_idle() => Err(NotTaken::InUse),
+            Entry::Occupied(entered) => {
+                self.leave(entered.get());
+                let session = entered.remove();
+                shard.live.remove(&user);
+                Ok(session)
+            }
+        }
     }
 
     pub(super) fn shards(&self) -> usize {
         self.shards.len()
     }
 
-    /// A session's turn has come: it becomes live, once there is a place for it.
+    /// Makes a session live at its turn, once there is a place for it.
     pub(super) async fn activate(&self, session: &Arc<Session>, deadline: Instant) -> Result<(), TooManySessions> {
         if session.uses.state() == State::Live {
             return Ok(());
         }
-        // Those who wait are not passed by: there is no free place while anybody does.
+        // Nobody overtakes the waiters: no place is free while anybody waits.
         let place = match self.places.clone().try_acquire_owned() {
             Ok(place) => place,
             Err(_) => Box::pin(self.next_place(deadline)).await?,
         };
         *session.uses.place() = Some(place);
         self.live.fetch_add(1, Ordering::Relaxed);
-        // It is in use, so that it cannot go meanwhile, and it is its turn, so that it is parked by nobody.
+        // The session is in use, so it cannot be dropped, and has its turn, so it cannot be parked.
         if session.uses.state.swap(State::Live as u8, Ordering::AcqRel) == State::Parked as u8 {
             self.parked.fetch_sub(1, Ordering::Relaxed);
         }
@@ -345,7 +358,7 @@ impl Registry {
         loop {
             let freed = select! {
                 biased;
-                // Nobody closes it.
+                // The semaphore is never closed.
                 place = &mut place => return place.map_err(|_| none()),
                 freed = self.shared.pressure.make_room(Scope::Host, Room::PLACE, deadline) => freed,
             };
@@ -360,7 +373,7 @@ impl Registry {
         }
     }
 
-    /// A session has no instances any more. Called at its turn.
+    /// Marks a session as parked, when it has no instances any more. Called at its turn.
     pub(super) fn parked_one(&self, session: &Session) {
         let (live, parked) = (State::Live as u8, State::Parked as u8);
         let mut shard = self.shard(session.user());
@@ -372,13 +385,13 @@ impl Registry {
         }
     }
 
-    /// A session is not live any more.
+    /// Gives back the place of a session that is no longer live.
     fn leave_place(&self, session: &Session) {
         self.live.fetch_sub(1, Ordering::Relaxed);
         *session.uses.place() = None;
     }
 
-    /// A session is taken out. Called under the shard's lock.
+    /// Counts a session as taken out. Called under the shard's lock.
     fn leave(&self, session: &Session) {
         self.sessions.fetch_sub(1, Ordering::Relaxed);
         session.tenant().session_ends();
@@ -390,14 +403,16 @@ impl Registry {
         }
     }
 
-    /// A session that has never been live is not kept.
-    fn forget_new(&self, user: User) {
-        let mut shard = self.shard(user);
-        if let Entry::Occupied(entered) = shard.sessions.entry(user)
-            && entered.get().uses.state() == State::New
-            && entered.get().uses.is_idle()
+    /// Forgets a session that has never been live.
+    fn forget_new(&self, session: &Arc<Session>) {
+        let mut shard = self.shard(session.user());
+        // The user may have another session by now. The caller keeps this one, so that it is not dropped under the lock.
+        if let Entry::Occupied(entered) = shard.sessions.entry(session.user())
+            && Arc::ptr_eq(entered.get(), session)
+            && session.uses.state() == State::New
+            && session.uses.is_idle()
         {
-            self.leave(entered.get());
+            self.leave(session);
             entered.remove();
         }
     }
@@ -422,13 +437,13 @@ impl Registry {
     }
 }
 
-/// Nothing panics while it is held; were it so, the maps would still be whole.
+/// Locks a shard. Nothing panics while the lock is held; if something did, the maps would still be whole.
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Uses {
-    /// When the session was last used, in microseconds since the registry began.
+    /// The session's last use, in microseconds since the registry began.
     pub(super) fn last(&self) -> u64 {
         self.last.load(Ordering::Relaxed)
     }
@@ -472,8 +487,8 @@ impl Handle {
     }
 }
 
-/// All sessions, shard by shard, and in a shard by their users. The order stays as long as the registry does: who knows
-/// where a walk was can go on from there.
+/// A walk over all sessions, by shard, and by user within a shard. The order is fixed for the registry's life,
+/// so that a walk can be resumed after any user.
 pub struct Walk {
     registry: Arc<Registry>,
     shard: usize,
@@ -498,10 +513,19 @@ impl Walk {
     }
 }
 
-/// Work of the host's for a caller that is no function's: it counts among the calls until this is dropped.
+/// The reason why a session could not be taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotTaken {
+    /// The user has no session.
+    Absent,
+    /// A call of the session waits or runs.
+    InUse,
+}
+
+/// Work of the host that calls no function. It counts as a call until this is dropped.
 pub struct Visit {
     registry: Arc<Registry>,
-    /// None, where it is the operator's.
+    /// `None` for the operator's.
     tenant: Option<u16>,
 }
 
@@ -521,7 +545,7 @@ impl Drop for Handle {
         // Released after the time is written: a sweep that sees no handle sees the time as well.
         let last = uses.handles.fetch_sub(1, Ordering::Release) == 1;
         if new && last {
-            self.registry.forget_new(self.session.user());
+            self.registry.forget_new(&self.session);
         }
         InFlight::end(&self.registry.in_use, Some(self.session.tenant()));
     }

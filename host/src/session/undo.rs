@@ -1,13 +1,12 @@
 //! A call is a transaction over all the instances that it touches.
 //!
-//! Before a function runs, what it would lose is kept: copies of the pages that are likely to change, and a log of the
-//! others, or the snapshot that it was woken from. If it fails, however it fails, it becomes what it was, and so does
-//! every function that it has called, and those that these have called. A sibling that fails while its caller goes on is
-//! undone alone. What was kept goes at the end of the call from outside.
+//! Before a function runs, its prior state is kept: copies of the pages that are likely to change, and a log of the
+//! others, or the snapshot that it was restored from. If it fails in any way, it goes back to that state, and so does
+//! every function that it called, directly or not. A sibling that fails while its caller goes on is undone alone. The
+//! kept state is freed at the end of the call from outside.
 //!
-//! A function is undone in place, at the price of what it changed: its memories are given back what they held, and are
-//! given to a new store when it is called next, since the old one is of no use after a trap. Whoever waits for the answer
-//! to a failed call does not wait for that.
+//! A function is undone in place, at the price of what it changed. Its memories are restored, and its next call gives
+//! them to a new store, since a store is unusable after a trap. The answer to a failed call does not wait for that.
 
 use super::{Session, Slot};
 use crate::{
@@ -19,30 +18,31 @@ use crate::{
 use std::sync::Arc;
 use tokio::task::yield_now;
 
-/// Stops of one call that are remembered: a function may let others fail as often as its fuel lasts.
+/// The most stops of one call that are remembered, the newest ones that differ: a function may let others fail as often
+/// as its fuel lasts.
 const STOPS: usize = 64;
 
-/// What a function held before it ran.
+/// A function's state before it ran.
 pub(super) enum Before {
     /// Nothing: there was no instance.
     Nothing,
-    /// All that it holds now: it has not run yet.
+    /// The same as now: the function has not run yet.
     Same,
     /// It was parked.
     Parked(Snapshot),
     /// It had an instance.
     Saved(Saved),
-    /// It had an instance that cannot be made again: what it holds is gone if it fails.
+    /// An instance that cannot be restored: its state is lost if the call fails.
     Lost,
 }
 
-/// A function that has run, and what it held before it did.
+/// A function that has run, and its state before.
 pub(super) struct Entry {
     position: usize,
     before: Before,
 }
 
-/// A function that is called. Its slot is taken for as long as this lives; dropping it undoes what it did.
+/// A function that is called. Its slot is taken for as long as this lives; dropping this undoes the call.
 pub(crate) struct Frame {
     session: Arc<Session>,
     position: usize,
@@ -50,11 +50,11 @@ pub(crate) struct Frame {
     /// The instance without its store, if its last call has failed.
     undone: Option<Box<Undone>>,
     before: Before,
-    /// Room was taken for what it may need to be undone.
+    /// True if room was reserved for undo logs.
     ahead: bool,
-    /// Where the entries of the functions that it has called begin, in the session's list.
+    /// The index in the session's undo list of the first entry of the functions that this one called.
     from: usize,
-    /// Where those of its caller's begin.
+    /// The caller's [`Frame::from`].
     callers: usize,
     ended: bool,
 }
@@ -94,13 +94,13 @@ impl Session {
         })
     }
 
-    /// What a function's instances begin with, if its calls can be undone.
+    /// A function's image, if calls of the function can be undone.
     pub(crate) fn undone_by(&self, position: usize) -> Option<&Image> {
         self.image(position).filter(|_| self.shared.policy.rollback)
     }
 
-    /// Makes a function what it was before, of which this is there now. Where that is much to do, it is only begun: see
-    /// `tidy`. Gives the units of fuel that all of it takes.
+    /// Restores a function's state `before` a call, given its slot's content `now`. If that is much work, it is only
+    /// begun: see `tidy`. Returns the units of fuel for all of it.
     fn undo(&self, Entry { position, before }: Entry, now: Slot) -> u64 {
         let mut units = 0;
         let was = match (before, now) {
@@ -126,7 +126,7 @@ impl Session {
         units
     }
 
-    /// A function has lost what it held, so that it cannot go back to what it held before either.
+    /// Notes that a function has lost its state, so that it cannot go back to an earlier one either.
     pub(crate) fn lost(&self, position: usize) {
         let mut current = self.current();
         for entry in current.undo.iter_mut().filter(|entry| entry.position == position) {
@@ -146,7 +146,7 @@ impl Session {
     }
 }
 
-/// What was kept to undo a function that need not be undone any more: what is large of it.
+/// The undo data of a function that need not be undone any more, if it is large.
 pub(super) fn leftover(entry: Entry) -> Option<Saved> {
     match entry.before {
         Before::Saved(saved) if saved.len() > AT_ONCE => Some(saved),
@@ -167,7 +167,7 @@ impl Frame {
         self.position
     }
 
-    /// Bytes that its call needs to begin.
+    /// Bytes of memory that the call needs to begin.
     pub(super) fn needs(&self) -> usize {
         match (&self.instance, &self.before) {
             (Some(instance), _) => {
@@ -182,7 +182,7 @@ impl Frame {
         }
     }
 
-    /// Where the entries of the functions that it calls begin.
+    /// The index of the first undo entry of the functions that this one calls.
     pub(super) fn from(&self) -> usize {
         self.from
     }
@@ -192,19 +192,19 @@ impl Frame {
         self.instance.as_deref_mut()
     }
 
-    /// True if it is parked, and no instance was made of it yet.
+    /// Returns true if the function is parked, and no instance was made from the snapshot yet.
     pub(super) fn is_parked(&self) -> bool {
         self.instance.is_none() && matches!(self.before, Before::Parked(_))
     }
 
-    /// Makes the instance: a new one, or what the function had.
+    /// Makes the instance: a new one, or the function's own, restored.
     pub(super) async fn make(&mut self, making: Making<'_>) -> Done<()> {
         let made = match &mut self.before {
             Before::Parked(snapshot) => Instance::restore(making, snapshot).await,
             before => {
                 let had = self.undone.is_some();
                 let made = Instance::revive(making, &mut self.undone).await;
-                // What it held could not be put back: this is a new one.
+                // The prior state could not be restored: this instance is new.
                 if had && self.undone.is_none() && self.session.has_lost(self.position) {
                     *before = Before::Nothing;
                 }
@@ -213,7 +213,7 @@ impl Frame {
         };
         let result = made.result.map(|instance| {
             self.instance = Some(Box::new(instance));
-            // What it was woken from is not needed any more: it can be undone as it is now.
+            // The snapshot is not needed any more: the instance can be undone in place.
             if let Before::Parked(_) = self.before {
                 self.before = Before::Same;
             }
@@ -221,7 +221,7 @@ impl Frame {
         Done { result, fuel: made.fuel }
     }
 
-    /// Does what is left to be done of the function's last call, with turns for others in between.
+    /// Completes the work left from the function's last call, yielding in between.
     pub(super) async fn settle(&mut self) {
         let (Some(instance), Some(image)) = (&mut self.instance, self.session.image(self.position)) else { return };
         while !instance.is_settled() && instance.settle(image) {
@@ -229,13 +229,13 @@ impl Frame {
         }
     }
 
-    /// Its call is about to run: keeps what it would lose. Gives whether there is an instance to run it in.
+    /// Prepares the call: keeps the state that it could lose. Returns false if there is no instance to run it in.
     ///
-    /// It may need more to be undone, as it goes on: room is taken for that as well, if `ahead` says so.
+    /// With `ahead`, also reserves room for the undo logs that the running call may need.
     ///
     /// # Errors
     ///
-    /// There is no room for what it could write to, or for what has to be kept.
+    /// There is no room for the memory that the call could write to, or for the state to be kept.
     pub(super) fn begin(&mut self, ahead: bool) -> Result<bool, Full> {
         let Some(instance) = &mut self.instance else { return Ok(false) };
         let image = self.session.undone_by(self.position);
@@ -258,8 +258,8 @@ impl Frame {
         Stop { function: self.function().name.clone(), kind }
     }
 
-    /// It ended well. Its instance is put back, and what it held before is kept for its caller's sake. Gives the units of
-    /// fuel that this has taken.
+    /// Commits a call that ended well: puts the instance back, and keeps the prior state in case the caller fails.
+    /// Returns the units of fuel used.
     pub(super) fn commit(mut self) -> u64 {
         self.ended = true;
         let mut units = 0;
@@ -281,9 +281,8 @@ impl Frame {
         }
         let mut current = session.current();
         current.undo.push(Entry { position, before });
-        // The caller goes back to what there was before its first call of a function: of several entries of one, the
-        // first one counts, with what the others have changed besides. So there are never more of them than functions, for
-        // each caller.
+        // A caller that is undone goes back to the state before its first call of a function. So a later entry of the
+        // same function is merged into the first one: each caller has at most one entry for each function.
         let mut index = self.from;
         while index < current.undo.len() {
             let (earlier, entry) = current.undo.split_at_mut(index);
@@ -295,7 +294,7 @@ impl Frame {
             let later = std::mem::replace(&mut entry[0].before, Before::Nothing);
             match (&mut first.before, later) {
                 (Before::Saved(first), Before::Saved(later)) => first.add(later),
-                // It had an instance that could be made again, and has one that cannot.
+                // The instance could be restored before, and cannot be any more.
                 (first @ Before::Saved(_), Before::Lost) => *first = Before::Lost,
                 _ => {}
             }
@@ -304,7 +303,7 @@ impl Frame {
         units
     }
 
-    /// It failed: all is made what it was before. Gives the units of fuel that this has taken.
+    /// Aborts a failed call: restores the state before it. Returns the units of fuel used.
     pub(super) fn abort(mut self) -> u64 {
         self.undo()
     }
@@ -326,14 +325,17 @@ impl Frame {
         units + self.session.undo(Entry { position: self.position, before }, now)
     }
 
-    /// It was stopped.
+    /// Records a stop of the function.
     pub(super) fn stopped(&self, stop: &Stop) {
         self.session.account().stopped();
         self.session.tenant().metrics.stopped(stop.kind.code());
         let mut current = self.session.current();
-        if current.stops.len() < STOPS {
-            current.stops.push(stop.clone());
+        let known = current.stops.iter().position(|it| it == stop);
+        let oldest = (current.stops.len() == STOPS).then_some(0);
+        if let Some(forgotten) = known.or(oldest) {
+            current.stops.remove(forgotten);
         }
+        current.stops.push(stop.clone());
     }
 }
 

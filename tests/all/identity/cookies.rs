@@ -26,7 +26,7 @@ async fn a_session_cookie_is_the_same_user_as_the_credential_that_it_was_given_f
     assert_eq!(count(&by_cookie).await, 3, "as alice, beside cookies that are none of the host's business");
     let (_, newer) = session(&by_cookie).await;
     assert_eq!(count(&server.nobody().with("cookie", &newer)).await, 4);
-    // What is said in so many words comes before what a browser sends of itself.
+    // An explicit credential comes before one that a browser sends by itself.
     let (_, of_key) = session(&server.key("blue-key").with("cookie", &cookie)).await;
     assert_eq!(who(&server.nobody().with("cookie", &of_key)).await, who(&server.key("blue-key")).await);
     server.nobody().ask(Method::POST, "/session").await.error(401, "identity_required");
@@ -71,7 +71,7 @@ async fn a_cookie_is_read_however_a_client_writes_it() {
     }
     let twice = [cookie.clone(), format!("$Version=1; nat-session=\"{token}\"")];
     assert_eq!(call(&twice).await.ok()["said"], id);
-    // Where two differ, or what looks like one is part of another cookie's value, nobody is taken for anybody.
+    // If two differ, or one is part of another cookie's value, no identity is accepted.
     let none = "the session cookie is none of this host's";
     let two = "there are two session cookies";
     for (wrong, why) in [
@@ -96,7 +96,7 @@ async fn a_cookie_that_the_host_did_not_sign_or_whose_time_is_over_is_refused() 
     let send = async |cookie: &str| server.nobody().with("cookie", cookie).call(json!({"command": "stats"})).await;
     send(&forged(&cookie, SECRET, |_, _| {})).await.ok();
     let none = "the session cookie is none of this host's";
-    // By who knows the secret, and still is not right.
+    // Signed with the secret, and still wrong.
     let later = |_: &mut Header, claims: &mut Value| claims["exp"] = json!(now() - 1);
     is_refused(&send(&forged(&cookie, SECRET, later)).await, "the session cookie has expired");
     for (claim, value) in [
@@ -113,7 +113,7 @@ async fn a_cookie_that_the_host_did_not_sign_or_whose_time_is_over_is_refused() 
     }
     is_refused(&send(&forged(&cookie, SECRET, |header, _| header.kid = None)).await, none);
     is_refused(&send(&forged(&cookie, SECRET, |header, _| header.alg = Algorithm::HS384)).await, none);
-    // By who does not: other claims under the old signature, another secret, no signature.
+    // Signed without it: other claims under the old signature, another secret, no signature.
     is_refused(&send(&forged(&cookie, OTHER_SECRET, |_, _| {})).await, none);
     let blue = forged(&cookie, OTHER_SECRET, |_, claims| claims["tenant"] = json!("blue"));
     is_refused(&send(&blue).await, none);
@@ -128,6 +128,30 @@ async fn a_cookie_that_the_host_did_not_sign_or_whose_time_is_over_is_refused() 
     for odd in ["nat-session=", "nat-session=alice", "nat-session=..", "nat-session=\u{fc}.\u{fc}.\u{fc}"] {
         is_refused(&send(odd).await, none);
     }
+}
+
+/// A browser sends a cookie for as long as it has it: whoever sends a right credential besides is served.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_cookie_does_not_shadow_a_right_credential() {
+    let server = tenants().start().await;
+    let token = of("https://red.example", "alice", None);
+    let (alice, key) = (server.bearer(&token), server.key("blue-key"));
+    let cookie = session(&alice).await.1;
+    let expired = forged(&cookie, SECRET, |_, claims| claims["exp"] = json!(now() - 1));
+    let of_a_key_that_is_gone = forged(&cookie, SECRET, |_, claims| claims["given"]["by"] = json!(1));
+    let twice = format!("{cookie}; {}", session(&key).await.1);
+    let other_secret = forged(&cookie, OTHER_SECRET, |_, _| {});
+    for wrong in [&*expired, &of_a_key_that_is_gone, &twice, &other_secret, "nat-session=alice", "nat-session="] {
+        let with = |caller: &Caller| caller.clone().with("cookie", wrong);
+        assert_eq!(who(&with(&alice)).await, who(&alice).await, "{wrong}");
+        assert_eq!(who(&with(&key)).await, who(&key).await, "{wrong}");
+        assert_eq!(who(&with(&server.bearer("blue-key"))).await, who(&key).await, "{wrong}");
+        // A wrong credential is refused, and so is none.
+        is_refused(&with(&server.bearer("nobody's")).call(json!({})).await, "the API key is none");
+        is_refused(&with(&server.nobody()).call(json!({})).await, "cookie");
+    }
+    // A right cookie still comes first.
+    assert_eq!(who(&key.clone().with("cookie", &cookie)).await, who(&alice).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,7 +228,7 @@ async fn without_a_credential_there_is_a_cookie_only_where_it_is_said_and_each_i
     let behind = one.clone().with("authorization", "Basic cHJveHk6cHJveHk=").with("x-api-key", "a proxy's");
     assert_eq!(count(&behind).await, 3);
     assert_eq!(count(&on.nobody().with("cookie", &session(&behind).await.1)).await, 4);
-    // Where there are none, there is no such route.
+    // Without cookies in the configuration, there is no such route.
     let without = Test::hostile().set("identity.api_keys", json!([hash(KEY)])).start().await;
     without.key(KEY).ask(Method::POST, "/session").await.error(404, "not_found");
     Test::hostile().start().await.user("alice").ask(Method::DELETE, "/session").await.error(404, "not_found");
@@ -261,12 +285,12 @@ async fn a_cookie_is_exchanged_for_a_newer_one_for_some_time_after_the_credentia
     };
     let (of_key, of_nobody) = (session(&server.key(KEY)).await.1, session(&server.nobody()).await.1);
     assert_eq!(lasts(&of_key).await, 60 * 60);
-    // As if it had been given when the credential was shown two and a half hours ago.
+    // A cookie as if given two and a half hours ago, when the credential was shown.
     let later = forged(&of_key, SECRET, |_, claims| claims["given"]["until"] = json!(now() + 30 * 60));
     assert!((30 * 60 - 5..=30 * 60).contains(&lasts(&later).await));
     let (_, again) = session(&server.nobody().with("cookie", &later)).await;
     assert!((30 * 60 - 5..=30 * 60).contains(&lasts(&again).await), "the time is kept from one to the next");
-    // Who never had another credential cannot show it.
+    // A user who never had another credential cannot show it.
     assert_eq!(lasts(&of_nobody).await, 60 * 60);
     // With the credential it begins anew.
     assert_eq!(lasts(&session(&server.key(KEY).with("cookie", &later)).await.1).await, 60 * 60);

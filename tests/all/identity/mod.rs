@@ -1,4 +1,5 @@
-//! Who callers are: each credential is taken if all of it is right, and nobody is ever taken for somebody else.
+//! Callers' identities: a credential is accepted only if all of it is right, and nobody is ever taken for somebody
+//! else.
 
 mod cookies;
 mod credentials;
@@ -58,13 +59,13 @@ fn jwk(algorithm: Algorithm, name: &str, more: Value) -> Value {
     jwk
 }
 
-/// Somebody who signs tokens.
+/// An issuer, who signs tokens.
 #[derive(Debug, Clone, Copy)]
 struct Issuer {
     name: &'static str,
     algorithm: Algorithm,
     key: &'static str,
-    /// Where the host has its key from.
+    /// The source of the host's copy of the key.
     source: &'static str,
 }
 
@@ -96,7 +97,7 @@ impl Issuer {
         json!({"issuer": self.name, "audience": ["carrel", "its other name"], self.source: source})
     }
 
-    /// What a right token of it says.
+    /// The claims of a valid token of the issuer.
     fn claims(self, subject: &str) -> Value {
         json!({"iss": self.name, "aud": "carrel", "sub": subject, "exp": now() + 600})
     }
@@ -122,17 +123,17 @@ async fn trusting() -> Server {
     Test::hostile().set("identity.jwt", jwt).start().await
 }
 
-/// How often a caller has been counted, this time included.
+/// Counts a caller's call, and returns the number of counts.
 async fn count(caller: &Caller) -> Value {
     caller.clone().at("/hostile").call(json!({"do": "count"})).await.ok()["calls"].clone()
 }
 
-/// Who a caller is.
+/// A caller's user id.
 async fn who(caller: &Caller) -> Value {
     caller.clone().at("/hostile").call(json!({"do": "who"})).await.ok()["said"].clone()
 }
 
-/// That a caller is refused, for a reason that has these words.
+/// Asserts that a caller is refused, for a reason with these words.
 #[track_caller]
 fn is_refused(reply: &Reply, words: &str) {
     let error = reply.error(401, "identity_invalid");
@@ -182,7 +183,7 @@ fn of(issuer: &'static str, subject: &str, tenant: Option<&str>) -> String {
     issuer.sign(&claims)
 }
 
-/// What `POST /session` gives a caller, and the cookie in it, as a browser sends it.
+/// The answer of `POST /session`, and the cookie in it, as a browser sends it.
 async fn session(caller: &Caller) -> (Reply, String) {
     let reply = caller.ask(Method::POST, "/session").await;
     reply.ok();

@@ -60,7 +60,7 @@ fn unquote(text: &[char]) -> String {
     out
 }
 
-/// Starlette's `cookie_parser`: what it says of the session cookie.
+/// The session cookie, as Starlette's `cookie_parser` reads it.
 fn session_cookie(values: &[Vec<u8>]) -> Option<String> {
     let mut cookies = HashMap::new();
     for value in values {

@@ -19,7 +19,7 @@ async fn the_proxys_header_names_the_user_and_nothing_else_does() {
     let server = behind_proxy("X-Remote-User").start().await;
     let alice = || server.nobody().with("x-remote-user", "alice@example.org");
     assert_eq!(executed(&alice()).await, 1);
-    // Spaces around go, and what else the request brings is not looked at.
+    // Surrounding spaces are stripped, and all else in the request is ignored.
     assert_eq!(executed(&server.user("bob").with("x-remote-user", "  alice@example.org ")).await, 2);
     assert_eq!(executed(&server.bearer("a.b.c").with("x-remote-user", "alice@example.org")).await, 3);
     assert_eq!(executed(&server.nobody().with("x-remote-user", "Alice@example.org")).await, 1, "another user");

@@ -5,7 +5,7 @@ use axum::{Router, extract::State, http::StatusCode, routing::get};
 use std::sync::{Arc, Mutex};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-/// What the publisher answers.
+/// The publisher's answer.
 type Published = Arc<Mutex<(StatusCode, String)>>;
 
 struct Publisher {
@@ -79,7 +79,7 @@ async fn a_token_is_taken_by_the_keys_that_its_issuer_publishes() {
     reply.error(503, "identity_unavailable");
     assert_eq!(reply.retry_after(), 10);
     assert!(fetch(&server).await[0].as_ref().is_err_and(|why| why.contains("it answers 404")));
-    // One that cannot be read is nobody's business.
+    // A key that cannot be read does not matter to the others.
     publisher.publish_keys(&[json!({"kty": "EC", "kid": 5}), own_key(), json!({"kty": "new", "x5c": "abc"})]);
     assert_eq!(fetch(&server).await, [Ok(1)]);
     assert_eq!(count(&alice).await, 1);

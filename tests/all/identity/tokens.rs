@@ -103,7 +103,7 @@ async fn a_token_that_is_signed_by_somebody_else_or_not_at_all_is_refused() {
             refused(&format!("{header}.{payload}."), "its header cannot be read").await;
             refused(&format!("{header}.{payload}.{signature}"), "its header cannot be read").await;
         }
-        // What the token demands and nobody here knows.
+        // An extension that the token demands and this host does not know.
         let critical = Header { crit: Some(vec!["exp".into()]), ..Header::new(algorithm) };
         refused(&issuer.sign_as(&critical, &claims), "`crit`").await;
         let odd = part(&json!({"alg": algorithm, "crit": []}));
@@ -147,7 +147,7 @@ async fn a_public_key_is_never_a_secret_and_an_algorithm_never_anothers() {
 async fn a_key_set_gives_the_key_that_the_token_names_or_the_one_that_fits() {
     let folder = tempfile::tempdir().expect("a folder");
     let set = folder.path().join("set.json");
-    // Of one curve after the other, without `alg`, which is not needed; and among them what is for others.
+    // Keys of one curve after the other, without `alg`, which is not needed; and among them keys for other uses.
     let keys = json!({"keys": [
         {"kty": "RSA", "use": "enc", "kid": "sealed", "n": "AQAB", "e": "AQAB"},
         {"kty": "OKP", "crv": "X25519", "kid": "odd", "x": "AQAB"},
@@ -180,7 +180,7 @@ async fn a_key_set_gives_the_key_that_the_token_names_or_the_one_that_fits() {
     is_refused(&send(ES256, "p256", Some("second")).await, "its signature is wrong");
     is_refused(&send(ES256, "p256", Some("third")).await, no_key);
     is_refused(&send(ES256, "p256", Some("")).await, no_key);
-    // Its key is for RS512, it says.
+    // The key says that it is for RS512.
     is_refused(&send(RS256, "rsa", Some("long")).await, no_key);
 }
 
