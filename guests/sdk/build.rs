@@ -1,4 +1,4 @@
-//! Writes down, as code, how the standard library makes text lower case: see `src/lowercase.rs`.
+//! Generates code that makes characters lower case as the standard library does: see `src/lowercase.rs`.
 
 use std::{env, fmt::Write as _, fs, path::Path};
 
@@ -22,7 +22,7 @@ fn main() {
     }
 }
 
-/// Which characters have another one for lower case. The one that has two, U+0130, is left out.
+/// The characters with a single other character as lower case. U+0130, which has two, is left out.
 fn mappings() -> Vec<Range> {
     let mut ranges: Vec<Range> = Vec::new();
     for c in '\0'..=char::MAX {
@@ -32,7 +32,7 @@ fn mappings() -> Vec<Range> {
             continue;
         }
         let (c, lower) = (u32::from(c), u32::from(lower));
-        // In many scripts each capital is followed by its small letter; elsewhere all are at the same distance.
+        // In many scripts each capital is followed by its small letter; elsewhere the distance is constant.
         let pair = if c % 2 == 0 { "c | 1" } else { "c + (c & 1)" };
         let distance = format!("c.wrapping_add({})", lower.wrapping_sub(c));
         let is_pair = lower == c + 1;
@@ -46,7 +46,7 @@ fn mappings() -> Vec<Range> {
     ranges
 }
 
-/// All characters that are so.
+/// The ranges of all characters for which `are_so` is true.
 fn characters(are_so: fn(char) -> bool) -> Vec<Range> {
     let mut ranges: Vec<Range> = Vec::new();
     for c in ('\0'..=char::MAX).filter(|&c| are_so(c)).map(u32::from) {
@@ -58,17 +58,18 @@ fn characters(are_so: fn(char) -> bool) -> Vec<Range> {
     ranges
 }
 
-/// Whether a sigma after it is the last of a word. That is asked of the nearest character that is not ignored.
+/// Returns true if a sigma after this character can end a word. This is asked of the nearest character that is not
+/// ignored.
 fn is_cased(c: char) -> bool {
     format!("{c}Σ").to_lowercase().ends_with('ς')
 }
 
-/// Whether a sigma looks past it for that.
+/// Returns true if that search skips this character.
 fn is_ignorable(c: char) -> bool {
     !is_cased(c) && format!("A{c}Σ").to_lowercase().ends_with('ς')
 }
 
-/// A function that looks a character up, by halves.
+/// Writes a function that looks a character up by binary search.
 fn function(code: &mut String, name: &str, gives: &str, otherwise: &str, ranges: &[Range]) {
     let _ = writeln!(code, "pub(super) fn {name}(c: u32) -> {gives} {{");
     look_up(code, otherwise, ranges);

@@ -1,9 +1,9 @@
-//! What a call takes through the routes, without a socket.
+//! The time of a call through the routes, without a socket.
 //!
 //!     cargo bench -p carrel --bench calls
 //!
-//! The host is that of `configs/config.yml`. Each figure holds all that a request meets behind the socket: routing,
-//! identity, the session, the guest, the answer; `health` is the part of it that has nothing to do with functions. The
+//! The host is that of `configs/config.yml`. Each figure includes all of a request's handling behind the socket:
+//! routing, identity, the session, the guest, the answer; `health` is the part that does not involve functions. The
 //! calls run as a task of a runtime with several threads, where the server's run as well, and not on the benchmark's
 //! own thread.
 #![allow(clippy::expect_used)]
@@ -31,8 +31,8 @@ const LIST: &str = r#"{"command":"note","action":"list"}"#;
 const NOTES: usize = 5;
 /// Users who call in turn: more than the processor's caches keep warm.
 const USERS: usize = 1_000;
-/// Sessions that a host makes before it is dropped with them: so many that dropping and starting hosts takes little of
-/// the benchmark's time, so few that they take some 200 MiB.
+/// Sessions that each host makes before it is dropped: enough that dropping and starting hosts takes little of the
+/// benchmark's time, few enough to take some 200 MiB.
 const SESSIONS_PER_HOST: u64 = 4_000;
 
 criterion_main!(benches);
@@ -97,7 +97,7 @@ async fn prepare(app: &Router) {
     assert_eq!(send(app, generate("hot", STATS)).await, stats);
 }
 
-/// How long so many requests take, one after the other.
+/// Measures so many requests, one after the other.
 async fn repeat(app: Router, times: u64, mut request: impl FnMut() -> Request<Body> + Send + 'static) -> Duration {
     let task = tokio::spawn(async move {
         let began = Instant::now();
@@ -109,7 +109,7 @@ async fn repeat(app: Router, times: u64, mut request: impl FnMut() -> Request<Bo
     task.await.expect("requests that end")
 }
 
-/// How long it takes to add so many notes; now and then they are cleared.
+/// Measures the adding of so many notes; now and then they are cleared.
 async fn add(app: Router, times: u64) -> Duration {
     const CLEAR: &str = r#"{"command":"note","action":"clear"}"#;
     let mut count = 0;
@@ -120,7 +120,7 @@ async fn add(app: Router, times: u64) -> Duration {
     repeat(app, times, next).await
 }
 
-/// How long so many calls take, each of the next user.
+/// Measures so many calls, each of the next user.
 async fn in_turn(app: Router, times: u64) -> Duration {
     let users: Vec<_> = (0..USERS).map(|number| format!("turn-{number}")).collect();
     for user in &users {
@@ -130,7 +130,7 @@ async fn in_turn(app: Router, times: u64) -> Duration {
     repeat(app, times, move || generate(&users[next.next().unwrap_or(0)], STATS)).await
 }
 
-/// How long the first calls of so many users take. Hosts come and go outside of that time.
+/// Measures the first calls of so many users. Making and dropping hosts is not counted.
 async fn new_sessions(runtime: &Runtime, times: u64) -> Duration {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let mut took = Duration::ZERO;
@@ -140,7 +140,7 @@ async fn new_sessions(runtime: &Runtime, times: u64) -> Duration {
         let app = new_app(true).await;
         let new_user = || generate(&format!("user-{}", NEXT.fetch_add(1, Ordering::Relaxed)), STATS);
         took += repeat(app.clone(), batch, new_user).await;
-        // Dropping sessions blocks, and whoever polls this is not a worker of the runtime.
+        // Dropping sessions blocks, and this is not polled by a worker of the runtime.
         runtime.spawn_blocking(move || drop(app)).await.expect("a host that can be dropped");
         left -= batch;
     }

@@ -40,7 +40,7 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// All that is wrong with the configuration and its guests.
+    /// All problems of the configuration and its guests.
     pub async fn start(config: Config, threads: usize) -> Result<Arc<Self>, config::Error> {
         let lane = Lane::new(threads, config.tenants.iter().map(|tenant| tenant.share));
         let limits = config.tenants.iter().map(|tenant| &tenant.limits).chain([&config.limits]);
@@ -89,7 +89,7 @@ impl Host {
         &self.config
     }
 
-    /// What runs the guests.
+    /// The engine that runs the guests.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -114,7 +114,7 @@ impl Host {
         &self.shared.limits
     }
 
-    /// The host's memory: how much there is, and is taken.
+    /// The host's memory account: the limit, and the bytes taken.
     pub(crate) fn memory(&self) -> &Arc<Memory> {
         &self.shared.memory
     }
@@ -129,7 +129,7 @@ impl Host {
         &self.readings
     }
 
-    /// From now on, `/health` says that the host is being stopped, so that whoever balances sends requests elsewhere.
+    /// Makes `/health` report that the host is being stopped, so that a load balancer sends requests elsewhere.
     pub fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
     }
@@ -138,17 +138,17 @@ impl Host {
         self.leaving.load(Ordering::Relaxed) || self.is_draining()
     }
 
-    /// From now on, requests are refused.
+    /// Refuses requests from now on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Somebody wants the host to stop.
+    /// Asks the host to stop.
     pub(crate) fn stop(&self) {
         self.stop.notify_one();
     }
 
-    /// Ends when somebody wants the host to stop.
+    /// Ends when the host is asked to stop.
     pub async fn stopped(&self) {
         self.stop.notified().await;
     }
@@ -167,7 +167,7 @@ impl Host {
         self.metrics.open_metrics()
     }
 
-    /// A request to a function was answered with an error; of nobody's tenant, if it named no user.
+    /// Counts a request to a function that was answered with an error; without a tenant if it named no user.
     pub(crate) fn failed(&self, tenant: Option<u16>, code: &'static str) {
         let tenant = tenant.and_then(|number| self.shared.tenants.get(usize::from(number)));
         self.metrics.failed(tenant.map(|tenant| &**tenant.name()), code);
@@ -178,7 +178,7 @@ impl Host {
     }
 }
 
-/// Tenants may only be given functions that there are.
+/// Finds functions that tenants name and that do not exist.
 fn unknown_functions(config: &Config, catalog: &Catalog) -> Result<(), Vec<Problem>> {
     let mut problems = Vec::new();
     for tenant in &config.tenants {
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(stop.kind, StopKind::HostFull);
     }
 
-    /// So whether a call of theirs went deep costs next to nothing to tell.
+    /// Hence telling if a call of theirs went deep costs next to nothing.
     #[tokio::test]
     #[cfg(target_arch = "x86_64")]
     async fn no_function_of_carrels_own_guests_takes_more_than_a_page_of_stack() {

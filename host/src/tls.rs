@@ -14,8 +14,8 @@ static CONNECTOR: LazyLock<Result<TlsConnector, Error>> = LazyLock::new(|| {
     Ok(TlsConnector::from(Arc::new(config)))
 });
 
-/// The connector that makes an encrypted connection of one that is not. Without it, which is for no reason that there is, nothing is
-/// encrypted, and so nothing sent.
+/// The connector that encrypts connections. `None`, for which no cause is known, means that nothing is encrypted, and
+/// so nothing sent.
 pub(crate) fn connector() -> Option<&'static TlsConnector> {
     CONNECTOR.as_ref().ok()
 }

@@ -7,7 +7,7 @@ use http::Request;
 use serde_json::json;
 use tower::ServiceExt;
 
-/// With a listener for the operator, and somebody who has a session.
+/// A host with a listener for the operator, and a user who has a session.
 async fn served(token: Option<&str>) -> Server {
     let mut test = Test::hostile().set("admin", json!({"port": 0}));
     if let Some(token) = token {
@@ -93,7 +93,7 @@ async fn lists_count_as_calls() {
     for path in ["/sessions", "/tenants"] {
         ask(&server, "GET", path, &[]).await.ok();
     }
-    // Until it is read, or given up.
+    // Until the request is read, or given up.
     let request = Request::get("/monitor/users").body(Body::empty()).expect("a request");
     let reply = carrel::http::app(server.host.clone()).oneshot(request).await.expect("an answer");
     server.get("/monitor/users").await.error(503, "too_many_calls");
@@ -101,7 +101,7 @@ async fn lists_count_as_calls() {
     assert_eq!(server.get("/monitor/users").await.ok()["total_active_users"], 1);
 }
 
-/// Neither is it made as a whole, nor is it sent as one.
+/// A large answer is neither made nor sent as a whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_users_are_shown_part_by_part() {
     let server = Test::new().set("general.enable_per_user_monitoring", true).start().await;
@@ -228,10 +228,10 @@ async fn whatever_is_wrong_with_a_request_of_the_operator_is_told_as_json_with_a
         reply.error(405, "method_not_allowed");
         assert_eq!(reply.header("allow"), allow, "{method} {path}");
     }
-    // Who is not the operator is told nothing else.
+    // A caller who is not the operator learns nothing else.
     let asked = ask(&server, "GET", "/sessions?limit=x", &[("origin", "https://evil.example")]).await;
     asked.error(403, "not_the_operator");
-    // Escapes that are right lead to what they mean.
+    // Valid escapes are decoded.
     let escaped = format!("/sessions/%64efault/{user}");
     ask(&server, "GET", &escaped, &[]).await.ok();
 }

@@ -1,4 +1,4 @@
-//! What calls cost: for their callers, in the figures, and for each user.
+//! The cost of calls: for their callers, in the figures, and for each user.
 
 use carrel_tests::{Reply, Server, Test};
 use serde_json::json;

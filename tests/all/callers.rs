@@ -1,4 +1,4 @@
-//! Callers who mean no good: what they send, and how. Connections of which nothing comes are in `connections`.
+//! Hostile callers: the bytes they send, and how. Silent connections are in `connections`.
 
 use super::hostile::{alone, resident};
 use carrel_tests::{Server, Test};
@@ -53,7 +53,7 @@ async fn commands(server: &Server) -> u64 {
 async fn no_request_is_hidden_in_another() {
     let server = Test::new().start().await;
     let listening = server.listen().await;
-    // What another server would take for a request of its own.
+    // Bytes that another server would take for a separate request.
     let hidden = format!("{CALL}content-length: {}\r\n\r\n{STATS}", STATS.len());
     let long = STATS.len() + hidden.len();
     let chunk = format!("{:x}\r\n{STATS}\r\n0\r\n\r\n", STATS.len());
@@ -134,7 +134,7 @@ async fn requests_that_come_all_at_once_are_answered_in_their_order() {
         .map(|rest| rest.split('}').next().and_then(|count| count.parse().ok()).expect("a count"))
         .collect();
     assert_eq!(counts, (1..=200).collect::<Vec<_>>());
-    // What is broken ends the connection, and what comes after it is not read.
+    // A broken request ends the connection, and nothing after it is read.
     let answer = sent(listening.address, format!("{one}GARBAGE\r\n\r\n{one}").as_bytes()).await;
     assert_eq!(statuses(&answer), [200, 400], "{answer}");
     assert_eq!(commands(&server).await, 202);
@@ -271,7 +271,7 @@ async fn callers_with_a_new_cookie_each_time_take_no_more_than_there_is() {
         (served, refused)
     };
     let (served, refused) = flood(0, REQUESTS / 4).await;
-    // Whether one that is live is parked in time for the next user is for the parking to say.
+    // A live user may or may not be parked in time for the next one.
     assert!(served >= 99 && refused > 0, "{served} {refused}");
     let (memory, resident_then) = (server.host.registry().memory().0, resident());
     assert_eq!(flood(REQUESTS / 4, REQUESTS).await, (0, REQUESTS - REQUESTS / 4));

@@ -1,4 +1,4 @@
-//! The commands, as a process: what goes where, and the exit codes.
+//! The commands, as a process: their output, its streams, and the exit codes.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -195,7 +195,7 @@ fn where_nobody_is_verified_others_than_this_machine_are_served_only_if_the_file
         assert!(told.starts_with("error: nobody is verified, and ") && told.contains("`identity: open`"), "{told}");
         assert!(!told.contains("Carrel 0"), "it was not served: {told}");
     }
-    // It says so, with the warning that the helper waits for.
+    // The server says so, with the warning that the helper waits for.
     let (folder, config) = config_with("identity: open");
     let text = std::fs::read_to_string(&config)
         .expect("the file")

@@ -1,9 +1,9 @@
 //! Other people's clients against a listening host: curl, Python, Node and Java, each with cookies as it keeps them, its
 //! own way to read a stream, and a body that is too large.
 //!
-//! Their programs are in `tests/clients`. Each prints one line of JSON, of the same form, which [`is_right`] looks at.
-//! What they need from package registries is of fixed versions, and is kept beside the build. Without Java they are left
-//! out, and without the others too, unless this is CI.
+//! Their programs are in `tests/clients`. Each prints one line of JSON, of the same form, which [`is_right`] checks.
+//! Packages from registries have fixed versions, and are kept beside the build. A client whose language is missing is
+//! left out: always for Java, and for the others unless this is CI.
 
 use super::tools::{run, venv};
 use carrel_tests::{Server, Test};
@@ -16,10 +16,10 @@ use std::{
     time::Instant,
 };
 
-/// Without an own `requests`, whose versions differ from machine to machine.
+/// Not with the machine's own `requests`, whose version differs from machine to machine.
 const PYTHON: [&str; 5] =
     ["requests==2.34.2", "certifi==2026.10.19.post1", "charset-normalizer==3.5.2", "idna==3.20", "urllib3==2.8.0"];
-/// The newest that Node 18 runs, and what it needs.
+/// The newest version that Node 18 runs, and its dependency.
 const NODE: [&str; 2] = ["eventsource@3.0.7", "eventsource-parser@3.1.1"];
 /// The pause in a stream, in milliseconds.
 const PAUSE: u64 = 600;
@@ -54,7 +54,7 @@ fn has(program: &str, argument: &str) -> bool {
     found
 }
 
-/// Says so on stdout itself: what is printed in a test that succeeds is not shown.
+/// Reports a skipped test on stdout directly: output printed in a test that succeeds is not shown.
 pub(super) fn not_tested(what: &str) {
     writeln!(io::stdout(), "NOT TESTED: {what}").expect("stdout");
 }
@@ -63,7 +63,7 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/clients").join(name)
 }
 
-/// Lets a client call a host, and gives what it tells.
+/// Lets a client call a host, and returns the client's report.
 async fn met(name: &'static str, client: impl FnOnce(&str) -> Value + Send + 'static) -> Value {
     let server = server().await;
     let listening = server.listen().await;

@@ -1,4 +1,4 @@
-//! Connections: where they come in, how many, for how long, and how they end when the host does.
+//! Connections: listeners, their number, their duration, and their end when the host stops.
 
 use crate::served::{Served, read_all};
 use carrel::http::Listeners;
@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// How long a connection lasts of which nothing comes.
+/// The time after which a silent connection is closed.
 const QUIET: std::ops::RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(76);
 
 /// Reads until the host closes the connection; gives how long that took, and what was read.
@@ -222,7 +222,7 @@ fn when_no_descriptor_is_left_callers_are_told_and_the_log_says_so_once() {
         let answer = served.ask(HEALTH);
         assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("too_many_connections"), "{answer}");
     }
-    // Of those that were first some are served: they were let in before.
+    // Some of the first connections are served: they were admitted before.
     let mut first = open.remove(0);
     first.write_all(HEALTH).expect("sent");
     assert!(read_all(first).starts_with("HTTP/1.1 200"));

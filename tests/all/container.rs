@@ -24,7 +24,7 @@ use std::{
 const CARREL: &str = env!("CARGO_BIN_EXE_carrel");
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/container");
 const MEMORY: usize = 256 << 20;
-/// The longest that a host without calls may take to end.
+/// The longest time that a host without calls may take to end.
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
 
 /// The parts of an image besides the program.
@@ -44,7 +44,8 @@ struct Group {
 }
 
 impl Group {
-    /// One below this process's own, or as near as can be. `None`: this machine lets nobody here make one.
+    /// Makes a group below this process's own, or as near as possible. `None`: this user may not make one on this
+    /// machine.
     fn new() -> Option<Self> {
         let own = fs::read_to_string("/proc/self/cgroup").ok()?;
         own.lines().find_map(|line| {
@@ -69,7 +70,7 @@ impl Group {
         Some(group)
     }
 
-    /// Bytes that were used at most, where the kernel tells.
+    /// The most bytes that were used, where the kernel tells.
     fn peak(&self) -> Option<usize> {
         let file = if self.unified { "memory.peak" } else { "memory.max_usage_in_bytes" };
         fs::read_to_string(self.folder.join(file)).ok()?.trim().parse().ok()
@@ -78,7 +79,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // It can be removed when the kernel has put away its last process.
+        // The group can be removed once the kernel has reaped its last process.
         for _ in 0..1000 {
             if fs::remove_dir(&self.folder).is_ok() {
                 return;
@@ -139,7 +140,7 @@ impl Container {
 
     /// The binary, as process 1 of it.
     fn command(&self, arguments: &[&str]) -> Command {
-        // It joins its group first, so that all that follows is in it.
+        // The shell joins the group first, so that all that follows is in it.
         let mut command = Command::new("sh");
         command.args(["-c", "[ -z \"$GROUP\" ] || echo 0 >\"$GROUP/cgroup.procs\"; exec \"$@\"", "sh"]);
         command.arg("python3").arg(Path::new(SCRIPTS).join("confined.py"));
@@ -157,7 +158,7 @@ impl Container {
         Process::start(&mut self.command(&["serve", "--config_file=configs/config.yml", "--port", "0"]))
     }
 
-    /// Asserts that the host has had enough in its memory.
+    /// Asserts that the host has stayed within its memory.
     fn is_within_memory(&self) {
         if let Some(peak) = self.group.as_ref().and_then(Group::peak) {
             println!("at most {} MiB of {}", peak >> 20, MEMORY >> 20);
@@ -197,7 +198,7 @@ fn process_1(outer: u32) -> u32 {
     })
 }
 
-/// The kernel's word on process 1, by the words before it.
+/// A value of process 1's `status` file, by its name.
 fn status(process: u32, name: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{process}/status")).expect("a process");
     let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -240,7 +241,7 @@ fn the_readmes_tour_is_taken_in_a_container() {
 /// A call of the guest that does what it is told: its status, and its answer.
 fn tell(address: &str, user: &str, input: &Value) -> (u16, Value) {
     let answer = post(address, "/hostile", &format!("Cookie: nat-session={user}\r\n"), &input.to_string());
-    // Those who wait for long are asked whether they are there, before the answer.
+    // A caller who waits for long gets interim answers, which test the connection, before the answer.
     let answer = answer.trim_start_matches("HTTP/1.1 100 Continue\r\n\r\n");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
     let status = head.get(9..12).and_then(|it| it.parse().ok()).unwrap_or_else(|| panic!("no status: {head}"));

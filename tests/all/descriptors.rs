@@ -1,4 +1,4 @@
-//! Descriptors and listings: what guests hold of files and connections is bounded, and callers get theirs.
+//! Descriptors and listings: the files and connections that guests hold are bounded, and callers get theirs.
 
 use crate::served::Served;
 use axum::{body::Body, http::Request};
@@ -17,7 +17,7 @@ fn granting(files: usize) -> (tempfile::TempDir, Test) {
     (folder, test)
 }
 
-/// What the guest found: how often it succeeded, and what kept it from more.
+/// The guest's report: the number of successes, and the reason why there were no more.
 async fn found(caller: &Caller, input: Value) -> (u64, Value) {
     let output = caller.call(input).await.ok();
     let found = output["found"].as_array().unwrap_or_else(|| panic!("{output}")).clone();
@@ -72,7 +72,7 @@ async fn a_user_a_tenant_and_all_guests_have_only_so_many_files_open() {
     assert_eq!(found(&one(0), open(10)).await, (4, NO_MORE.into()), "a user");
     assert_eq!(found(&one(1), open(10)).await, (2, NO_MORE.into()), "a tenant");
     assert_eq!(found(&two(0), open(10)).await, (3, NO_MORE.into()), "all");
-    // They are bounded, and not stopped: what they hold is as it was.
+    // Guests at the bound are not stopped, and keep the files that they hold.
     assert_eq!(found(&two(1), open(1)).await, (0, NO_MORE.into()));
     one(0).call(json!({"try": "close", "streams_stay": true})).await.ok();
     assert_eq!(found(&two(1), open(1)).await, (0, NO_MORE.into()), "a stream keeps its file open");

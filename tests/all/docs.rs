@@ -1,10 +1,10 @@
-//! The documents tell the truth: what they show is run, and what they list is complete.
+//! The documents tell the truth: their examples are run, and their lists are complete.
 //!
 //! # How a document is run
 //!
 //! * A `bash` block is a step: it is run in the folder in which the one before it ended. A `console` or `json` block
-//!   after it is what it writes; without one, the step must succeed. `...` stands for what changes: a part of a line,
-//!   or, where it is all of a line, any number of lines.
+//!   after it is its output; without one, the step must succeed. `...` stands for variable text: a part of a line or,
+//!   if it is all of a line, any number of lines.
 //! * A comment `<!-- file: path -->` before a block makes a file of it.
 //! * `carrel serve` and `cargo run .. -- serve` start the real binary, on a port of the system's choice, which
 //!   `localhost:8000` means from then on, until the next server or the document's end. All other `cargo run` and
@@ -24,15 +24,15 @@ use std::{
 };
 
 const CARREL: &str = env!("CARGO_BIN_EXE_carrel");
-/// What compiling for a document leaves, and keeps for the next time.
+/// The folder of compiled files, kept for the next time.
 const TMP: &str = env!("CARGO_TARGET_TMPDIR");
-/// How long a server may take to say what a document shows: a test machine may be busy compiling.
+/// The longest time until a server prints what a document shows: a test machine may be busy compiling.
 const SERVER_STARTS_WITHIN: Duration = Duration::from_secs(120);
 /// Seconds that a step may take; the guide's first one compiles all that the SDK depends on.
 const STEP_ENDS_WITHIN: &str = "900";
 
-/// The documents are followed with curl, which is no part of what the project needs: where it is missing they are not,
-/// unless this is CI.
+/// Returns true if there is curl, which the documents' steps use and the project does not need: without it they are
+/// skipped, unless this is CI.
 fn has_curl() -> bool {
     let found = Command::new("curl").arg("--version").output().is_ok();
     assert!(found || std::env::var_os("CI").is_none(), "curl is needed to follow the documents");
@@ -127,12 +127,12 @@ fn the_page_on_errors_names_every_code_and_no_other() {
         assert!(seen.contains(known), "the codes are not found in the sources any more: {seen:?}");
     }
     let page = read("host/docs/errors.md");
-    // Before the first heading the page is about what is the same for all of them.
+    // Before the first heading the page describes what all of them share.
     let (_, page) = page.split_once("\n## ").expect("headings");
     let named: BTreeSet<String> = page.lines().filter_map(first_cell).map(str::to_owned).collect();
     let missing: Vec<_> = seen.difference(&named).collect();
     assert!(missing.is_empty(), "host/docs/errors.md does not name {missing:?}");
-    // Those that only functions see are told there as well.
+    // Codes that only functions see are listed there as well.
     let siblings = read("host/src/function/sibling.rs");
     let gone: Vec<_> = named.difference(&seen).filter(|code| !siblings.contains(&format!("\"{code}"))).collect();
     assert!(gone.is_empty(), "host/docs/errors.md names {gone:?}, which no source has");
@@ -163,7 +163,7 @@ fn links_between_the_documents_lead_somewhere() {
     assert!(checked > 10, "only {checked} links");
 }
 
-/// What a heading is called in a link.
+/// A heading's name in a link.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
     text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).map(|c| if c == ' ' { '-' } else { c }).collect()
@@ -225,7 +225,7 @@ impl Document {
         let mut steps = Vec::new();
         let mut file = None;
         let mut lines = text.lines().zip(1..);
-        // Whether the block before was a step, so that this one can be what it shows.
+        // True if the block before was a step, so that this one can be its output.
         let mut shows = false;
         while let Some((line, number)) = lines.next() {
             if let Some(comment) = line.strip_prefix("<!-- file: ") {
@@ -267,21 +267,21 @@ fn arguments_of_a_server(script: &str) -> Option<Vec<&str>> {
     }
 }
 
-/// Whoever reads a document with the keyboard at hand.
+/// A reader of a document who runs its steps.
 pub(super) struct Terminal {
     folder: PathBuf,
-    /// What stands for the folder `target` of crates that the reader makes.
+    /// The folder used in place of `target` for crates that the reader makes.
     target: Option<PathBuf>,
     server: Option<Server>,
     /// The command that runs the binary with some arguments, where it does not run in this very folder.
     place: Option<Place>,
-    /// Where a step leaves the name of the folder in which it ended.
+    /// The file in which a step leaves the name of the folder in which it ended.
     left_in: tempfile::NamedTempFile,
 }
 
 type Place = Box<dyn Fn(&[&str]) -> Command>;
 
-/// How much of a document there was to do.
+/// Counts of a document's files, servers and compared outputs.
 #[derive(Debug, Default)]
 pub(super) struct Ran {
     files: usize,
@@ -312,7 +312,7 @@ impl Terminal {
         self.follow(document).0
     }
 
-    /// Like `run`, but leaves the last server to whoever asks.
+    /// Like `run`, but returns the last server as well.
     pub(super) fn follow(&mut self, document: &Document) -> (Ran, Option<Server>) {
         let mut ran = Ran::default();
         for step in &document.steps {
@@ -374,7 +374,7 @@ impl Terminal {
         }
         let left_in = fs::read_to_string(self.left_in.path()).expect("where the step ended");
         self.folder = left_in.trim_end().into();
-        // What a reader's crate compiles to is kept, so that all it depends on is compiled once.
+        // The reader's compiled crate is kept, so that its dependencies are compiled once.
         if let Some(target) = self.target.as_ref().filter(|_| self.folder.join("Cargo.toml").exists()) {
             let link = self.folder.join("target");
             if !link.exists() {
@@ -384,7 +384,7 @@ impl Terminal {
     }
 }
 
-/// Without what the cargo that runs this test has set for it, and without this machine's own log settings.
+/// Removes the variables set by the cargo that runs this test, and this machine's own log settings.
 fn plain_environment(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
@@ -425,7 +425,7 @@ impl Server {
         server
     }
 
-    /// Reads what it says until that is enough.
+    /// Reads the server's output until that is enough.
     pub(super) fn wait(&mut self, place: &str, what: &str, enough: impl Fn(&str) -> bool) {
         let end = Instant::now() + SERVER_STARTS_WITHIN;
         while !enough(&self.said) {
@@ -449,13 +449,13 @@ fn address(said: &str) -> Option<&str> {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It fails only where it has ended by itself.
+        // The kill fails only if the server has ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Whether a text is what a document shows.
+/// Returns true if a text is what a document shows.
 fn fits(shown: &str, text: &str) -> bool {
     fn lines(text: &str) -> Vec<&str> {
         text.trim_end().lines().map(str::trim_end).collect()

@@ -1,4 +1,4 @@
-//! Tenants share the processor: what one of them may have of it does not depend on how many calls it has.
+//! Tenants share the processor: a tenant's part does not depend on its number of calls.
 
 use carrel_tests::{Server, Test};
 use serde_json::{Value, json};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 /// Fuel that each tenant has.
 const FUEL: i64 = 1_000_000_000_000;
-/// Fuel that both tenants use before it is looked who uses how much: by then all calls have outlived their first tick,
-/// for which nobody needs a permit.
+/// Fuel that both tenants use before their parts are compared: by then all calls have outlived their first tick, for
+/// which nobody needs a permit.
 const BEFORE: i64 = 30_000_000;
-/// Fuel that both use while that is looked at, some hundred turns.
+/// Fuel that both use during the comparison, some hundred turns.
 const MEANWHILE: i64 = 150_000_000;
 
 /// Two tenants, with shares and numbers of users, whose calls may run for as long as they like.
@@ -39,8 +39,8 @@ async fn used(server: &Server, together: i64) -> [i64; 2] {
     }
 }
 
-/// How many times as much the second tenant gets as the first one, while all users of both compute. How fast the machine
-/// is, and what else it does, is of no account: what counts is who gets the turns that there are.
+/// The ratio of the second tenant's fuel to the first one's, while all users of both compute. The machine's speed and
+/// other load do not matter: only the distribution of turns does.
 async fn times(shares: [u32; 2], users: [usize; 2]) -> f64 {
     let server = tenants(shares, users).await;
     let mut calls = Vec::new();

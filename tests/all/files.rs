@@ -1,6 +1,6 @@
 //! Configuration files as people bring them, through the binary: several files, marks of editors, many mistakes.
 //!
-//! What NAT reads in a file, and that Carrel reads the same, is `tests/nat/files.rs`.
+//! NAT's reading of files, compared with Carrel's, is in `tests/nat/files.rs`.
 
 use carrel_tests::HOSTILE;
 use std::{
@@ -39,7 +39,7 @@ impl Files {
         carrel.current_dir(self.folder.path()).output().expect("the binary runs")
     }
 
-    /// What is wrong with it.
+    /// The errors in the configuration.
     #[track_caller]
     fn refused(&self, more: &[&str]) -> String {
         let done = self.run("validate", more);
@@ -272,7 +272,7 @@ fn keys_are_overridden_on_the_command_line() {
         let refused = files.refused(&["--override", key, value]);
         assert!(refused.contains(told), "{key}: {refused}");
     }
-    // As NAT has it, what stands there says how the text is read.
+    // As with NAT, the type of the value in the file says how the text is read.
     let typed = Files::new(&[("config.yml", &format!("limits: {{call_depth: 5}}\nguest_cache: \"off\"\n{WHOLE}"))]);
     typed.is_valid(&["--override", "limits.call_depth", "010", "--override", "guest_cache", "[x]"]);
     let told = typed.refused(&["--override", "limits.call_depth", "065"]);

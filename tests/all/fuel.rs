@@ -1,4 +1,4 @@
-//! What the commands of the built-in functions cost, pinned.
+//! The fuel of the built-in functions' commands, pinned.
 //!
 //! Fuel is the same for the same call, on every machine, for as long as neither wasmtime nor the guests nor the prices
 //! of the host's work change. Where one of these did, and the new figures are as they should be:

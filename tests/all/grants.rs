@@ -1,4 +1,4 @@
-//! What a function may reach outside of its sandbox: nothing, but what `allow` says.
+//! A function's access outside of its sandbox: nothing, except what `allow` grants.
 
 use axum::{
     Router,
@@ -30,14 +30,14 @@ use tokio_rustls::{
     },
 };
 
-/// What the guest found.
+/// The guest's findings.
 async fn found(caller: &Caller, input: Value) -> Value {
     let output = caller.call(input).await.ok();
     assert_eq!(output.get("refused"), None, "{output}");
     output["found"].clone()
 }
 
-/// What kept it from finding something.
+/// The reason why the guest found nothing.
 async fn refused(caller: &Caller, input: Value) -> String {
     let output = caller.call(input).await.ok();
     assert_eq!(output.get("found"), None, "{output}");
@@ -437,7 +437,7 @@ async fn what_the_host_keeps_of_a_request_is_bounded() {
     assert_eq!(found(&alice, json!({"try": "swell", "bytes": 8000})).await, json!([]));
 }
 
-/// What the binary says of a configuration.
+/// The binary's output for a configuration.
 fn told(command: &str, test: &Test) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     fs::create_dir(folder.path().join("reference")).expect("a folder");

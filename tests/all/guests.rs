@@ -1,10 +1,10 @@
-//! Guests of others: what is let in, what is refused and how, and what they write.
+//! Guests of others: those admitted, those refused and how, and their output.
 
 use carrel_tests::{HOSTILE, Test};
 use serde_json::json;
 use std::process::Command;
 
-/// What `carrel` says of a guest file with these bytes.
+/// The error that `carrel` reports for a guest file with these bytes.
 async fn refused(bytes: &[u8]) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("guest.wasm");
@@ -123,7 +123,7 @@ async fn a_folder_of_guests_is_loaded_whole() {
     assert_eq!(server.user("alice").at("/it").call(json!({"do": "count"})).await.ok()["calls"], 1);
 }
 
-/// What the host logs of a call, in a process of its own.
+/// The host's log of a call, in a process of its own.
 fn logged(input: &str, log_size: &str) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let config = folder.path().join("config.yml");

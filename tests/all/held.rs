@@ -1,5 +1,5 @@
-//! What the host holds for callers counts as memory, and is bounded by `limits.memory`: from outside, by the process'
-//! own figures, while the attack is under way.
+//! Bytes that the host holds for callers count as memory and are bounded by `limits.memory`: measured from outside,
+//! by the process's own figures, during the attack.
 
 use crate::served::{Served, head};
 use carrel_tests::{Caller, Server, Test};
@@ -45,7 +45,7 @@ fn slow_callers_with_large_bodies_take_no_more_than_there_is_and_the_rest_are_to
         most = most.max(served.resident());
         kept.push(stream);
     }
-    // Now all that were let in hold what they have sent.
+    // Now all admitted callers hold what they have sent.
     let refused = kept.iter().filter(|stream| {
         stream.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
         let mut answer = [0; 512];
@@ -91,7 +91,7 @@ fn answers_that_nobody_takes_are_no_more_than_there_is() {
     let served = Served::start("", &small(96));
     let body = json!({"do": "answer", "bytes": 7 << 20}).to_string();
     let ask = format!("{}content-length: {}\r\n\r\n{body}", head("/hostile", "alice"), body.len());
-    // What the guest itself needs for it is there from now on.
+    // From now on the guest itself holds the memory that it needs for this.
     assert!(served.call("/hostile", "alice", &json!({"do": "answer", "bytes": 7 << 20})).starts_with("HTTP/1.1 200"));
     let (idle, before) = (served.resident(), served.figure("carrel_memory_bytes"));
     let (mut kept, mut most, mut full) = (Vec::new(), 0, 0);
@@ -116,7 +116,7 @@ fn answers_that_nobody_takes_are_no_more_than_there_is() {
     }
 }
 
-/// What a user's memory is, as the monitor tells it.
+/// A user's memory, as the monitor reports it.
 async fn counted(server: &Server) -> u64 {
     let seen = server.get("/monitor/users").await.ok();
     seen["users"][0]["memory"]["counted_bytes"].as_u64().unwrap_or_else(|| panic!("{seen}"))
@@ -215,7 +215,7 @@ fn the_log_waits_in_bounded_memory_for_a_stderr_that_nobody_reads_and_tells_what
     assert!((2 * MIB..=4 * MIB).contains(&waits), "{waits} bytes wait");
     let grown = served.resident().saturating_sub(idle);
     assert!(grown < 16 * MIB, "{grown} bytes");
-    // Whoever reads again is told how many there were.
+    // A client that reads again is told how many were dropped.
     let (sender, lines) = mpsc::channel();
     spawn(move || {
         use std::io::BufRead;
@@ -227,7 +227,7 @@ fn the_log_waits_in_bounded_memory_for_a_stderr_that_nobody_reads_and_tells_what
         }
     });
     let (mut written, mut dropped, mut told) = (0, 0, 0);
-    // Each is written, or told.
+    // Each line is written, or counted as dropped.
     while written + dropped < 151 * 50 {
         let line = lines.recv_timeout(Duration::from_secs(10));
         let line = line.unwrap_or_else(|_| panic!("{written} were written, and {dropped} dropped"));

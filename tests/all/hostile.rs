@@ -34,7 +34,7 @@ async fn attacked(server: &Server, mallory: &Caller, count: Value, attack: Value
     let reply = attacking.await.expect("no panic");
     let after = count_of(&mallory.call(count).await.ok());
     let went_well = u64::from(reply.status == 200);
-    // What a call that went well has made its own stays.
+    // Memory that a successful call has taken stays.
     if went_well == 0 {
         server.held().is_as(&held);
     }
@@ -69,7 +69,7 @@ async fn whatever_a_guest_asks_of_the_host_uses_up_its_fuel() {
         reply.undone();
         assert_eq!(reply.header("carrel-fuel"), "20000000", "{attack}");
     }
-    // Of the contract's own imports.
+    // Calls of the contract's own imports.
     let many = |what: Value| json!({"do": "all", "of": vec![what; 6000]});
     for (n, attack) in [
         many(json!({"do": "emit", "chunks": 10, "bytes": 0})),
@@ -98,7 +98,7 @@ async fn what_the_host_does_costs_the_same_each_time_and_more_if_it_is_more() {
         reply.ok();
         reply.header("carrel-fuel").parse::<u64>().expect("a number")
     };
-    // A call that asks for so much more, and what it has to cost more at the least.
+    // A call that asks for so much more, and the least by which its cost has to grow.
     for (n, (less, more, least)) in [
         ("q 0 1", "r 0 1", 500),
         ("r 0 1", "r 0 1001", 500_000),
@@ -132,7 +132,7 @@ async fn what_the_host_does_costs_the_same_each_time_and_more_if_it_is_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_has_as_much_fuel_as_it_takes_ends_well_and_one_unit_less_is_not_enough() {
-    // What is asked of WASI last is owed until the end of the call.
+    // The price of the last WASI calls is charged at the end of the call.
     for attack in ["r 0 2000", "r 10000 10", "b 1 2000", "w 100 2000", "z 50000 40"] {
         let call = async |fuel: u64| {
             // It is alone: others would describe themselves within that fuel, too.
@@ -212,7 +212,7 @@ async fn what_the_host_holds_for_an_instance_counts_as_its_memory() {
     let reply = attacked(&server, &full, nothing(), json!("p 1 100")).await;
     assert_eq!(reply.error(500, "memory_exhausted")["setting"], "limits.memory_per_instance");
     reply.undone();
-    // The other way round: what handles take is not there for memory.
+    // The other way round: handles reduce what is left for memory.
     let holding = server.user("holding").at("/it");
     holding.call(json!("p 1 100")).await.ok();
     assert_eq!(grown(&holding.call(json!("m 27 1")).await), Some(0));
@@ -241,7 +241,7 @@ async fn an_output_that_is_no_json_harms_nobody_who_gets_it() {
     let event = stream.text().lines().find_map(|line| line.strip_prefix("data: ")).expect("an event");
     let event: Value = serde_json::from_str(event).expect("the event is JSON");
     assert_eq!(event["value"].as_str().map(str::len), Some(1000));
-    // For a function that calls it, it is an error, or the end of that call alone.
+    // A function that calls this one gets an error, or only that call ends.
     let asks = server.user("mallory").at("/hostile");
     let count = json!({"do": "count"});
     for much in [1000, 500_000] {
@@ -285,7 +285,7 @@ async fn a_loop_that_is_cut_off_is_paid_for() {
     reply.error(504, "deadline_exceeded");
     // A loop of its own tells nobody what it uses: without the clock it would be some thousands.
     assert!(fuel(&reply) >= 10_000_000, "{}", fuel(&reply));
-    // Whoever goes away pays, too.
+    // A caller who goes away pays, too.
     let user = carrel::identity::User::from_credential("gone");
     let spins = server.user("gone").at("/hostile").spawn(json!({"do": "spin"}));
     server.until_in_use(1).await;
@@ -296,8 +296,8 @@ async fn a_loop_that_is_cut_off_is_paid_for() {
     assert!(used >= 5_000_000, "{used}");
 }
 
-/// Whether a test is alone in its process, so that what the process holds is its own. If not, it is run again in one of
-/// its own.
+/// Returns true if a test is alone in its process, so that the process's memory is the test's. If not, runs it again
+/// in a process of its own.
 pub fn alone(name: &str) -> bool {
     const ALONE: &str = "CARREL_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {

@@ -1,4 +1,4 @@
-//! Users are apart. The guests testify.
+//! Users are isolated from each other: the guests testify.
 
 use carrel_tests::{Caller, Server, Test};
 use serde_json::{Value, json};
@@ -31,8 +31,8 @@ fn user(server: &Server, n: u8) -> Caller {
     server.user(&format!("user-{n}")).at("/hostile")
 }
 
-/// Fills memory with a byte of the user's own: more than what is zeroed by writing, for some, so that both ways of
-/// cleaning a slot are seen.
+/// Fills memory with a byte of the user's own: for some, more than is zeroed by writing, so that both ways of
+/// cleaning a slot are tested.
 fn fill(n: u8) -> Value {
     json!({"do": "fill", "byte": 200 + n, "bytes": 50_000 + 20_000 * usize::from(n)})
 }
@@ -82,10 +82,10 @@ async fn what_is_woken_finds_its_own_bytes_and_no_others() {
         } else {
             assert_eq!(server.park().await, usize::from(USERS));
         }
-        // What is undone stays where it is.
+        // An undone instance stays where it is.
         let stay = if round == 1 { usize::from(USERS) } else { 0 };
         assert_eq!(server.host.engine().memories().in_use(), stay);
-        // 7 has no divisor with 24: everybody comes once, in another order each time.
+        // 7 is coprime to 24: every user comes once, in another order each time.
         for n in 0..USERS {
             finds_only_their_own(&server, (n * 7 + round) % USERS).await;
         }

@@ -1,11 +1,11 @@
-//! Each limit: a hostile guest dies of it, the error names it, and a neighbour notices nothing.
+//! Each limit: a hostile guest is stopped by it, the error names it, and a neighbour is not affected.
 
 use carrel_tests::{Caller, Reply, Server, Test};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// Does `attack` as mallory while alice has state; alice's state and answers are as before, and so are mallory's own, and
-/// what the host holds.
+/// Does `attack` as mallory while alice has state; asserts that both users' state and answers, and the host's
+/// resources, are as before.
 async fn attacked(server: &Server, attack: Value) -> Reply {
     let (alice, mallory) = (server.user("alice").at("/hostile"), server.user("mallory").at("/hostile"));
     let count = async |caller: &Caller| caller.call(json!({"do": "count"})).await.ok()["calls"].as_u64();
@@ -237,7 +237,7 @@ async fn a_hundred_spinning_guests_leave_others_answering() {
     for call in spinning {
         call.await.expect("no panic").error(504, "deadline_exceeded");
     }
-    // How fast is for the benchmark to say; here, that others are served while the guests spin, again and again.
+    // The benchmark measures how fast; here, others must be served while the guests spin, again and again.
     assert!(healthy >= 20 && answered >= 20, "{healthy} and {answered} answers in three seconds");
     listening.stop().await.expect("the server ends");
 }

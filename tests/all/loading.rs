@@ -1,6 +1,6 @@
 //! Guests that are an attack as files: refused when the host starts, within a time, in a message that fits a screen.
 //!
-//! Those that loop when they are started or described, or that are no guests at all, are in `guests`.
+//! Guests that loop when they are started or described, and files that are no guests, are in `guests`.
 
 use super::guests::guest;
 use carrel_tests::Test;
@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// As long as a refusal may take on a machine that does much else, the compilation of what can be compiled included.
+/// The longest time that a refusal may take on a busy machine, including compilation where it gets that far.
 const IN_TIME: Duration = Duration::from_secs(20);
 
 async fn refused(test: Test, file: &Path) -> String {
@@ -85,7 +85,7 @@ async fn an_instance_that_starts_too_large_is_refused() {
         let told = refused_text(&memories(count, pages)).await;
         assert!(told.contains("of memory, and `limits.memory_per_instance` allows 67108864"), "{told}");
     }
-    // Each takes a place that instances of others could have.
+    // Each memory takes a place that instances of others could have.
     let told = refused_text(&memories(99, 0)).await;
     assert!(told.contains("was stopped when it was asked to describe itself"), "{told}");
 }
@@ -120,7 +120,7 @@ async fn a_function_that_is_too_large_is_not_compiled() {
     assert!(told.contains("does not export `carrel:function/function@0.1.0`"), "{told}");
 }
 
-/// What takes the compiler longer than the square of its size.
+/// Code whose compilation takes more than quadratic time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_takes_too_long_to_compile_is_refused() {
     let loops = "(loop (br_if 0 (i32.eqz (local.get 0))))".repeat(3000);
@@ -190,7 +190,7 @@ async fn a_schema_that_takes_long_is_not_looked_at_for_a_caller() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
-/// Thousands of years for an engine that goes back and forth, and here not to be noticed.
+/// A pattern that takes a backtracking engine thousands of years, and here no noticeable time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pattern_with_many_ways_through_a_text_takes_no_time() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -259,7 +259,7 @@ fn composed(ty: &str, encoding: &str, items: usize, times: usize) -> String {
     )
 }
 
-/// What is no text is copied by code that pays for it.
+/// Values other than texts are copied by code that pays for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_components_inside_of_a_guest_pass_to_each_other_uses_fuel_for_each_item() {
     for (ty, items, times) in [("(list u8)", 1_000_000, 3), ("(list u64)", 200_000, 30), ("(list u8)", 0, 100_000)] {

@@ -1,8 +1,8 @@
-//! What Carrel does, behaviour by behaviour.
+//! Tests of Carrel, behaviour by behaviour.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-/// The binary's own: what a process takes of memory is measured.
+/// The binary's own allocator, because the memory of processes is measured.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -1,4 +1,4 @@
-//! Limits of memory, as the machine sees them: what the process really takes, sampled while it is attacked.
+//! Limits of memory, as the machine sees them: the process's resident memory, sampled while it is attacked.
 
 use crate::served::{Served, head, read_all};
 use carrel_tests::Test;
@@ -10,7 +10,7 @@ use std::{
 };
 
 const LIMIT: u64 = 256 << 20;
-/// Bytes that a process takes besides those that are counted, at the most: the allocator's own, and what others have just left.
+/// The most uncounted bytes of a process: the allocator's own, and memory just freed.
 const BESIDES: u64 = 24 << 20;
 const PAGE: u64 = 4096;
 const FIRST: u64 = 65536;
@@ -23,7 +23,7 @@ struct Seen {
     counted: AtomicU64,
 }
 
-/// Runs an attack by several callers, each of whom has users of its own, and samples meanwhile.
+/// Runs an attack by several callers, each with its own users, and samples meanwhile.
 fn attack(settings: &[(&str, Value)], attack: impl Fn(&Served, usize) + Sync) -> (Seen, Served) {
     let test = Test::fixture("large").set("limits.memory", "256 MiB").set("limits.deadline", "20s");
     let test = settings.iter().fold(test, |test, (key, value)| test.set(key, value.clone()));
@@ -41,7 +41,7 @@ fn attack(settings: &[(&str, Value)], attack: impl Fn(&Served, usize) + Sync) ->
         });
         let (attack, served) = (&attack, &served);
         let attacks: Vec<_> = (0..4).map(|caller| scope.spawn(move || attack(served, caller))).collect();
-        // Whoever samples ends whatever has become of the attacks.
+        // The sampler ends whatever has become of the attacks.
         let ended: Vec<_> = attacks.into_iter().map(|attack| attack.join()).collect();
         over.store(true, Ordering::Relaxed);
         sampling.join().expect("no panic");
@@ -107,7 +107,7 @@ fn memory_of_those_who_are_parked_and_woken_all_the_time_is_bounded() {
     holds("parked and woken", &done);
 }
 
-/// A store keeps the stack of its last call: what that has left deep on it goes.
+/// A store keeps the stack of its last call, but not the pages that a deep call has used.
 #[test]
 fn memory_of_stacks_that_calls_went_deep_on_does_not_stay() {
     const USERS: usize = 1000;
@@ -124,7 +124,8 @@ fn memory_of_stacks_that_calls_went_deep_on_does_not_stay() {
     assert!(resident <= counted + counted * 15 / 100 + (8 << 20), "{resident} bytes are resident, {counted} counted");
 }
 
-/// What runs is charged for all of its stack, whether it goes deep or not: so many of them as there is memory run at once.
+/// A running call is charged for all of its stack, whether it goes deep or not: the memory bounds how many run at
+/// once.
 #[test]
 fn memory_of_stacks_that_calls_stay_deep_on_is_bounded() {
     const LIMIT: u64 = 48 << 20;

@@ -1,5 +1,5 @@
-//! Random calls, failures, callers who go away and sessions that are parked, against a model in plain Rust: what a user
-//! sees is what the model says, to the byte.
+//! Random calls, failures, callers who go away and sessions that are parked, against a model in plain Rust: a user
+//! sees what the model says, to the byte.
 
 use carrel_tests::{Caller, Reply, Server, Test};
 use proptest::{
@@ -14,10 +14,10 @@ use std::sync::{
 
 const USERS: usize = 20;
 const MAX_NOTES: usize = 6;
-/// What long texts are made of.
+/// The unit that long texts repeat.
 const LONG: &str = "long ";
 
-/// What the assistant is asked.
+/// A command for the assistant.
 #[derive(Debug, Clone)]
 struct Ask {
     command: String,
@@ -26,7 +26,7 @@ struct Ask {
     param2: String,
 }
 
-/// What the hostile function does before it ends.
+/// An action of the hostile function before its end.
 #[derive(Debug, Clone)]
 enum Does {
     /// Asks the assistant.
@@ -35,7 +35,7 @@ enum Does {
     Counts,
 }
 
-/// How the hostile function ends.
+/// The end of the hostile function.
 #[derive(Debug, Clone)]
 enum Ends {
     /// Well.
@@ -93,12 +93,12 @@ impl Ask {
     }
 }
 
-/// What a host allows, and whether the model knows beforehand what that lets through.
+/// A host's limits, and whether the model can predict their effect.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     output: usize,
     fuel: u64,
-    /// Fuel is so scarce that any call may run out of it.
+    /// True if fuel is so scarce that any call may run out of it.
     scarce: bool,
 }
 
@@ -169,8 +169,8 @@ impl Model {
         }
     }
 
-    /// The assistant's answer; or who gave too much, and then the notepad and the preferences are as before, and so is
-    /// the assistant, if it is that itself.
+    /// The assistant's answer, or the function whose output was too large. Then the notepad and the preferences are
+    /// as before, and so is the assistant, if the output was its own.
     fn ask(&mut self, ask: &Ask, limits: Limits) -> Result<Value, TooLarge> {
         let before = self.clone();
         let fits = |function: &'static str, output: &Value| match output.to_string().len() {
@@ -229,7 +229,7 @@ Available commands:
 - help: Show this help message";
 
 impl TooLarge {
-    /// What the hostile function says of it.
+    /// The hostile function's report of the failure.
     fn said(&self, limits: Limits) -> Value {
         let Self { function, size } = self;
         let limit = limits.output;
@@ -242,7 +242,7 @@ impl TooLarge {
     }
 }
 
-/// A user, and what the model says of them.
+/// A user, and the model of their state.
 struct User {
     caller: Caller,
     limits: Limits,
@@ -288,7 +288,7 @@ impl User {
         let h1 = |action: &str, input: Value| json!({"do": action, "name": "h1", "input": input});
         of.extend(match ends {
             Ends::Well => None,
-            // What came of the rest would not be told.
+            // The outcome of the rest would not be reported.
             Ends::Refusing if self.limits.scarce => None,
             Ends::Refusing => Some(json!({"do": "refuse", "why": "not that"})),
             Ends::Failing(n) => Some(way(*n).0),
@@ -347,7 +347,7 @@ impl User {
                 };
                 let stopped = last.as_str().is_some_and(is_told);
                 assert!(reply.status != 200 || stopped, "{reply:?}");
-                // How long its words are is not for the model to know.
+                // The model does not know the length of its words.
                 said.push(if stopped { last } else { "x".repeat(100).into() });
             }
             _ => {}
@@ -454,7 +454,7 @@ fn case(hosts: usize) -> impl Strategy<Value = Case> {
 
 async fn take(server: &Server, user: &mut User, step: &Step) {
     match step {
-        // Where fuel is scarce, some run out of it by what they ask for.
+        // If fuel is scarce, some commands are long, and run out of it.
         Step::Ask(ask) if user.limits.scarce => user.ask(&ask.clone().longer()).await,
         Step::Ask(ask) => user.ask(ask).await,
         Step::Hostile(does, ends) => user.hostile(does, ends).await,

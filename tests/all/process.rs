@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long anything here may take: a test machine may be busy compiling.
+/// The longest time that anything here may take: a test machine may be busy compiling.
 const SOON: Duration = Duration::from_secs(120);
 
 /// The binary, serving or on its way to it. Dropping it kills it.
@@ -94,7 +94,7 @@ pub(super) fn kill(name: &str, process: u32) {
     assert!(kill.expect("kill runs").success());
 }
 
-/// What there is at last.
+/// Polls until something is found, and returns it.
 #[track_caller]
 pub(super) fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + SOON;
@@ -107,7 +107,7 @@ pub(super) fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Whether a process handles a signal of this number.
+/// Returns true if a process handles a signal of this number.
 pub(super) fn handles(process: u32, signal: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
@@ -152,7 +152,7 @@ fn a_signal_while_guests_are_compiled_ends_the_start_at_once_and_leaves_nothing_
     }
 }
 
-/// How a process 1 is made here, if it can be.
+/// The command that makes a process 1 on this machine, if it can.
 fn as_process_1() -> Option<Command> {
     let ways: [&[&str]; 2] = [&["--pid", "--fork"], &["--user", "--map-root-user", "--pid", "--fork"]];
     let unshare = |way: &[&str]| {
@@ -302,7 +302,7 @@ fn with_json_people_at_a_terminal_see_the_listing_all_the_same() {
     }
 }
 
-/// Commands that give something out.
+/// Commands that write output.
 fn with_output() -> Vec<Vec<&'static str>> {
     vec![
         vec!["--help"],
@@ -358,7 +358,7 @@ fn a_key_that_would_come_to_nobody_is_not_made() {
     assert!(fs::read_to_string(file.path()).expect("text").starts_with("carrel_"));
 }
 
-/// A supervisor's socket, and what `NOTIFY_SOCKET` says of it.
+/// A supervisor's socket, and its value for `NOTIFY_SOCKET`.
 fn supervisor(folder: &Path, is_abstract: bool) -> (UnixDatagram, String) {
     let path = folder.join("notify").display().to_string();
     let address = match is_abstract {
@@ -384,7 +384,7 @@ fn a_supervisor_is_told_when_the_host_can_be_reached_reloads_and_stops() {
         let mut command = carrel(&["serve", "--port", "0", "--config_file"]);
         let mut process = Process::start(command.arg(&config).env("NOTIFY_SOCKET", name));
         assert_eq!(told(&socket), "READY=1\n");
-        // What it says was said before that.
+        // The notification was sent before that.
         let address = process.address();
         let operators = process.until("the operator's routes are on http://");
         let operators = operators.split("http://").nth(1).and_then(|rest| rest.split_whitespace().next());
@@ -442,7 +442,7 @@ fn a_supervisor_who_is_not_there_stops_nobody() {
 fn a_supervisor_who_does_not_read_stops_nobody() {
     let folder = tempfile::tempdir().expect("a folder");
     let (socket, name) = supervisor(folder.path(), false);
-    // As much as it keeps of what it has not read.
+    // As much as the socket keeps unread.
     let sender = UnixDatagram::unbound().expect("a socket");
     sender.set_nonblocking(true).expect("a flag");
     while sender.send_to(b"X=1", &name).is_ok() {}
@@ -506,7 +506,7 @@ fn bearer(issuer: &str, algorithm: Algorithm, name: &str) -> String {
     format!("Authorization: Bearer {token}\r\n")
 }
 
-/// How many notes a caller has after another one.
+/// Adds a note for a caller, and returns the number of notes.
 #[track_caller]
 fn add(address: &str, headers: &str) -> u64 {
     let answer = post(address, "/generate", headers, r#"{"action":"add","content":"milk"}"#);

@@ -26,7 +26,7 @@ fn attacks(report: &Value) -> &[Value] {
     report["attacks"].as_array().expect("attacks")
 }
 
-/// The limits of which an attack is not told as held, and why.
+/// The limits with an attack that is not reported as held, and the reasons.
 fn not_held(report: &Value) -> Vec<(&str, &str)> {
     let text = |attack: &'_ Value, key: &str| attack[key].as_str().map(str::to_owned).unwrap_or_default();
     let wrong = attacks(report).iter().filter(|attack| attack["held"] != true);
@@ -113,7 +113,7 @@ workflow: {_type: per_user_assistant}
 /// A change that takes a limit off, so that it does not hold.
 type Flaw = fn(&mut Limits);
 
-/// Limits, the part of the attacks that is on them, and what makes them be limits by name only.
+/// Limits, the part of the attacks that is on them, and the flaw that takes each limit off.
 const FLAWS: [(&str, Part, Flaw); 18] = [
     ("limits.memory", Part::Memory, |it| it.memory *= 100),
     ("limits.tenant.memory", Part::Memory, |it| it.tenant.memory = None),

@@ -1,4 +1,4 @@
-//! The binary, served, with bounds that a shell sets, and a file with what it says.
+//! The binary, serving, with limits set by a shell, and its output in a file.
 
 use carrel_tests::Test;
 use serde_json::Value;
@@ -17,12 +17,12 @@ pub struct Served {
     /// The process.
     pub child: Child,
     folder: tempfile::TempDir,
-    /// Where it listens.
+    /// The address on which it listens.
     pub address: SocketAddr,
 }
 
 impl Served {
-    /// Starts it after a command of a shell, such as `ulimit -n 100;`.
+    /// Starts the binary after a shell command, such as `ulimit -n 100;`.
     pub fn start(before: &str, test: &Test) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let text = test.clone().set("general.front_end.port", 0).text();
@@ -78,7 +78,7 @@ impl Served {
     pub fn connect(&self, request: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).expect("a connection");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
-        // Who is turned away at once may be so before.
+        // A connection may be refused before this.
         let _ = stream.write_all(request);
         stream
     }
@@ -96,7 +96,7 @@ impl Served {
         self.figure_if_any(name).unwrap_or_else(|| panic!("no {name}"))
     }
 
-    /// Like `figure`; none, if there is no memory for who asks, either.
+    /// Like `figure`; `None` if there is no memory for this request either.
     pub fn figure_if_any(&self, name: &str) -> Option<u64> {
         let text = self.ask(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

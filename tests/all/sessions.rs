@@ -147,7 +147,7 @@ async fn whoever_goes_away_pays_for_what_the_call_has_used() {
         };
         let (stays, goes) = (format!("stays-{number}"), format!("goes-{number}"));
         server.user(&stays).at("/hostile").call(call(1)).await.ok();
-        // It has come to its sleep by then, on however slow a machine; that it yields before tells nothing.
+        // The call is in its sleep by then, on however slow a machine; an earlier yield would tell nothing.
         let left =
             tokio::time::timeout(Duration::from_secs(1), server.user(&goes).at("/hostile").call(call(60_000))).await;
         assert!(left.is_err(), "it has ended: {left:?}");
@@ -230,7 +230,7 @@ async fn a_host_does_not_wait_for_calls_for_ever() {
     slow.await.expect("no panic").error(504, "deadline_exceeded");
 }
 
-/// As many users as ten times those for whom stock allocators have mappings. Every answer is checked.
+/// Ten times as many users as stock allocators have mappings for. Every answer is checked.
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_users_with_a_note_each() {
     const USERS: usize = 10_000;

@@ -1,4 +1,4 @@
-//! Large state: a call costs and changes what it writes to, and not what there is.
+//! Large state: the cost and the effect of a call depend on the pages it writes to, and not on the size.
 
 use carrel_tests::{Caller, Server, Test};
 use serde_json::{Value, json};
@@ -91,7 +91,7 @@ async fn pages_that_grow_and_are_written_to_are_kept_and_undone_with_the_rest() 
     assert_eq!(alice.value(json!([4])).await, 980);
 }
 
-/// Its memory fits once into what there is, and not twice: one call that fails, however much it writes, and one that
+/// The memory limit holds the user's memory once, not twice: a call that fails, however much it writes, and one that
 /// wakes, leave the user served.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_locked_out_by_what_it_takes_to_undo_or_to_wake() {
@@ -124,8 +124,8 @@ async fn a_call_that_changes_more_than_there_is_room_to_keep_is_stopped_and_undo
     }
 }
 
-/// All that a call could write to is charged before it runs: users who only hold what they have reserved, and write to it
-/// later, are given room by others who are idle, or are refused; and never is more taken than there may be.
+/// All memory that a call could write to is charged before it runs: users who write later to memory that they have
+/// reserved get room from idle users, or are refused; the limit is never passed.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_call_could_write_to_is_charged_before_it_runs() {
     const LIMIT: usize = 200 << 20;

@@ -1,4 +1,4 @@
-//! When a stream begins, how it is kept alive, and that its end is an end.
+//! Streams: their beginning, the keeping alive, and their definite end.
 
 use axum::body::Body;
 use carrel_tests::{Server, Test};
@@ -46,7 +46,7 @@ async fn the_headers_come_while_the_function_thinks_and_while_the_call_waits() {
     let waits = head(listening.address, as_alice("/hostile/full"), &slow).await;
     is_unbuffered(&waits);
     assert_eq!(server.host.registry().in_use(), 2);
-    // Who goes away ends what they had asked for, whether it runs or waits.
+    // A caller who goes away ends their calls, whether these run or wait.
     drop((thinks, waits));
     server.until_idle().await;
     let quick = head(listening.address, as_alice("/hostile/stream"), r#"{"do":"count"}"#).await;
@@ -67,7 +67,7 @@ async fn what_fails_soon_has_a_status_and_what_fails_late_an_event() {
     }
     let late = call(r#"{"do":"sleep","milliseconds":60000}"#).await;
     is_unbuffered(&late);
-    // It runs, another one waits, and a third finds no place, which is known at once.
+    // One call runs, another waits, and a third finds no place and is refused at once.
     let waits = call(r#"{"do":"sleep","milliseconds":60000}"#).await;
     is_unbuffered(&waits);
     assert_eq!(call(r#"{"do":"count"}"#).await.status(), StatusCode::TOO_MANY_REQUESTS);
@@ -105,7 +105,8 @@ async fn a_stream_of_a_function_that_thinks_has_a_comment_every_fifteen_seconds(
     first.abort();
 }
 
-/// `EventSource` of the HTML standard (9.2): what a browser does with a stream until it gives up, at most `most` times.
+/// `EventSource` of the HTML standard (9.2): opens a stream as a browser does until it gives up, at most `most`
+/// times.
 struct EventSource {
     requests: usize,
     seen: Vec<(String, String)>,

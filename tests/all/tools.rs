@@ -1,7 +1,7 @@
 //! Other people's tools and `/openapi.json`: a validator, a client generator, and Schemathesis, which calls each operation
 //! as its description says and looks whether the answer is as it says.
 //!
-//! They are of PyPI, of fixed versions, in a folder beside the build. Without `python3` they are left out.
+//! They come from PyPI, in fixed versions, and are kept beside the build. Without `python3` they are left out.
 
 use carrel::identity::KeyHash;
 use carrel_tests::{Server, Test};
@@ -16,8 +16,8 @@ use std::{
 
 const TOOLS: [&str; 3] = ["openapi-spec-validator==0.9.0", "openapi-python-client==0.29.1", "schemathesis==4.32.5"];
 
-/// Where another order than elsewhere is right: what is said in so many words comes before the cookie that a browser sends
-/// of itself, so that a wrong cookie beside a right key is not looked at.
+/// The exception to the order of credentials: an explicit one comes before the cookie that a browser sends by itself,
+/// so that a wrong cookie beside a right key is ignored.
 const EXCEPT: &str = "[[operations]]\ninclude-path = \"/session\"\nchecks.ignored_auth.enabled = false\n";
 
 /// Runs a program to its end, for ten minutes at most, and gives what it says.
@@ -131,7 +131,7 @@ async fn other_tools_take_the_description_and_find_it_true() {
             endpoint("/a-b", "PUT", "preferences"),
         ]),
     );
-    // Where nobody is verified, any credential is somebody's.
+    // Without verification, any credential is accepted.
     let open = test.clone().start().await;
     hold(&programs, open, "Cookie: nat-session=alice", &["--exclude-checks=ignored_auth"]).await;
     let verified = test

@@ -1,4 +1,4 @@
-//! An instance that was parked or undone is the one that it was, whatever its guest does when it starts.
+//! An instance that was parked or undone is as it was, whatever its guest does at the start.
 
 use carrel_tests::{Caller, Server, Test};
 use serde_json::{Value, json};

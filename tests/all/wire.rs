@@ -1,5 +1,5 @@
-//! What goes over a connection: callers who close half of it, or go away; answers that come before a request's end; and
-//! requests that are right, or nearly so, by the letter of HTTP.
+//! Connections: callers who close half of one, or go away; answers that come before a request's end; and requests
+//! that are valid HTTP, or nearly so.
 
 use carrel_tests::{Server, Test};
 use http::{Method, Request};
@@ -108,7 +108,7 @@ async fn a_half_closed_caller_is_waited_for_however_long_the_call_takes() {
         let emit = json!({"do": "all", "of": [{"do": "emit", "chunks": 1, "bytes": 1}, sleep]});
         half_closed(listening.address, &call("/hostile/stream", "HTTP/1.1", &emit)).await
     };
-    // One user's calls run one after the other: what waits is asked too, and answered.
+    // One user's calls run one after the other: waiting ones are asked for and answered too.
     let (one, old, stream) = tokio::join!(answers("/hostile", "HTTP/1.1"), answers("/hostile", "HTTP/1.0"), stream);
     assert_eq!(last(&one).0, 200, "{one}");
     assert!(one.starts_with("HTTP/1.1 100 Continue\r\n\r\n"), "it was asked whether it is there: {one}");
@@ -119,7 +119,7 @@ async fn a_half_closed_caller_is_waited_for_however_long_the_call_takes() {
     listening.stop().await.expect("the server ends");
 }
 
-/// How a caller goes away.
+/// The way in which a caller goes away.
 #[derive(Debug, Clone, Copy)]
 enum Way {
     /// With a reset.
@@ -140,7 +140,7 @@ async fn the_call_of_a_caller_who_has_gone_is_undone_whichever_way_they_went() {
     let sleep = json!({"do": "sleep", "milliseconds": 60_000});
     for (path, what) in [("/hostile", json!([sleep])), ("/hostile/stream", json!([emit, sleep]))] {
         let input = json!({"do": "all", "of": what});
-        // What stands behind the request hides the end of the connection: the next request, or what old clients put there.
+        // Bytes after the request hide the end of the connection: the next request, or the line break of old clients.
         let behind = ["", "\r\n", "GET /health HTTP/1.1\r\nhost: x\r\n\r\n"];
         let ways = behind.iter().flat_map(|behind| [Way::Reset, Way::Close, Way::Asked].map(|way| (behind, way)));
         for (behind, way) in ways {
@@ -198,7 +198,7 @@ async fn an_early_answer_to_a_large_body_arrives() {
         let small = body <= 1 << 20;
         for (path, headers, statuses) in [
             ("/generate", [alice, json, ""], if small { &[422][..] } else { &[413] }),
-            // Of who is nobody, nothing is read.
+            // Nothing is read for a caller without an identity.
             ("/generate", ["", json, ""], &[401]),
             ("/generate", [alice, "content-type: text/plain\r\n", ""], if small { &[415, 422] } else { &[413] }),
             ("/nope", [alice, json, ""], &[404]),

@@ -1,8 +1,8 @@
-//! Configuration files: what NAT reads in one, Carrel reads in it too.
+//! Configuration files: Carrel reads the same in them as NAT.
 //!
-//! `files.jsonl` holds cases and what NAT made of each (`record_files.py` says how it was recorded). What NAT takes is
-//! taken with the same meaning, and what it refuses is refused, but for the cases below, each with its reason. Another
-//! recording of the same form is taken from the variable `CARREL_NAT_FILES`.
+//! `files.jsonl` holds cases with NAT's result for each, recorded by `record_files.py`. Carrel takes the files that
+//! NAT takes, with the same meaning, and refuses those that NAT refuses, except for the cases below, each with its
+//! reason. Another recording of the same form is taken from the variable `CARREL_NAT_FILES`.
 
 use carrel::{
     Host,
@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, fs, time::Duration};
 
 const RECORDED: &str = include_str!("files.jsonl");
 
-/// Cases that NAT takes and Carrel refuses, and a part of what it says.
+/// Cases that NAT takes and Carrel refuses, and a part of Carrel's error.
 const STRICTER: [(&str, &str); 10] = [
     // A session cannot be dropped before it has begun, nor at once.
     ("time: '-01:30'", "is one before now"),
@@ -88,7 +88,7 @@ async fn files_are_read_as_nat_reads_them() {
     println!("files: {groups:?}");
 }
 
-/// What Carrel reads, in the recording's form; or what it says.
+/// Carrel's reading, in the recording's form; or its error.
 async fn read(case: &Value) -> Result<Value, String> {
     let folder = tempfile::tempdir().expect("a folder");
     for (name, text) in case["files"].as_object().expect("files") {
@@ -107,7 +107,7 @@ async fn read(case: &Value) -> Result<Value, String> {
         return Err(source.error(problems).to_string());
     }
     let general = config.general.clone();
-    // What a guest takes is known only when it is loaded, which is not needed for the rest.
+    // A guest's keys are known only once the guest is loaded, which the rest does not need.
     let own_keys = config.functions.iter().any(|function| !function.config.is_empty());
     let functions = match own_keys {
         false => config.functions.iter().map(|it| (it.name.clone(), json!({}))).collect(),
@@ -146,13 +146,13 @@ fn text(value: &Value) -> String {
 /// The longest time of Carrel's; beyond it, times are as long as this.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// How the two readings differ, if they do.
+/// The difference between the two readings, if there is one.
 fn differs(nat: &Value, carrel: &Value) -> Option<String> {
     nat.as_object().expect("a map").iter().find_map(|(key, nat)| {
         let carrel = &carrel[key];
         let same = match key.as_str() {
             "timeout" => nat.as_f64().map(|seconds| seconds.min(LONGEST.as_secs_f64())) == carrel.as_f64(),
-            // NAT has one process where nothing is said, Carrel a thread for each core.
+            // By default NAT has one process, and Carrel a thread for each core.
             "workers" => carrel.is_null() && nat == 1 || carrel == nat,
             "identity_header" => nat.as_str().map(str::to_ascii_lowercase).as_deref() == carrel.as_str(),
             // The workflow is at `/v1/workflow` whatever the file says, and that is not among the configured ones.

@@ -6,7 +6,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// What came back.
+/// An answer.
 pub struct Answer {
     pub status: u16,
     /// Names in lower case.

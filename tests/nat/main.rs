@@ -1,4 +1,4 @@
-//! Parity: what a real NAT server (`nvidia-nat` 1.9.0, its `per_user_workflow` example) answered, Carrel answers too.
+//! Parity: Carrel gives the answers of a real NAT server (`nvidia-nat` 1.9.0, its `per_user_workflow` example).
 //!
 //! `golden.jsonl` holds the recorded requests and answers, a step a line. Each is sent to Carrel over a socket, byte
 //! for byte and in order, and falls into exactly one of the groups of [`Group`]; the test ends with how many there
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 const GOLDEN: &str = include_str!("golden.jsonl");
 
-/// How a step is compared.
+/// The way in which a step is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Group {
     /// The same status and the same body, to the byte.
@@ -183,7 +183,7 @@ fn outputs(text: &str) -> Vec<Value> {
     data.map(|data| serde_json::from_str(data).expect("an event's data is JSON")).collect()
 }
 
-/// What of a monitoring answer does not change from run to run, and which keys there are.
+/// The parts of a monitoring answer that do not change from run to run, and its keys.
 fn users(text: &str) -> Value {
     let mut body: Value = serde_json::from_str(text).expect("JSON");
     let times = ["timestamp", "created_at", "last_activity", "avg_latency_ms"];

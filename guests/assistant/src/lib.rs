@@ -57,20 +57,20 @@ pub struct UserAssistantOutput {
     pub data: Data,
 }
 
-/// What a command gives besides its message.
+/// A command's result besides its message.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum Data {
-    /// Of `note`.
+    /// The result of `note`.
     Notes {
         /// The notes, for `list`.
         notes: Vec<String>,
-        /// How many there are.
+        /// The number of notes.
         count: u64,
         /// Commands so far.
         commands_executed: u64,
     },
-    /// Of `pref`.
+    /// The result of `pref`.
     Preferences {
         /// The value, for `get`.
         value: String,
@@ -79,7 +79,7 @@ pub enum Data {
         /// Commands so far.
         commands_executed: u64,
     },
-    /// Of the others.
+    /// The result of other commands.
     Count {
         /// Commands so far.
         commands_executed: u64,

@@ -1,4 +1,4 @@
-//! What a guest without the standard library has in its place: memory, and an end.
+//! Replacements for a guest without the standard library: an allocator and a panic handler.
 #![allow(unsafe_code)]
 
 use core::{
@@ -9,8 +9,8 @@ use core::{
     ptr,
 };
 
-// The target's C library, whose allocator is the standard library's as well. It begins with what is left of the last
-// page of 64 KiB, and asks for more when that is full.
+// The target's C library, whose allocator the standard library uses as well. It begins with the rest of the last page
+// of 64 KiB, and asks for more when that is full.
 #[link(name = "c")]
 unsafe extern "C" {
     fn malloc(size: usize) -> *mut c_void;
@@ -20,7 +20,7 @@ unsafe extern "C" {
     fn free(memory: *mut c_void);
 }
 
-/// What `malloc` aligns to.
+/// The alignment of `malloc`'s blocks.
 const ALIGN: usize = 16;
 
 struct Libc;
@@ -77,8 +77,8 @@ unsafe impl GlobalAlloc for Libc {
     }
 }
 
-/// Gives the host memory for what it hands over, as the component model wants it. With the standard library there is
-/// one in the C library.
+/// Allocates memory for the values that the host passes, as the component model requires. With the standard library,
+/// the C library has this function.
 ///
 /// # Safety
 ///
@@ -94,7 +94,7 @@ unsafe extern "C" fn cabi_realloc(old: *mut u8, old_size: usize, align: usize, s
     if memory.is_null() { wasm32::unreachable() } else { memory }
 }
 
-/// A panic is a trap. It says nothing: the text would take room in the memory of each instance.
+/// Makes a panic a trap, without a message: the text would take room in the memory of each instance.
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {
     wasm32::unreachable()

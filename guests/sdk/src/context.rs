@@ -1,7 +1,7 @@
-//! What a function can reach: the same user's other functions, the user's id, and the caller's stream.
+//! A function's access to the outside: the same user's other functions, the user's id, and the caller's stream.
 //!
-//! In a guest it stands for the host's imports and holds nothing. In a native unit test it holds stand-ins that the
-//! test gives it, so that a function that calls siblings can be tested without WebAssembly.
+//! In a guest a [`Context`] stands for the host's imports and holds nothing. In a native unit test it holds the
+//! test's stand-ins, so that a function that calls siblings can be tested without WebAssembly.
 
 use crate::CallError;
 use alloc::{
@@ -14,10 +14,10 @@ use alloc::{
 use core::cell::RefCell;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// What a stand-in for a sibling is: input to output, both JSON text.
+/// A stand-in for a sibling: maps input to output, both JSON text.
 pub type Sibling = Box<dyn Fn(&str) -> Result<String, CallError>>;
 
-/// What a function can reach besides its own state.
+/// A function's access to everything besides its own state.
 #[derive(Default)]
 pub struct Context {
     siblings: BTreeMap<String, Sibling>,
@@ -36,7 +36,7 @@ impl Context {
         Self { user_id: "test-user".into(), ..Self::default() }
     }
 
-    /// For a native unit test: adds a sibling that `answer` stands in for.
+    /// For a native unit test: adds a sibling, for which `answer` stands in.
     pub fn with_function<I, O>(
         mut self,
         name: impl Into<String>,
@@ -54,12 +54,12 @@ impl Context {
         self
     }
 
-    /// For a native unit test: what was emitted so far, as JSON text, in order.
+    /// For a native unit test: the chunks emitted so far, as JSON text, in order.
     pub fn emitted(&self) -> Vec<String> {
         self.emitted.borrow().clone()
     }
 
-    /// Whether a function of that name is configured.
+    /// Returns true if a function of that name is configured.
     pub fn exists(&self, name: &str) -> bool {
         #[cfg(target_family = "wasm")]
         return crate::bindings::functions::exists(name);
@@ -78,7 +78,7 @@ impl Context {
         serde_json::from_str(&output).map_err(|e| CallError::Json(format!("output of {name}: {e}")))
     }
 
-    /// Calls another function of the same user with JSON text, and gives its answer as JSON text.
+    /// Calls another function of the same user with JSON text, and returns its answer as JSON text.
     ///
     /// # Errors
     ///

@@ -1,24 +1,25 @@
-//! What calls fail with.
+//! Errors of calls.
 
 use alloc::string::{String, ToString};
 use core::fmt;
 
-/// Why a call has no output.
+/// The reason why a call has no output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
     /// The input does not fit. HTTP callers get 422.
     InvalidInput(String),
-    /// The input was understood, and it could not be done. HTTP callers get 500 with the code `function_failed`.
+    /// The input was understood, but the function could not do it. HTTP callers get 500 with the code
+    /// `function_failed`.
     Failed(String),
 }
 
 impl Error {
-    /// The input does not fit; `why` is for the caller.
+    /// Makes an [`Error::InvalidInput`]; `why` is for the caller.
     pub fn invalid_input(why: impl Into<String>) -> Self {
         Self::InvalidInput(why.into())
     }
 
-    /// It could not be done; `why` is for the caller.
+    /// Makes an [`Error::Failed`]; `why` is for the caller.
     pub fn failed(why: impl Into<String>) -> Self {
         Self::Failed(why.into())
     }
@@ -45,12 +46,12 @@ impl From<CallError> for Error {
     }
 }
 
-/// Why a sibling gave no output.
+/// The reason why a sibling gave no output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallError {
     /// No function of that name is configured.
     Unknown(String),
-    /// That function is already running in this call.
+    /// The function is already running in this call.
     Cycle(String),
     /// The sibling refused the input.
     InvalidInput(String),

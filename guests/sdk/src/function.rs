@@ -4,19 +4,19 @@ use crate::{Context, Error};
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// A function's state for one user, and what it answers.
+/// A function's state for one user, and its answers to calls.
 ///
 /// A type that should take no configuration uses `()` as [`Function::Config`].
 pub trait Function: Sized + 'static {
     /// The name that a configuration gives as `_type`: lower-case letters, digits and underscores, a letter first.
     const NAME: &'static str;
-    /// What it does, in a sentence, for people who read the API's description.
+    /// The function's purpose, in a sentence, for readers of the API's description.
     const SUMMARY: &'static str = "";
     /// The function's own keys in the configuration. Its schema is what the host checks the file against.
     type Config: DeserializeOwned + JsonSchema;
-    /// What a caller sends, as JSON. The host names each field that does not fit the schema.
+    /// The JSON that a caller sends. The host names each field that does not fit the schema.
     type Input: DeserializeOwned + JsonSchema;
-    /// What a caller gets, as JSON, its fields in the order of the struct.
+    /// The JSON that a caller gets, its fields in the order of the struct.
     type Output: Serialize + JsonSchema;
 
     /// Makes the state of a user who has none yet.

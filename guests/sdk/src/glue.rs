@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 pub struct Slot<F>(RefCell<Option<F>>);
 
 impl<F> Slot<F> {
-    /// Before `configure`.
+    /// Makes an empty slot, as before `configure`.
     pub const fn empty() -> Self {
         Self(RefCell::new(None))
     }
@@ -26,7 +26,7 @@ impl<F> Slot<F> {
 #[allow(unsafe_code)]
 unsafe impl<F> Sync for Slot<F> {}
 
-/// What `describe` answers, before it becomes the contract's record.
+/// The answer of `describe`, before it becomes the contract's record.
 pub struct Description {
     /// `_type`.
     pub name: &'static str,
@@ -52,7 +52,7 @@ pub fn describe<F: Function>() -> Description {
     }
 }
 
-/// Schemas are written by what writes outputs: `Display` would be another one, in each guest.
+/// Writes a schema with the outputs' serializer: `Display` would add another one to each guest.
 fn text(schema: Schema) -> String {
     serde_json::to_string(schema.as_value()).unwrap_or_default()
 }
@@ -69,7 +69,7 @@ pub fn configure<F: Function>(slot: &Slot<F>, config: &str) -> Result<(), String
     Ok(())
 }
 
-/// One call, from JSON to JSON.
+/// Answers one call, from JSON to JSON.
 ///
 /// # Errors
 ///
@@ -82,8 +82,8 @@ pub fn call<F: Function>(slot: &Slot<F>, input: &str) -> Result<String, Error> {
     serde_json::to_string(&output).map_err(|e| Error::failed(format!("output: {e}")))
 }
 
-/// Parses JSON. Of a name that an object has twice, the last counts, as in Python and JavaScript; derived types
-/// refuse such objects, so they are read a second time through a map.
+/// Parses JSON. If an object has a name twice, the last one counts, as in Python and JavaScript; derived types refuse
+/// such objects, so these are read a second time through a map.
 fn from_json<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     serde_json::from_str(text).or_else(|error| {
         let value: serde_json::Value = serde_json::from_str(text)?;

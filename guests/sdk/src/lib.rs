@@ -1,4 +1,4 @@
-//! What the author of a Carrel function depends on.
+//! The SDK for authors of Carrel functions.
 //!
 //! A function is a struct that holds one user's state. Carrel makes one for each user, in a sandbox of its own, and
 //! calls it with JSON; this crate turns that into types.
@@ -64,7 +64,7 @@
 //!
 //! * [`Function`]: the trait that an author implements; [`export!`] makes a component of it.
 //! * [`Context`]: the same user's other functions, the user's id, partial results.
-//! * [`Error`], [`CallError`]: what a call and a sibling call can fail with.
+//! * [`Error`], [`CallError`]: the errors of a call and of a sibling call.
 //! * [`FunctionName`]: a configuration's reference to another function.
 //! * [`to_lowercase`]: for smaller guests.
 //!
@@ -100,7 +100,7 @@ pub use name::FunctionName;
 pub use alloc::string::String;
 #[cfg(feature = "std")]
 pub use indexmap::IndexMap;
-/// A map that keeps its order. Make an empty one with `default()`, and one of pairs with `collect()`.
+/// A map that keeps its order. Make an empty one with `default()`, or one from pairs with `collect()`.
 ///
 /// Without the standard library there are no random seeds for its hashes.
 #[cfg(not(feature = "std"))]
@@ -114,11 +114,13 @@ pub use serde_json;
 
 /// Makes a component of a [`Function`]: `carrel_guest::export!(Notepad);`, once in a crate.
 ///
-/// On a target other than WebAssembly it expands to nothing that runs, so that the crate's unit tests build natively.
+/// On a target other than WebAssembly the macro expands to nothing that runs, so that the crate's unit tests build
+/// natively.
 ///
-/// It also gives the guest a custom section, `carrel:dead-stack`, which tells the host that the stack holds nothing
-/// between calls. In Rust that is so: no reference to a function's variables outlives the function. The host then neither
-/// compares nor keeps what lies below the stack pointer, which makes a call that changes little cost little.
+/// The macro also gives the guest a custom section, `carrel:dead-stack`, which tells the host that the stack holds
+/// nothing between calls. In Rust that is so: no reference to a function's variables outlives the function. The host
+/// then neither compares nor keeps the bytes below the stack pointer, so that a call that changes little costs
+/// little.
 #[macro_export]
 macro_rules! export {
     ($function:ty) => {

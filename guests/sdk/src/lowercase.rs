@@ -1,7 +1,7 @@
 //! `str::to_lowercase` without its tables.
 //!
-//! The standard library's tables are 13 KiB of data, and each instance has an own copy of all data. Code is there
-//! once for all of them: `build.rs` asks the standard library about each character, and writes the answers as code.
+//! The standard library's tables are 13 KiB of data, and each instance has its own copy of all data. Code is shared
+//! by all instances: `build.rs` asks the standard library about each character, and writes the answers as code.
 
 use alloc::string::String;
 use rules::{is_cased, is_ignorable, lower_of};
@@ -11,7 +11,7 @@ mod rules {
     include!(concat!(env!("OUT_DIR"), "/lowercase.rs"));
 }
 
-/// What [`str::to_lowercase`] gives, by the same rules of Unicode, in a guest that is 13 KiB smaller.
+/// Returns the same as [`str::to_lowercase`], by the same rules of Unicode, in a guest that is 13 KiB smaller.
 pub fn to_lowercase(text: &str) -> String {
     let mut lower = String::with_capacity(text.len());
     for (at, c) in text.char_indices() {
@@ -25,13 +25,13 @@ pub fn to_lowercase(text: &str) -> String {
     lower
 }
 
-/// The only rule that looks around: a sigma at the end of a word is another one.
+/// The lower case of a sigma, the only rule with context: at the end of a word it has another form.
 fn sigma(before: &str, after: &str) -> char {
     let ends_a_word = is_letter(before.chars().rev()) && !is_letter(after.chars());
     if ends_a_word { 'ς' } else { 'σ' }
 }
 
-/// Whether the first character that is not ignored is a letter that has a case.
+/// Returns true if the first character that is not ignored is a letter with a case.
 fn is_letter(characters: impl Iterator<Item = char>) -> bool {
     characters.map(u32::from).find(|&c| !is_ignorable(c)).is_some_and(is_cased)
 }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// The name of another function, as a field of [`Function::Config`](crate::Function::Config).
 ///
-/// It is a string whose schema tells the host what it is: the host checks at start that such a function is
-/// configured, and that functions do not refer to each other in a circle.
+/// In JSON this is a string, marked in the schema as a function's name: the host checks at start that such a function
+/// is configured, and that functions do not refer to each other in a circle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FunctionName(String);

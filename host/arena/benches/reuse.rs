@@ -1,5 +1,5 @@
-//! What a slot costs that is used again: how many bytes of it are best zeroed by writing when it is freed, and how many
-//! slots may keep theirs.
+//! The cost of reusing a slot: how many of its bytes are best zeroed by writing when it is freed, and how many slots
+//! may keep theirs.
 //!
 //!     cargo bench -p carrel-arena --bench reuse
 //!
@@ -72,7 +72,7 @@ fn keep(criterion: &mut Criterion) {
     }
 }
 
-/// Many slots, used and freed together: their pages are cold, and not all of them may keep theirs.
+/// Many slots, used and freed together: their pages are cold, and not all slots may keep theirs.
 fn resident(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("resident");
     group.measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_millis(500)).sample_size(10);

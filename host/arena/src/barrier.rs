@@ -1,9 +1,9 @@
 //! The first write to each page of a memory, noticed before it happens.
 //!
-//! A memory that is *guarded* has pages that are *closed*: writing to one stops the thread for some microseconds, keeps
-//! a copy of what the page holds in the memory's [`Log`], and opens the page. So whoever guards a memory learns which of
-//! its pages are written to, and can put back what they held, at a cost that depends on what is written and not on what
-//! is there. A page stays open until it is closed again.
+//! A memory that is *guarded* has pages that are *closed*: writing to one stops the thread for some microseconds,
+//! keeps a copy of what the page holds in the memory's [`Log`], and opens the page. So the owner of a guarded memory
+//! learns which pages were written to and can restore their contents, at a cost that depends on the pages written and
+//! not on the memory's size. A page stays open until it is closed again.
 //!
 //! # How a write is noticed
 //!
@@ -47,8 +47,8 @@ const MOST_PROTECTED: usize = 400;
 const OPENINGS: usize = 64;
 /// Openings of them that open a single page.
 const SINGLE: usize = OPENINGS / 2;
-/// Pages that a write opens with its own, at the most, where userfaultfd is and the writes before it went from page to
-/// page: noticing one page takes ten times as long as keeping it.
+/// The most pages that one write opens with userfaultfd, if the writes before it went from page to page: noticing a
+/// write takes ten times as long as keeping a page.
 const AHEAD: usize = 32;
 
 /// A means to notice writes.
@@ -100,18 +100,18 @@ struct WriteProtect {
 }
 
 impl Barrier {
-    /// Of userfaultfd where the process may use it and it works, else of `mprotect`.
+    /// Uses userfaultfd where the process may and where it works, else `mprotect`.
     pub(crate) fn new() -> Self {
         let userfaults = Means::userfaults().map(|means| Self { means, guards: AtomicUsize::new(0) });
         userfaults.filter(Self::works).unwrap_or_else(Self::of_protection)
     }
 
-    /// Of `mprotect`.
+    /// Uses `mprotect`.
     pub(crate) fn of_protection() -> Self {
         Self { means: Means::Protection, guards: AtomicUsize::new(0) }
     }
 
-    /// Tries it: true if a write to a closed page is noticed, and one to an open page is not.
+    /// Returns true if, in a trial, a write to a closed page is noticed and one to an open page is not.
     fn works(&self) -> bool {
         let Ok(region) = Region::reserve(2 * PAGE) else { return false };
         if handler::install(self.means.signal()).is_err() {
@@ -155,7 +155,7 @@ impl Barrier {
         self.guards.load(Ordering::Relaxed)
     }
 
-    /// Makes a region's pages such as can be closed.
+    /// Registers a region, so that its pages can be closed.
     pub(crate) fn register(&self, region: &Region, len: usize) -> io::Result<()> {
         let Means::Userfaults(userfaults) = &self.means else { return Ok(()) };
         let start = region.at(0).as_ptr() as u64;
@@ -174,7 +174,7 @@ impl Means {
         Some(Self::Userfaults(userfaults))
     }
 
-    /// The signal that a write to a closed page gives.
+    /// The signal raised by a write to a closed page.
     fn signal(&self) -> libc::c_int {
         match self {
             Self::Userfaults(_) => libc::SIGBUS,
@@ -182,17 +182,17 @@ impl Means {
         }
     }
 
-    /// From now on, the first write to each of these pages is noticed.
+    /// Closes pages: the first write to each of them is noticed from now on.
     fn close(&self, addresses: Range<usize>) -> io::Result<()> {
         self.set(addresses, true)
     }
 
-    /// Writes to these pages are as they always were.
+    /// Opens pages: writes to them are no longer noticed.
     fn open(&self, addresses: Range<usize>) -> io::Result<()> {
         self.set(addresses, false)
     }
 
-    /// Also called by the handler of signals: one call of the kernel.
+    /// Closes or opens pages, by one system call. The signal handler calls this too.
     fn set(&self, addresses: Range<usize>, closed: bool) -> io::Result<()> {
         if addresses.is_empty() {
             return Ok(());
@@ -227,18 +227,18 @@ fn ask<T>(userfaults: &OwnedFd, request: libc::c_ulong, argument: &mut T) -> io:
 
 /// A guarded memory: the pages of it that are closed, and its log.
 pub(crate) struct Guard {
-    /// The barrier's; it lives for as long as the [`Guarded`] that this is of.
+    /// The barrier's means. They live as long as this guard's [`Guarded`].
     means: NonNull<Means>,
     /// The address of the memory's first page.
     start: usize,
     /// The pages that are guarded; all others are open.
     pages: Range<usize>,
-    /// Which of these are open, a bit each, from the memory's first page on.
+    /// A bit for each page from the memory's first on, set if the page is open.
     open: Vec<u64>,
     log: Log,
     /// Openings of pages since the log was last taken.
     openings: usize,
-    /// The pages that were opened last: the next write may go on behind them.
+    /// The pages opened last: a sequential writer writes next to the page after them.
     last: Range<usize>,
 }
 
@@ -256,7 +256,8 @@ impl Guard {
         self.start + pages.start * PAGE..self.start + pages.end * PAGE
     }
 
-    /// A page is written to. Gives whether the write can go on: it is a closed page, and now open.
+    /// Handles a write: keeps a copy of the page and opens it. Returns true if the page was closed and now is open,
+    /// so that the write can be retried.
     ///
     /// # Safety
     ///
@@ -288,7 +289,7 @@ impl Guard {
     fn group(&self, page: usize) -> Range<usize> {
         // SAFETY: as `met` asks of its callers, the only ones of this.
         match unsafe { self.means.as_ref() } {
-            // Whoever writes to one page after the other is met less and less often.
+            // A sequential writer is stopped less and less often.
             Means::Userfaults(_) if self.openings > 0 && page == self.last.end => {
                 return page..(page + (2 * self.last.len()).min(AHEAD)).min(self.pages.end);
             }
@@ -296,7 +297,7 @@ impl Guard {
             Means::Protection if self.openings < SINGLE => return page..page + 1,
             Means::Protection => {}
         }
-        // So large that all of them are fewer than the openings that are left.
+        // So large that the whole memory is opened before the remaining openings are used up.
         let size = self.pages.end.div_ceil(OPENINGS - SINGLE);
         let start = page / size * size;
         start.max(self.pages.start)..(start + size).min(self.pages.end)
@@ -322,7 +323,7 @@ impl Guard {
     }
 }
 
-/// A memory's guard, for the slot that the memory is in. Dropped, it has opened all pages.
+/// A memory's guard, for the slot that the memory is in. Dropping the guard opens all pages.
 pub(crate) struct Guarded {
     barrier: Arc<Barrier>,
     table: Arc<Table>,
@@ -394,7 +395,7 @@ impl Guarded {
         bits.filter(|page| guard.pages.contains(page)).collect()
     }
 
-    /// Bytes that it takes besides its log.
+    /// The guard's own bytes, without its log.
     pub(crate) fn size(&self) -> usize {
         size_of::<Guard>() + size_of_val(self.guard().open.as_slice())
     }
@@ -412,7 +413,7 @@ impl Guarded {
         self.set(pages, true)
     }
 
-    /// Opens pages, without noting anything.
+    /// Opens pages without logging them.
     pub(crate) fn open(&mut self, pages: Range<usize>) -> io::Result<()> {
         self.set(pages, false)
     }
@@ -429,7 +430,7 @@ impl Guarded {
         self.barrier.means.set(addresses, closed)
     }
 
-    /// Guards also the pages from the last guarded one to `end`, and closes them.
+    /// Extends the guard from the last guarded page to `end`, and closes the pages added.
     pub(crate) fn extend(&mut self, end: usize) -> io::Result<()> {
         let guard = self.guard_mut();
         let more = guard.pages.end..end;
@@ -455,8 +456,8 @@ impl Guarded {
         self.barrier.means.open(addresses)
     }
 
-    /// The memory is in another slot now, with the same bytes in it, and all of its pages there are open. Those that
-    /// were closed are closed there; if the kernel refuses that, the log says that it is not whole.
+    /// Follows the memory to another slot, which holds the same bytes and whose pages are all open. Pages that were
+    /// closed in the old slot are closed in the new one; if the kernel refuses that, the log is marked as not whole.
     ///
     /// # Safety
     ///
@@ -464,7 +465,7 @@ impl Guarded {
     ///
     /// # Errors
     ///
-    /// The kernel does not open the pages of the slot that the memory was in: that slot must never be used again.
+    /// The kernel does not open the pages of the old slot, which must never be used again.
     pub(crate) unsafe fn move_to(&mut self, table: &Arc<Table>, index: usize, start: NonNull<u8>) -> io::Result<()> {
         let opened = self.forget_slot();
         // SAFETY: nobody is in the old slot any more.
@@ -493,11 +494,11 @@ impl Guarded {
         Ok(())
     }
 
-    /// Opens all pages: the slot can be used by others.
+    /// Opens all pages and gives up the guard, so that the slot can be reused.
     ///
     /// # Errors
     ///
-    /// The kernel refuses it. Then the slot must never be used by others; this is given back, and still guards it.
+    /// The kernel refuses. The guard is given back and still guards the slot, which must then never be reused.
     pub(crate) fn release(self) -> Result<(), Self> {
         match self.forget_slot() {
             Ok(()) => Ok(()),

@@ -6,13 +6,13 @@ use crate::{
 };
 use std::{fmt, io, ops::Range, sync::Arc};
 
-/// A linear memory that is no store's: one has left it, and another one may be given it by
-/// [`Tracked::instantiate_in`](crate::Tracked::instantiate_in).
+/// A linear memory that belongs to no store: one store has left it, and
+/// [`Tracked::instantiate_in`](crate::Tracked::instantiate_in) can give it to another.
 #[derive(Debug)]
 pub struct Held(Arc<Shared>);
 
 impl Held {
-    /// `None`, if somebody else knows of the memory.
+    /// Takes the memory over; `None` if others still refer to it.
     pub(crate) fn new(memory: Arc<Shared>) -> Option<Self> {
         (Arc::strong_count(&memory) == 1).then_some(Self(memory))
     }
@@ -21,7 +21,7 @@ impl Held {
         self.0
     }
 
-    /// Lends it, for all that can be done with a memory.
+    /// Lends the memory, for all operations on it.
     pub fn lend(&mut self) -> Lent<'_> {
         Lent::new(&self.0)
     }
@@ -38,11 +38,11 @@ impl Held {
         self.0.place().1
     }
 
-    /// Makes it as small as it was once, `size` bytes; what is cut off is zeroed.
+    /// Shrinks the memory to an earlier size of `size` bytes; the part cut off is zeroed.
     ///
     /// # Errors
     ///
-    /// The kernel refuses it. The memory is as large as before then.
+    /// The kernel refuses. The memory then is as large as before.
     pub fn truncate(&mut self, size: usize) -> io::Result<()> {
         self.0.truncate(size)
     }
@@ -52,7 +52,8 @@ impl Held {
 pub struct Lent<'a>(&'a Shared);
 
 impl<'a> Lent<'a> {
-    /// The caller holds the memory exclusively for as long as this lives: by its store, or because it is no store's.
+    /// Lends a memory. The caller must hold it exclusively for as long as the result lives: by its store, or because
+    /// it has none.
     pub(crate) fn new(memory: &'a Shared) -> Self {
         Self(memory)
     }
@@ -62,7 +63,7 @@ impl<'a> Lent<'a> {
         self.0.place().1
     }
 
-    /// The bytes. What is written to closed pages is noted as a guest's writes are.
+    /// The bytes. Writes to closed pages are logged as a guest's are.
     pub fn bytes(&mut self) -> &mut [u8] {
         Lent(self.0).into_bytes()
     }
@@ -75,13 +76,13 @@ impl<'a> Lent<'a> {
         unsafe { std::slice::from_raw_parts_mut(base.as_ptr(), size) }
     }
 
-    /// True if it is guarded.
+    /// True if the memory is guarded.
     pub fn is_guarded(&self) -> bool {
         self.0.guarded(|_| ()).is_some()
     }
 
-    /// Guards it from its `from`-th page on, but no page yet: see [`extend_guard`](Self::extend_guard). Its log takes memory
-    /// from `room`. If it is guarded already, nothing changes.
+    /// Makes a guard from the `from`-th page on, which covers no page yet: see [`extend_guard`](Self::extend_guard).
+    /// The log takes memory from `room`. If the memory is guarded already, nothing changes.
     ///
     /// # Errors
     ///
@@ -90,8 +91,8 @@ impl<'a> Lent<'a> {
         self.0.guard(from, room)
     }
 
-    /// Guards it up to a page, and closes all pages that this adds: from now on the first write to each of them is noted. It
-    /// takes a third of a microsecond for each.
+    /// Extends the guard up to a page and closes the pages added: the first write to each of them is logged from now
+    /// on. This takes a third of a microsecond a page.
     ///
     /// # Errors
     ///
@@ -100,33 +101,33 @@ impl<'a> Lent<'a> {
         self.0.guarded(|guarded| guarded.extend(end)).unwrap_or(Ok(()))
     }
 
-    /// The page up to which it is guarded.
+    /// The page up to which the memory is guarded.
     pub fn guarded_end(&self) -> usize {
         self.0.guarded(|guarded| guarded.pages().end).unwrap_or(0)
     }
 
-    /// Guards it no longer: all pages are open, and its log is dropped.
+    /// Removes the guard: all pages are opened, and the log is dropped.
     pub fn unguard(&mut self) {
         self.0.unguard();
     }
 
-    /// True if guarding it costs no mappings, of which a process has few.
+    /// True if guarding costs no mappings, of which a process has few.
     pub fn guarding_is_free(&self) -> bool {
         self.0.guarding_is_free()
     }
 
-    /// Bytes that guarding it takes, besides the log.
+    /// Bytes that the guard takes, besides the log.
     pub fn guard_size(&self) -> usize {
         self.0.guarded(|guarded| guarded.size()).unwrap_or(0)
     }
 
-    /// Takes the log: the pages that were written to first since it was last taken, which are open now. `None`, if the
-    /// memory is not guarded.
+    /// Takes the log: the pages first written to since the last time, which are now open. `None` if the memory is not
+    /// guarded.
     pub fn take_log(&mut self) -> Option<Log> {
         self.0.take_log()
     }
 
-    /// Closes pages again: their next writes are noted.
+    /// Closes pages again: their next writes are logged.
     ///
     /// # Errors
     ///
@@ -135,7 +136,7 @@ impl<'a> Lent<'a> {
         self.0.guarded(|guarded| guarded.close(pages)).unwrap_or(Ok(()))
     }
 
-    /// Opens pages, for whoever writes much to them and does not need to hear of it.
+    /// Opens pages, for a caller about to write much to them without needing a log.
     ///
     /// # Errors
     ///
@@ -144,17 +145,17 @@ impl<'a> Lent<'a> {
         self.0.guarded(|guarded| guarded.open(pages)).unwrap_or(Ok(()))
     }
 
-    /// The guarded pages that are open, in order: what is written to these is not noted.
+    /// The guarded pages that are open, in order: writes to these are not logged.
     pub fn open_pages(&self) -> Vec<usize> {
         self.0.guarded(|guarded| guarded.open_pages()).unwrap_or_default()
     }
 
-    /// Gives the memory of pages back to the kernel: they hold zeroes, and are open.
+    /// Gives pages' memory back to the kernel: they then hold zeroes and are open.
     pub fn discard(&mut self, pages: Range<usize>) {
         self.0.discard(pages);
     }
 
-    /// Tells the runs of these pages that take memory, and perhaps others.
+    /// Calls `found` with the runs of these pages that take memory, and perhaps with others.
     pub fn populated(&mut self, pages: Range<usize>, found: impl FnMut(Range<usize>)) {
         self.0.populated(pages, found);
     }

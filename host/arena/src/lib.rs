@@ -13,16 +13,16 @@
 //! * [`Tracked`]: a store whose memories the host can read and write while nothing runs in it. [`Held`]: a memory that a
 //!   store has left, for another one. [`Lent`]: what can be done with either.
 //! * `barrier`: the first write to each page of a guarded memory, and what the page held before: a [`Log`].
-//! * `populated`: which pages take memory, as the kernel tells.
+//! * `populated`: finds the pages that take memory, by asking the kernel.
 //! * `region`: one reserved range of addresses, opened from its start as slots are needed.
-//! * `slots`: which slots of a region are in use.
+//! * `slots`: keeps track of a region's free slots.
 //! * [`run_sooner`]: not memory, but unsafe too: it makes a thread's turns short, for the clock that stops guests.
 //!
 //! # What must always hold
 //!
 //! * A slot that is handed out reads as zeroes, whoever had it before.
 //! * A slot belongs to one memory or stack at a time, and goes back when that is dropped.
-//! * What runs out is an error, never an abort.
+//! * Exhaustion is an error, never an abort.
 //! * There are no guard pages between linear memories: wasmtime must be configured with explicit bounds checks
 //!   (`memory_reservation(0)`, `memory_guard_size(0)`), and [`Memories`] refuses to make a memory otherwise.
 //!
@@ -30,10 +30,10 @@
 //!
 //! # Checking
 //!
-//! The unit tests hold slots against a plain model; those in `tests/arena` have real guests look for each other's bytes,
-//! and access memory at and beyond every edge. `cargo bench -p carrel-arena` measures what a slot costs that is used
-//! again. Valgrind is to find nothing in the unit tests, apart from those that reserve a terabyte or touch guard pages;
-//! it cannot follow fibers:
+//! The unit tests hold slots against a plain model; those in `tests/arena` have real guests look for each other's
+//! bytes, and access memory at and beyond every edge. `cargo bench -p carrel-arena` measures the cost of reusing a
+//! slot. Valgrind is to find nothing in the unit tests, apart from those that reserve a terabyte or touch guard
+//! pages; it cannot follow fibers:
 //!
 //! ```console
 //! $ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='valgrind -q --error-exitcode=9'
@@ -77,5 +77,5 @@ pub fn configure(config: &mut wasmtime::Config, memories: &Memories, stacks: &St
         .async_stack_size(stacks.size());
 }
 
-/// Bytes of a page, as this crate assumes it: that of Linux on x86-64 and, by default, on AArch64.
+/// Bytes of a page, as this crate assumes: Linux's on x86-64 and, by default, on AArch64.
 pub const PAGE: usize = 4096;

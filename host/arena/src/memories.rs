@@ -18,7 +18,7 @@ use std::{
 };
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
-/// What the error of a memory that finds no slot begins with.
+/// The beginning of the error for a memory that finds no slot.
 pub const EXHAUSTED: &str = "the arena is exhausted";
 
 const ZEROES: [u8; crate::PAGE] = [0; crate::PAGE];
@@ -41,9 +41,9 @@ const MOST_SLOTS: usize = 1 << 20;
 /// | 128 KiB | 20 µs   | 11 µs  | 1.8 µs  |         |
 /// | 256 KiB | 19 µs   | 15 µs  | 13 µs   | 2.6 µs  |
 const KEEP: usize = 128 << 10;
-/// The most bytes of free slots that stay resident, per size: 512 slots of `KEEP` bytes. Nobody uses that memory, so it
-/// is bounded. Where 2,000 instances of 128 KiB come and go together, each takes 25 µs if nothing is kept, 19 if this is,
-/// and 7 if all is, which is four times as much (of the same bench, on a busy machine).
+/// The most bytes of free slots that stay resident, per size: 512 slots of `KEEP` bytes. That memory is idle, so it
+/// is bounded. Where 2,000 instances of 128 KiB come and go together, each takes 25 µs if nothing is kept, 19 with
+/// this bound, and 7 if all is kept, which is four times as much memory (same bench, on a busy machine).
 const RESIDENT: usize = 64 << 20;
 
 /// Makes linear memories. Give it to [`wasmtime::Config::with_host_memory`], together with
@@ -54,7 +54,7 @@ pub struct Memories {
     barrier: Arc<Barrier>,
 }
 
-/// Slots of one size, and what all of them share.
+/// Slots of one size, and the state that they share.
 #[derive(Debug)]
 struct Size {
     slots: Slots,
@@ -73,8 +73,9 @@ impl Memories {
         Self::with_slots(largest, MOST_SLOTS)
     }
 
-    /// The same, with at most `slots` slots of each size: so few that tests can use them up. A memory that finds none
-    /// of its size is put in a larger one, so `slots` times the number of sizes is the most memories there can be.
+    /// Like [`Memories::new`], with at most `slots` slots of each size: so few that tests can use them up. A memory
+    /// that finds no slot of its size gets a larger one, so there are at most `slots` times the number of sizes
+    /// memories.
     ///
     /// # Errors
     ///
@@ -83,8 +84,8 @@ impl Memories {
         Self::reserve(largest, slots, Keep { of_each: KEEP, of_all: RESIDENT })
     }
 
-    /// Like [`Memories::new`]; free slots of each size keep so many bytes of memory together at the most, which is
-    /// nobody's, and for which nobody is charged.
+    /// Like [`Memories::new`]; the free slots of each size together keep at most `resident` bytes of memory, which
+    /// are charged to nobody.
     ///
     /// # Errors
     ///
@@ -93,7 +94,7 @@ impl Memories {
         Self::reserve(largest, MOST_SLOTS, Keep { of_each: KEEP, of_all: resident.min(RESIDENT) })
     }
 
-    /// The same as [`Memories::new`], with other figures for what free slots keep: for measuring which are good.
+    /// Like [`Memories::new`], with other bounds on the memory that free slots keep: for measuring which are good.
     #[doc(hidden)]
     pub fn with_keep(largest: usize, of_each: usize, of_all: usize) -> std::io::Result<Self> {
         Self::reserve(largest, MOST_SLOTS, Keep { of_each, of_all })
@@ -126,7 +127,7 @@ impl Memories {
         Ok(Self { sizes, barrier })
     }
 
-    /// Memories that can be guarded now, besides those that are; `None`, if that many as there can be.
+    /// The number of further memories that can be guarded now; `None` if there is no limit.
     pub fn guards_left(&self) -> Option<usize> {
         let most = self.barrier.takes_mappings().then(|| self.barrier.most())?;
         Some(most.saturating_sub(self.barrier.guards()))
@@ -191,7 +192,7 @@ struct Memory {
     slot: Arc<Shared>,
 }
 
-/// The slot that a memory is in now, for the memory itself and for the [`Tracked`](crate::Tracked) store that it is of.
+/// The slot that a memory is in now, shared by the memory and its [`Tracked`](crate::Tracked) store.
 #[derive(Debug)]
 pub(crate) struct Shared(Mutex<Slot>);
 
@@ -200,7 +201,7 @@ impl Shared {
         Self(Mutex::new(slot))
     }
 
-    /// Where the memory begins, and its size in bytes.
+    /// The memory's address, and its size in bytes.
     pub(crate) fn place(&self) -> (NonNull<u8>, usize) {
         let slot = self.slot();
         (slot.base(), slot.size)
@@ -227,7 +228,7 @@ impl Shared {
         if let Some(guarded) = slot.guarded.take()
             && let Err(guarded) = guarded.release()
         {
-            // The kernel does not open the pages: whoever writes to them has to be met.
+            // The kernel does not open the pages, so writes to them must still be handled.
             slot.guarded = Some(guarded);
         }
     }
@@ -237,7 +238,7 @@ impl Shared {
         !self.slot().of.barrier.takes_mappings()
     }
 
-    /// Does something with the memory's guard, if it has one.
+    /// Calls `what` with the memory's guard, if there is one.
     pub(crate) fn guarded<R>(&self, what: impl FnOnce(&mut Guarded) -> R) -> Option<R> {
         self.slot().guarded.as_mut().map(what)
     }
@@ -247,7 +248,7 @@ impl Shared {
         self.guarded(Guarded::take_log)
     }
 
-    /// Tells the runs of these pages that take memory.
+    /// Calls `found` with the runs of these pages that take memory.
     pub(crate) fn populated(&self, pages: Range<usize>, mut found: impl FnMut(Range<usize>)) {
         let slot = self.slot();
         let (of, start) = (slot.of.clone(), slot.base().as_ptr() as usize);
@@ -285,7 +286,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Nothing panics while it is held, and a slot is whole at any time.
+    /// Locks the slot. Nothing panics while the lock is held, and a slot is whole at any time.
     fn slot(&self) -> MutexGuard<'_, Slot> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

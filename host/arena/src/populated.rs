@@ -1,26 +1,26 @@
-//! Which pages of a range take memory, as the kernel tells.
+//! Finds the pages of a range that take memory, by asking the kernel.
 
 use crate::PAGE;
 use std::{fs::File, io, ops::Range, os::unix::fs::FileExt};
 
-/// Bytes that the kernel tells of each page.
+/// Bytes of the kernel's entry for each page.
 const ENTRY: usize = 8;
-/// Pages that are asked for at once.
+/// Pages read at once.
 const AT_ONCE: usize = 512;
-/// The page is in memory, or swapped out. One that was only ever read may be told as well.
+/// The page is in memory, or swapped out. A page that was only ever read may be reported too.
 const POPULATED: u64 = 1 << 63 | 1 << 62;
 
-/// Asks for what takes memory.
+/// The kernel's file of this process's pages.
 #[derive(Debug)]
 pub(crate) struct Populated(Option<File>);
 
 impl Populated {
-    /// Opens the kernel's file. If `/proc` is not to be had, all pages are told as taking memory.
+    /// Opens the kernel's file. Without `/proc`, all pages are reported as taking memory.
     pub(crate) fn new() -> Self {
         Self(File::open("/proc/self/pagemap").ok())
     }
 
-    /// Tells the runs of pages in these addresses that take memory, by their addresses and in order.
+    /// Calls `found` with the address ranges of the runs of pages that take memory, in order.
     pub(crate) fn find(&self, addresses: Range<usize>, mut found: impl FnMut(Range<usize>)) {
         if self.ask(addresses.clone(), &mut found).is_err() {
             found(addresses);

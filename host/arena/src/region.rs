@@ -43,14 +43,15 @@ impl Region {
         let base = NonNull::new(base.cast::<u8>()).ok_or_else(|| io::Error::other("mmap gave address zero"))?;
         let region = Self { base, len };
         // Slots are small beside a huge page, and mostly empty: a huge page would make each of them cost 2 MiB. Core
-        // dumps would hold every user's data. Both are wishes: an old kernel that refuses them works as well.
+        // dumps would hold every user's data. Both calls are only advice: an old kernel that refuses them works as
+        // well.
         let _ = region.advise(0, len, libc::MADV_NOHUGEPAGE);
         let _ = region.advise(0, len, libc::MADV_DONTDUMP);
         Ok(region)
     }
 
-    /// Makes the bytes before `end` readable and writable, and perhaps some more; gives how many now are.
-    /// `open` is how many already were.
+    /// Makes the bytes before `end`, and perhaps some more, readable and writable. `open` is how many were so before;
+    /// returns how many now are.
     pub(crate) fn open(&self, open: usize, end: usize) -> io::Result<usize> {
         if end <= open {
             return Ok(open);
@@ -77,7 +78,7 @@ impl Region {
         }
     }
 
-    /// True if this page takes memory, or the kernel does not tell; in an open part of the region.
+    /// True if this page, in an open part of the region, takes memory or the kernel does not tell.
     pub(crate) fn may_be_resident(&self, page: usize) -> bool {
         let mut found = 0_u8;
         // SAFETY: the page is within the region, and `found` is a byte for it.
@@ -109,8 +110,7 @@ impl Region {
         pages.iter().filter(|page| **page & 1 == 1).count() * crate::PAGE
     }
 
-    /// Has the kernel refuse to take memory back, as it does in a process whose memory is locked. Gives whether the
-    /// process may lock so much.
+    /// Locks memory, so that the kernel refuses to take it back. Returns true if the process may lock so much.
     #[cfg(test)]
     pub(crate) fn lock(&self, offset: usize, len: usize, locked: bool) -> bool {
         self.check(offset, len);
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
     use crate::PAGE;
 
-    /// What `/proc/self/maps` says of the mappings that a region has: their lengths and their access.
+    /// The lengths and the access of a region's mappings, from `/proc/self/maps`.
     fn mappings(region: &Region) -> Vec<(usize, String)> {
         let (start, end) = (region.base.as_ptr() as usize, region.base.as_ptr() as usize + region.len);
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
@@ -198,7 +198,7 @@ mod tests {
         drop(region);
         let left = mappings(&same);
         std::mem::forget(same);
-        // Another thread may have mapped something there since, but not the same.
+        // Another thread may have mapped something else there since.
         assert!(left.iter().map(|(len, _)| len).sum::<usize>() < 1 << 30);
     }
 }

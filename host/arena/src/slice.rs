@@ -1,8 +1,8 @@
-//! How soon a thread runs that others are in the way of.
+//! A thread's time slice: the shorter one is, the sooner the thread runs on a busy machine.
 
 use std::{io, time::Duration};
 
-/// What `sched_setattr` takes, in its first version: see `sched(7)`.
+/// The structure that `sched_setattr` takes, in its first version: see `sched(7)`.
 #[repr(C)]
 #[derive(Default)]
 struct Attributes {
@@ -16,9 +16,9 @@ struct Attributes {
     period: u64,
 }
 
-/// Asks the system to let this thread run for so long at a time, and therefore sooner: Linux runs the thread first whose
-/// turn would be over first, and lets one with a short turn interrupt one with a long one, from version 6.12 on. The
-/// thread's part of the processor stays what it was. Between 0.1 and 100 ms.
+/// Asks the system to let this thread run for `slice` at a time (0.1 to 100 ms), and therefore sooner: Linux first
+/// runs the thread with the earliest virtual deadline and, from version 6.12 on, lets a thread with a short slice
+/// preempt one with a long slice. The thread's share of the processor does not change.
 ///
 /// # Errors
 ///
@@ -47,7 +47,7 @@ mod tests {
     fn a_thread_that_asks_is_told_so_by_the_system() {
         // Each test has a thread of its own.
         run_sooner(Duration::from_micros(300)).unwrap();
-        // Of what older systems know, or were built without, nothing can be seen.
+        // Older systems, or those built without it, show nothing.
         let known = fs::read_to_string("/proc/thread-self/sched").unwrap_or_default();
         if let Some(line) = known.lines().find(|line| line.starts_with("se.slice")) {
             assert!(line.ends_with(" 300000"), "{line}");

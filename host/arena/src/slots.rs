@@ -1,4 +1,4 @@
-//! Which slots of a region are in use: a list of free ones, and the number of those that never were used.
+//! The slots of a region: a list of free ones, and the number of the first that was never used.
 
 use crate::{
     barrier::{Barrier, Table},
@@ -20,7 +20,7 @@ pub(crate) struct Slots {
     state: Mutex<State>,
 }
 
-/// What free slots keep of the kernel's memory, so that their next users meet fewer page faults.
+/// Bounds on the memory that free slots keep, so that their next users have fewer page faults.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Keep {
     /// The most bytes of a slot.
@@ -37,7 +37,7 @@ struct State {
     cold: Vec<Free>,
     /// The sum of the free slots' resident bytes, and of what [`Slots::keep`] promised to slots that are about to be free.
     resident: usize,
-    /// Slots from here on were never used.
+    /// The first slot that was never used.
     next: usize,
     /// Bytes of the region that are open.
     open: usize,
@@ -48,17 +48,17 @@ struct Free {
     index: usize,
     /// Bytes of it that are zero and still resident.
     resident: usize,
-    /// It was never used.
+    /// True if the slot was never used.
     fresh: bool,
 }
 
-/// A slot that was taken.
+/// A taken slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Taken {
     pub(crate) index: usize,
     /// Bytes of it that are zero and still resident.
     pub(crate) resident: usize,
-    /// It was never used before.
+    /// True if the slot was never used before.
     pub(crate) fresh: bool,
 }
 
@@ -76,7 +76,7 @@ impl Slots {
         }
     }
 
-    /// Makes the slots such as can be guarded: gives the table of their guards.
+    /// Registers the slots with a barrier, and returns the table of their guards.
     pub(crate) fn guarded_by(&self, barrier: &Barrier) -> io::Result<Arc<Table>> {
         barrier.register(&self.region, self.size * self.count)?;
         Table::new(&self.region, self.size, self.count).map(Arc::new)
@@ -111,8 +111,8 @@ impl Slots {
         Some(Taken { index, resident: 0, fresh: true })
     }
 
-    /// How many bytes of a slot, of which `resident` bytes are resident, may stay so when it is put back: the caller
-    /// zeroes those by writing, and gives the others back to the kernel. They count from now on.
+    /// Returns how many of a slot's `resident` bytes may stay resident when the slot is put back: the caller zeroes
+    /// those by writing and gives the others back to the kernel. The kept bytes count from now on.
     pub(crate) fn keep(&self, resident: usize) -> usize {
         let mut state = self.state();
         let kept = resident.min(self.keep.of_each);
@@ -137,14 +137,14 @@ impl Slots {
         self.state().cold.push(Free { index, resident: 0, fresh: true });
     }
 
-    /// How many slots are in use.
+    /// The number of slots in use.
     pub(crate) fn used(&self) -> usize {
         let state = self.state();
         state.next - state.warm.len() - state.cold.len()
     }
 
-    /// What must hold whenever no slot is just being put back: every slot is in use or free, the free ones keep what is
-    /// said and no more than they may, and the kernel has the rest.
+    /// Asserts what must hold whenever no slot is being put back: every slot is in use or free, the free ones keep
+    /// the bytes noted and no more than they may, and the kernel has the rest.
     #[cfg(test)]
     #[track_caller]
     pub(crate) fn check(&self) {
@@ -162,7 +162,7 @@ impl Slots {
         assert!(state.next <= self.count && self.offset(state.next) <= state.open);
     }
 
-    /// Nothing panics while this is held; were it so, the list would still be whole.
+    /// Locks the state. Nothing panics while the lock is held; even then, the list would be whole.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

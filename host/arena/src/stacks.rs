@@ -52,7 +52,7 @@ impl Stacks {
         Self::with_slots(size, MOST)
     }
 
-    /// The same, with at most `slots` stacks: so few that tests can use them up.
+    /// Like [`Stacks::new`], with at most `slots` stacks: so few that tests can use them up.
     ///
     /// # Errors
     ///
@@ -79,7 +79,7 @@ impl Stacks {
         self.slots.used()
     }
 
-    /// Whether guard pages cost a mapping each, because the kernel is older than 6.13.
+    /// True if guard pages cost a mapping each, because the kernel is older than 6.13.
     pub fn guards_are_mappings(&self) -> bool {
         self.guard == Guard::Protected
     }
@@ -94,7 +94,7 @@ impl Stacks {
                 Guard::Protected => region.protect(offset, PAGE, libc::PROT_NONE),
             };
             if let Err(error) = guarded {
-                // It stays fresh, so that whoever takes it next tries again: no stack is without its guard page.
+                // The slot stays fresh, so that its next taker installs the guard page: no stack is without one.
                 self.slots.put_unused(taken.index);
                 return Err(exhausted(&format!("no guard page for a fiber stack: {error}")));
             }
@@ -137,7 +137,7 @@ impl Place {
         self.slots.offset(self.index)
     }
 
-    /// Gives back to the kernel what a call has left of a stack that it went deep on.
+    /// Gives the pages of a stack that a deep call has used back to the kernel.
     ///
     /// # Safety
     ///
@@ -145,42 +145,42 @@ impl Place {
     pub(crate) unsafe fn trim(&self, frames: Frames) {
         let Some(deep) = self.slots.size().checked_sub(PAGE + SHALLOW).filter(|deep| *deep > 0) else { return };
         let (start, region) = (self.start() + PAGE, self.slots.region());
-        // Whatever goes deeper touches this page.
+        // A call that goes deeper touches this page.
         let below = start + deep - PAGE;
         let touched = match frames {
-            // Somewhere in it is an address to return to: so much as a page never lies between two of them. To read a page
-            // that was never written to takes no memory, and no call of the kernel but for the first time. All of it is
-            // read, as that is quicker than to stop early.
+            // If the page was used, there is a return address in it: two of them are never a page apart. Reading a
+            // page that was never written to takes no memory, and a page fault only the first time. All of the page
+            // is read, as that is quicker than stopping early.
             Frames::Small => {
                 // SAFETY: the page is within the slot, above its guard page, and open; nothing runs on it.
                 let words = unsafe { std::slice::from_raw_parts(region.at(below).cast::<u64>().as_ptr(), WORDS) };
                 words.iter().fold(0, |any, word| any | word) != 0
             }
-            // All that was written to it may be zeroes.
+            // The page may have been used and hold only zeroes.
             Frames::Any => region.may_be_resident(below),
         };
         if touched {
-            // Where the kernel takes nothing back, as of locked memory, it stays.
+            // Memory that the kernel does not take back, such as locked memory, stays.
             let _ = region.advise(start, deep, libc::MADV_DONTNEED);
         }
     }
 }
 
-/// The most of a stack that any one function takes which runs on it: of a guest's code, or of the host.
+/// The largest stack frame of any function, of a guest or of the host, that runs on a stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frames {
     /// Less than a page.
     Small,
-    /// There may be some that take a page or more.
+    /// Some may take a page or more.
     Any,
 }
 
 impl Frames {
-    /// Of a component's compiled code.
+    /// Finds the frame size of a component's compiled code.
     ///
-    /// Cranelift has a function that takes a page or more touch each of its pages at its beginning, by writing a zero: its
-    /// code is looked at for the instruction that does so. Other code may have the same: the answer is `Any` then, which
-    /// is always right.
+    /// Cranelift makes a function whose frame takes a page or more touch each of the pages first, by writing a zero:
+    /// the code is searched for the instruction that does so. Other code may contain the same bytes; the answer then
+    /// is `Any`, which is always safe.
     pub fn of(component: &Component) -> Self {
         // movl $0, (%rsp)
         const PROBE: [u8; 7] = [0xc7, 0x04, 0x24, 0, 0, 0, 0];
@@ -212,8 +212,8 @@ unsafe impl StackMemory for Stack {
 }
 
 impl Drop for Place {
-    /// Gives the stack back to the kernel, which also zeroes it, but for two pages at its top while not too many are
-    /// kept; those are zeroed by writing. Nothing of a call is left for the next one.
+    /// Gives the stack back to the kernel, which also zeroes it, except for two pages at its top while not too many
+    /// are kept; those are zeroed by writing. Nothing of a call is left for the next one.
     fn drop(&mut self) {
         let size = self.slots.size() - PAGE;
         let kept = self.slots.keep(size);

@@ -18,7 +18,7 @@ use std::{
 use wasmtime::{AsContext, AsContextMut, Store, StoreContext, StoreContextMut};
 
 thread_local! {
-    /// What is being made on this thread now.
+    /// The store for which memories are being made on this thread now.
     static MAKING: RefCell<Option<Making>> = const { RefCell::new(None) };
 }
 
@@ -28,25 +28,25 @@ struct Making {
     /// The memories that are to be made next.
     next: VecDeque<Next>,
     made: Vec<Arc<Shared>>,
-    /// The stack that its calls run on.
+    /// The stack that the store's calls run on.
     stack: Option<Weak<Place>>,
 }
 
-/// A memory that is to be made.
+/// A memory to be made.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// A new one, of so many bytes at least.
+    /// A new memory, of at least so many bytes.
     Size(usize),
-    /// One that an instance has left.
+    /// A memory that an instance has left.
     Held(Arc<Shared>),
 }
 
-/// The memory that is to be made now, if somebody said so.
+/// Takes the memory that is to be made next, if one was given.
 pub(crate) fn next() -> Option<Next> {
     MAKING.with_borrow_mut(|making| making.as_mut()?.next.pop_front())
 }
 
-/// A memory was made.
+/// Notes that a memory was made.
 pub(crate) fn made(memory: &Arc<Shared>) {
     MAKING.with_borrow_mut(|making| {
         if let Some(making) = making {
@@ -55,7 +55,7 @@ pub(crate) fn made(memory: &Arc<Shared>) {
     });
 }
 
-/// A stack was made: a store gets one for its first call, and keeps it.
+/// Notes that a stack was made: a store gets one for its first call, and keeps it.
 pub(crate) fn made_stack(stack: &Arc<Place>) {
     MAKING.with_borrow_mut(|making| {
         if let Some(making) = making {
@@ -64,8 +64,8 @@ pub(crate) fn made_stack(stack: &Arc<Place>) {
     });
 }
 
-/// While it lives, memories that are made on this thread are this store's. It ends with the poll that it is for, also
-/// when that panics; polls may be nested, so the one before is put back.
+/// A guard value: while it lives, memories made on this thread belong to its store. It ends with its poll, also when
+/// that panics; polls may be nested, so the previous value is restored.
 struct Listening<'a> {
     making: &'a mut Making,
     outer: Option<Making>,
@@ -84,15 +84,16 @@ impl Drop for Listening<'_> {
     }
 }
 
-/// A module or component that a [`Tracked`] store can instantiate. Nobody else can implement it: a store's memories are known by it.
+/// A module or component that a [`Tracked`] store can instantiate. The trait is sealed: a store's memories are known
+/// by it.
 pub trait Pre<T>: sealed::Sealed {
-    /// The instance that it becomes.
+    /// The type of the instance.
     type Instance;
 
-    /// Linear memories that an instance has of its own, if that is known.
+    /// The number of an instance's own linear memories, if known.
     fn memories(&self) -> Option<usize>;
 
-    /// Instantiates it in a store, and nothing else anywhere.
+    /// Instantiates in this store, and nothing else anywhere.
     fn instantiate_in(
         &self,
         store: StoreContextMut<'_, T>,
@@ -131,25 +132,25 @@ impl<T: Send + 'static> Pre<T> for wasmtime::component::InstancePre<T> {
 
 /// A store and its linear memories.
 ///
-/// The store is only ever lent as a context, so that it cannot be exchanged for another one: whoever borrows this
-/// exclusively knows that nothing runs in the store, and may look at its memories.
+/// The store is only ever lent as a context, so that it cannot be exchanged for another one: an exclusive borrow of
+/// the `Tracked` proves that nothing runs in the store, so that its memories may be read and written.
 pub struct Tracked<T: 'static> {
     store: Store<T>,
     memories: Making,
 }
 
 impl<T: Send + 'static> Tracked<T> {
-    /// Tracks a store in which nothing was instantiated yet. Its engine must have been given [`Memories`](crate::Memories).
+    /// Tracks a store in which nothing was instantiated yet. The engine must use [`Memories`](crate::Memories).
     pub fn new(store: Store<T>) -> Self {
         Self { store, memories: Making::default() }
     }
 
-    /// Instantiates. The n-th memory that is made for it has `sizes[n]` bytes, where that is more than its own minimum.
+    /// Instantiates. The n-th memory made has `sizes[n]` bytes, where that is more than its own minimum.
     ///
     /// # Errors
     ///
-    /// As wasmtime has them; or other memories were made meanwhile than the instance has, by a host function that its start
-    /// function has called.
+    /// Wasmtime's errors; or memories that are not the instance's were made meanwhile, by a host function called from
+    /// its start function.
     pub async fn instantiate<P: Pre<T>>(&mut self, sizes: &[usize], pre: &P) -> wasmtime::Result<P::Instance> {
         let before = self.memories.made.len();
         // SAFETY: a `Pre` instantiates in the store that it is given, and which memories it makes is looked at below: one of
@@ -158,14 +159,14 @@ impl<T: Send + 'static> Tracked<T> {
         self.check(before, pre, made)
     }
 
-    /// Like [`instantiate`](Self::instantiate), in memories that another store has left: the n-th memory is the n-th of `held`, with all that it holds
-    /// and its guard. What instantiating writes to it is written, by the host as by a guest.
+    /// Like [`instantiate`](Self::instantiate), in memories that another store has left: the n-th memory is the n-th
+    /// of `held`, with its contents and its guard. Instantiating writes to them as a guest does.
     ///
-    /// If it comes about and if not, [`into_memories`](Self::into_memories) gives them all back.
+    /// [`into_memories`](Self::into_memories) gives all of them back, whether this succeeds or not.
     ///
     /// # Errors
     ///
-    /// As of [`instantiate`](Self::instantiate).
+    /// As for [`instantiate`](Self::instantiate).
     pub async fn instantiate_in<P: Pre<T>>(&mut self, held: Vec<Held>, pre: &P) -> wasmtime::Result<P::Instance> {
         let before = self.memories.made.len();
         self.memories.next = held.into_iter().map(|held| Next::Held(held.into_shared())).collect();
@@ -173,7 +174,7 @@ impl<T: Send + 'static> Tracked<T> {
         self.check(before, pre, made)
     }
 
-    /// Checks that as many memories were made as an instance has. If not, none of them is lent to anybody.
+    /// Checks that as many memories were made as an instance has. If not, none of them is ever lent.
     fn check<P: Pre<T>>(
         &mut self,
         before: usize,
@@ -187,8 +188,8 @@ impl<T: Send + 'static> Tracked<T> {
         made
     }
 
-    /// Instantiates, by `instantiate`: the memories that are made while it is polled are this store's. The n-th of them
-    /// has `sizes[n]` bytes, where that is more than its own minimum.
+    /// Instantiates by calling `instantiate`: the memories made while its future is polled are this store's. The n-th
+    /// of them has `sizes[n]` bytes, where that is more than its own minimum.
     ///
     /// # Safety
     ///
@@ -203,7 +204,7 @@ impl<T: Send + 'static> Tracked<T> {
     ) -> R {
         self.memories.next = sizes.iter().copied().map(Next::Size).collect();
         let done = self.listen(instantiate).await;
-        // wasmtime has already dropped the memories of an instance that did not come about for want of another one.
+        // If one memory could not be made, wasmtime has already dropped the instance's other memories.
         self.memories.made.retain(|memory| Arc::strong_count(memory) > 1);
         done
     }
@@ -211,7 +212,7 @@ impl<T: Send + 'static> Tracked<T> {
     async fn listen<R>(&mut self, instantiate: impl AsyncFnOnce(StoreContextMut<'_, T>) -> R) -> R {
         let Self { store, memories } = self;
         let done = {
-            // Its first statement, too, is to run only while it is listened.
+            // The closure itself, too, runs only while memories are being noted.
             let mut instantiating = pin!(async { instantiate(store.as_context_mut()).await });
             poll_fn(|cx| {
                 let _listening = Listening::start(memories);
@@ -219,7 +220,7 @@ impl<T: Send + 'static> Tracked<T> {
             })
             .await
         };
-        // An instance that did not come about, for want of fuel, say, may not have been given all of them.
+        // A failed instantiation, for want of fuel, say, may not have used all of them.
         let left = memories.next.drain(..).filter_map(|next| match next {
             Next::Held(held) => Some(held),
             Next::Size(_) => None,
@@ -228,15 +229,15 @@ impl<T: Send + 'static> Tracked<T> {
         done
     }
 
-    /// The memories that the store's instances leave, in the order in which they were made. The store is dropped.
+    /// Drops the store and returns its instances' memories, in the order in which they were made.
     pub fn into_memories(self) -> Vec<Held> {
         let Self { store, memories } = self;
         drop(store);
         memories.made.into_iter().filter_map(Held::new).collect()
     }
 
-    /// Gives back to the kernel what the last call has left of the store's stack, if it went deep: more than 20 KiB.
-    /// `frames` are those of the code that runs in it.
+    /// Gives the store's stack back to the kernel beyond its first 20 KiB, if the last call went deeper. `frames` are
+    /// those of the code that runs in the store.
     pub fn trim_stack(&mut self, frames: Frames) {
         // The store is borrowed exclusively, so nothing runs in it, nor on its stack.
         if let Some(stack) = self.memories.stack.as_ref().and_then(Weak::upgrade) {
@@ -265,7 +266,7 @@ impl<T: Send + 'static> Tracked<T> {
         self.store.data_mut()
     }
 
-    /// How many linear memories there are.
+    /// The number of linear memories.
     pub fn memories_len(&self) -> usize {
         self.memories.made.len()
     }
@@ -276,7 +277,7 @@ impl<T: Send + 'static> Tracked<T> {
         self.memories.made.get(index).map(|memory| Lent::new(memory))
     }
 
-    /// The linear memories, in the order in which they were made. What is written is what the guest reads next.
+    /// The linear memories, in the order in which they were made. The guest reads what is written here.
     pub fn memories(&mut self) -> impl Iterator<Item = &mut [u8]> {
         // Each is of another slot, since each is noted once; the store is borrowed as for `memory`.
         self.memories.made.iter().map(|memory| Lent::new(memory).into_bytes())

@@ -1,14 +1,14 @@
 //! All figures of host/docs/performance.md, measured in one run: `host/benches/all.sh` builds and starts it.
 //!
-//! It starts the real binary and, where the same can be done without Carrel, the native server (`../native`), sends
-//! them load over 127.0.0.1, and reads from /proc what they have used. What is compared is measured in turns, so that
-//! what else the machine does meets both.
+//! The program starts the real binary and, for cases that need no Carrel, the native server (`../native`), sends them
+//! load over 127.0.0.1, and reads their use of resources from /proc. Compared cases are measured in turns, so that
+//! other load on the machine affects both.
 //!
 //! # Layout
 //!
-//! * [`plan`]: how much of everything. [`report`]: which figures there are, what they should be, and the tables.
-//! * [`server`]: a server's process, and what it uses. [`client`]: connections, and load. [`stop`]: what ends a run
-//!   early: a signal, too little memory, too much time.
+//! * [`plan`]: the size of each measurement. [`report`]: the figures, their bounds, and the tables.
+//! * [`server`]: a server's process, and what it uses. [`client`]: connections, and load. [`stop`]: reasons that end
+//!   a run early: a signal, too little memory, too much time.
 //! * The parts, in the order in which they run: [`hot`], [`rollback`], [`live`], [`parked`], [`waiting`],
 //!   [`fair`], [`hostile`], [`large`], [`rate`].
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -50,7 +50,7 @@ struct Arguments {
     parts: Vec<Part>,
 }
 
-/// What is measured together.
+/// A group of figures that are measured together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
     /// The CPU of warm requests, beside the native server
@@ -97,7 +97,7 @@ fn main() -> ExitCode {
             Part::Rate => rate::run,
         };
         stop::next_part();
-        // What went well is told, whatever else goes wrong.
+        // Figures already found are reported, whatever fails later.
         let run = AssertUnwindSafe(|| stop::check().and_then(|()| run(&plan, &mut report)));
         if let Err(why) = catch_unwind(run).unwrap_or_else(|_| Err("it panicked, as said above".into())) {
             eprintln!("error: {why}");
@@ -109,7 +109,7 @@ fn main() -> ExitCode {
     if report.is_good(parts) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The one in the middle; of an even number, the mean of the two in the middle.
+/// The median; of an even number, the mean of the two in the middle.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {

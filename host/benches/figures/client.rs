@@ -1,7 +1,7 @@
 //! Connections, and load.
 //!
 //! Load comes from two threads with 16 connections each, all of which send the next request as soon as they have the
-//! answer to the last one. Each answer is looked at: one that is no success ends the load.
+//! answer to the last one. Each answer is checked: one that is no success ends the load.
 
 use crate::{Result, server::Server, stop};
 use std::{
@@ -24,15 +24,15 @@ use tokio::{
 
 const THREADS: u64 = 2;
 const CONNECTIONS: u64 = 16;
-/// How long an answer may take, and how long all connections together may be without any.
+/// The longest time that an answer may take, and that all connections together may be without any.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a load waits if a server has no room, and how often.
+/// The time that a load waits if a server has no room, and the number of tries.
 const NO_ROOM: (Duration, usize) = (Duration::from_millis(20), 500);
 
-/// A connection that is kept.
+/// A persistent connection.
 pub(crate) struct Connection {
     stream: TcpStream,
-    /// Lines of headers that all requests have.
+    /// Header lines of all requests.
     headers: String,
     request: Vec<u8>,
     answer: Vec<u8>,
@@ -41,15 +41,15 @@ pub(crate) struct Connection {
 /// An answer.
 pub(crate) struct Answer<'a> {
     pub(crate) status: u16,
-    /// What it has cost, where it says so.
+    /// The fuel used, if the answer tells it.
     pub(crate) fuel: Option<u64>,
-    /// Seconds, where it says so.
+    /// Seconds, if the answer has the header.
     pub(crate) retry_after: Option<u64>,
     pub(crate) body: &'a [u8],
 }
 
 impl Answer<'_> {
-    /// Of a function that did what it was asked.
+    /// True if a function succeeded.
     pub(crate) fn is_success(&self) -> bool {
         self.status == 200 && self.body.starts_with(br#"{"success":true"#)
     }
@@ -66,17 +66,17 @@ impl Connection {
         Ok(Self { stream, headers: String::new(), request: Vec::new(), answer: Vec::with_capacity(4096) })
     }
 
-    /// With an API key, in place of the numbers of users.
+    /// Opens a connection with an API key, in place of users' numbers.
     pub(crate) async fn open_with_key(address: SocketAddr, key: &str) -> Result<Self> {
         Ok(Self { headers: format!("X-API-Key: {key}\r\n"), ..Self::open(address).await? })
     }
 
-    /// A call of the workflow by a user.
+    /// Calls the workflow as a user.
     pub(crate) async fn call(&mut self, user: u64, body: &str) -> Result<Answer<'_>> {
         self.ask("POST", "/generate", user, body).await
     }
 
-    /// Any request. `%` in the body is the user's number.
+    /// Sends any request. `%` in the body is replaced by the user's number.
     pub(crate) async fn ask(&mut self, method: &str, path: &str, user: u64, body: &str) -> Result<Answer<'_>> {
         let replaced;
         let body = if body.contains('%') {
@@ -128,7 +128,7 @@ impl Connection {
         }
     }
 
-    /// How long a call of the workflow takes, and its answer, which must be a success.
+    /// Calls the workflow; returns the time and the answer, which must be a success.
     pub(crate) async fn timed(&mut self, user: u64, body: &str) -> Result<(Duration, String)> {
         let began = Instant::now();
         let answer = self.call(user, body).await?;
@@ -156,26 +156,26 @@ impl Connection {
     }
 }
 
-/// Runs what waits for a server, on this thread.
+/// Runs a future on this thread.
 pub(crate) fn block_on<T>(what: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| error.to_string())?.block_on(what)
 }
 
-/// What users send to a server.
+/// The requests that users send to a server.
 pub(crate) struct Load<'a> {
     pub(crate) server: &'a Server,
-    /// The number of the first of these users, and how many there are. They take turns.
+    /// The number of the first user, and the number of users. They take turns.
     pub(crate) from: u64,
     pub(crate) users: u64,
-    /// What each of them asks at its turn, one after the other.
+    /// The calls that each user makes in its turn, one after the other.
     pub(crate) calls: &'static [&'static str],
-    /// It ends when there were so many turns, and so much time is over.
+    /// The load ends after at least so many turns and so much time.
     pub(crate) turns: u64,
     pub(crate) time: Duration,
 }
 
-/// What a load has found.
+/// A load's results.
 pub(crate) struct Loaded {
     pub(crate) requests: u64,
     /// Requests that were sent again, because the server had no room.
@@ -183,7 +183,7 @@ pub(crate) struct Loaded {
     pub(crate) took: Duration,
     /// CPU that the server has used meanwhile.
     pub(crate) cpu: Duration,
-    /// How long answers took, in microseconds, sorted.
+    /// Answer times in microseconds, sorted.
     latencies: Vec<u32>,
 }
 
@@ -197,13 +197,13 @@ impl Loaded {
         self.requests as f64 / self.took.as_secs_f64()
     }
 
-    /// In milliseconds.
+    /// A percentile of the answer times, in milliseconds.
     pub(crate) fn percentile(&self, percent: usize) -> f64 {
         self.latencies.get((self.latencies.len() - 1) * percent / 100).map_or(0.0, |it| f64::from(*it) / 1000.0)
     }
 }
 
-/// What the connections of a load share.
+/// The state shared by the connections of a load.
 struct Shared {
     address: SocketAddr,
     from: u64,
@@ -262,7 +262,7 @@ impl Load<'_> {
     }
 }
 
-/// What one thread does.
+/// Runs one thread's connections.
 async fn connections(shared: &Arc<Shared>) -> Result<Vec<u32>> {
     let mut all = JoinSet::new();
     for _ in 0..CONNECTIONS {
@@ -328,11 +328,10 @@ pub(crate) struct Waited {
     pub(crate) took: Duration,
 }
 
-/// One who asks again and again, at a steady pace.
+/// Sends requests at a steady pace.
 ///
-/// While it waits for an answer for longer than that, the requests that it would have sent meanwhile are sent late, and
-/// count as what they would have waited: else a server that stands still for a second would have one slow answer among
-/// thousands.
+/// Requests that fall due while an answer is awaited are sent late, and their waits count from when they were due:
+/// else a server that stalls for a second would have one slow answer among thousands.
 pub(crate) async fn ask_steadily(
     mut connection: Connection,
     (method, path, body): (&str, &str, &str),
@@ -347,7 +346,7 @@ pub(crate) async fn ask_steadily(
         if now < next {
             // A clock finer than the runtime's, which has nothing else to do.
             thread::sleep(next - now);
-            // To oversleep is the asker's own fault.
+            // Oversleeping is not the server's fault, so it does not count.
             next = Instant::now();
         }
         let answer = timeout(PATIENCE, connection.ask(method, path, 0, body)).await;

@@ -1,4 +1,4 @@
-//! What a tenant notices of another one whose guests spin.
+//! The effect on a tenant of another one whose guests spin.
 
 use crate::{
     Result,
@@ -22,9 +22,9 @@ use tokio::{task::JoinSet, time::sleep};
 const SPINNING: usize = 100;
 /// Users of each tenant that compute. Their first ticks, for which nobody needs a permit, must not count.
 const COMPUTING: usize = 10;
-/// How long a tenant waits after another one has gone away.
+/// The pause after a tenant has gone away.
 const PAUSE: Duration = Duration::from_millis(300);
-/// How long a guest of [`beside`] may spin. Its user comes again at once.
+/// The longest that a guest of [`beside`] may spin. Its user calls again at once.
 const DEADLINE: &str = "2s";
 
 pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
@@ -32,13 +32,13 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     shares(plan, report)
 }
 
-/// One who asks for `stats`, alone and beside a tenant that lets its guests spin, in turns.
+/// Measures a user who asks for `stats`, in turns alone and beside a tenant whose guests spin.
 fn beside(plan: &Plan, report: &mut Report) -> Result<()> {
     let config = Test::hostile().tenant("noisy", 1, SPINNING).tenant("quiet", 1, 1);
     let config = config.set("limits.deadline", DEADLINE).set("limits.fuel_per_call", "1000000G");
     let server = Server::carrel("two tenants", &config)?;
     let (mut alone, mut beside, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    // Its instances are made, and whatever else there is to be done once.
+    // Warms up: makes the instances, and does all other one-time work.
     ask_quiet(server.address, PAUSE)?;
     for _ in 0..plan.rounds {
         let before = ask_quiet(server.address, plan.round)?;

@@ -1,6 +1,6 @@
-//! What a tenant notices of another one's guests and callers that do all the harm they can: one attack after the other,
-//! each again and again for as long as it is measured. It is compared with what it notices of a neighbour that is as
-//! busy, and means no harm: on two cores, those who work are in each other's way, whatever they work at.
+//! The effect on a tenant of another one's attacks by guests and callers: one attack after the other, each repeated
+//! for as long as it is measured. The effect is compared with that of an equally busy harmless neighbour: on two
+//! cores, any two loads slow each other down.
 
 use crate::{
     Result,
@@ -24,15 +24,15 @@ use tokio::{
     time::timeout,
 };
 
-/// How long a caller who breaks the rules waits for what the host says to it.
+/// The time that a caller who breaks the rules waits for the host's answer.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// What a neighbour does that is busy, and means no harm: some milliseconds of work.
+/// The call of a busy but harmless neighbour: some milliseconds of work.
 const ORDINARY: &str = r#"{"do":"print","text":"x","times":1000}"#;
 
-/// What is done to the host.
+/// An attack on the host.
 enum Attack {
-    /// A call at a path, and the status of its answer.
+    /// A call's path and body, and the status of its answer.
     Call(&'static str, String, u16),
     /// Bytes on a connection of their own, which then is closed.
     Bytes(Vec<u8>),
@@ -149,8 +149,8 @@ async fn hold(address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// The cost of the attacks for each unit of fuel that their callers pay, beside a plain loop. A request takes some work
-/// that no guest causes, for which nobody pays in fuel: that of a call that only counts.
+/// The cost of the attacks for each unit of fuel that their callers pay, beside a plain loop. A request takes some
+/// work that no guest causes and no fuel pays for: that of a call that only counts.
 fn fuel(plan: &Plan, server: &Server, report: &mut Report) -> Result<()> {
     let cost = |body: &str, path, status| paid(plan, server, path, body, status);
     let [request, _] = cost(r#"{"do":"count"}"#, "/hostile", 200)?;
@@ -159,7 +159,7 @@ fn fuel(plan: &Plan, server: &Server, report: &mut Report) -> Result<()> {
     let mut worst = (0.0, "");
     for (what, attack) in attacks() {
         let Attack::Call(path, body, status) = attack else { continue };
-        // Who waits until the deadline pays in time.
+        // A call that waits until the deadline pays in time, not in fuel.
         if status == 504 {
             continue;
         }
@@ -176,7 +176,7 @@ fn fuel(plan: &Plan, server: &Server, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Microseconds of CPU and units of fuel of a call, in the middle of some.
+/// The median microseconds of CPU and units of fuel of a call.
 fn paid(plan: &Plan, server: &Server, path: &str, body: &str, status: u16) -> Result<[f64; 2]> {
     client::block_on(async {
         let mut connection = Connection::open_with_key(server.address, &key("noisy", 0)).await?;
@@ -195,7 +195,7 @@ fn paid(plan: &Plan, server: &Server, path: &str, body: &str, status: u16) -> Re
     })
 }
 
-/// What a user of the other tenant waits for while the attack goes on.
+/// The waits of a user of the other tenant while the attack goes on.
 fn ask_beside(address: SocketAddr, time: Duration, attack: &Attack) -> Result<Vec<Waited>> {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -215,7 +215,7 @@ async fn attack_until(address: SocketAddr, attack: &Attack, over: &AtomicBool) -
             Attack::Call(path, body, expected) => match connection.ask("POST", path, 0, body).await {
                 Ok(answer) if answer.status == *expected => {}
                 Ok(answer) => return Err(format!("it was answered {}: {}", answer.status, answer.text())),
-                // Who is refused before all was sent may be hung up on.
+                // A caller refused before all was sent may be disconnected.
                 Err(_) if *expected == 413 => {
                     connection = Connection::open_with_key(address, &key("noisy", 0)).await?;
                 }
@@ -223,7 +223,7 @@ async fn attack_until(address: SocketAddr, attack: &Attack, over: &AtomicBool) -
             },
             Attack::Bytes(bytes) => {
                 let mut stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-                // Whoever breaks the rules may be hung up on at any time.
+                // A caller who breaks the rules may be disconnected at any time.
                 let _ = stream.write_all(bytes).await;
                 let mut said = [0; 4096];
                 let _ = timeout(PATIENCE, stream.read(&mut said)).await;

@@ -17,15 +17,15 @@ use std::{env, path::PathBuf, time::Duration};
 const STATS: &str = r#"{"command":"stats"}"#;
 const ADD: &str = r#"{"command":"note","action":"add","param1":"milk"}"#;
 const LIST: &str = r#"{"command":"note","action":"list"}"#;
-/// Whom nobody else's notes and counts depend on.
+/// A user on whom no other user's notes and counts depend.
 const NOBODY: u64 = u64::MAX;
 
-/// What is sent to each server.
+/// A request that is sent to each server.
 struct Case {
     name: String,
     calls: &'static [&'static str],
     users: u64,
-    /// With rollback off, and on.
+    /// The figures with rollback off, and on.
     ids: [Id; 2],
 }
 
@@ -115,7 +115,7 @@ fn measure(case: &Case, servers: &[Server], plan: &Plan, rounds: &mut Rounds) ->
         load(server, plan.round / 4)?;
     }
     for round in 0..plan.rounds {
-        // Who goes first takes turns as well.
+        // The servers take turns at going first, too.
         for index in 0..servers.len() {
             let index = (index + round) % servers.len();
             rounds[index].push(load(&servers[index], plan.round)?);
@@ -124,8 +124,8 @@ fn measure(case: &Case, servers: &[Server], plan: &Plan, rounds: &mut Rounds) ->
     Ok(())
 }
 
-/// What a server needs against native: of each round its own ratio, so that what else the machine did then is in both
-/// of its parts.
+/// A server's CPU relative to native: the ratio is taken for each round, so that other load on the machine affects
+/// both its parts.
 fn ratio(rounds: &Rounds, index: usize, from: usize) -> f64 {
     against(&rounds[index], &rounds[0], from)
 }
@@ -135,7 +135,7 @@ fn against(rounds: &[Loaded], others: &[Loaded], from: usize) -> f64 {
     median(pairs.map(|(server, other)| server.cpu_each() / other.cpu_each()).collect())
 }
 
-/// What is compared has to do the same.
+/// Checks that all servers give the same answers.
 async fn same_answers(servers: &[Server]) -> Result<()> {
     let dialogue = [
         STATS,

@@ -25,7 +25,7 @@ use tokio::{sync::Barrier, task::JoinSet};
 /// The users of one server: one holds little, the other 60 MiB.
 const SMALL: u64 = 1;
 const LARGE: u64 = 2;
-// What `tests/guests/framed/large.wat` is told to do: it knows no spaces.
+// Orders for `tests/guests/framed/large.wat`, which takes no spaces.
 const WRITE: &str = "[1,65536,1,8,1]";
 const WRITE_ALL: &str = "[1,65536,15344,4096,7]";
 const SUM: &str = "[2,65536,15344,4096]";
@@ -38,10 +38,10 @@ const WRITE_ALL_AND_SPIN: &str = "[6,65536,15344,4096,9]";
 const BLOCK: usize = 20;
 /// Times that each instance is parked and woken.
 const PARKINGS: usize = 12;
-/// Users whose deadlines come together, and when.
+/// The number of users whose deadlines come together, and the deadline.
 const TOGETHER: usize = 10;
 const DEADLINE: Duration = Duration::from_secs(3);
-/// Memory that the process may take while it is attacked.
+/// The memory limit of the attacked process.
 const LIMIT: u64 = 256 << 20;
 const SAMPLE: Duration = Duration::from_millis(2);
 
@@ -159,7 +159,7 @@ fn held(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Notes how long it does not run, in nanoseconds.
+/// Notes the longest time for which this task does not run, in nanoseconds.
 async fn tick(longest: Arc<AtomicU64>) {
     let mut last = Instant::now();
     loop {
@@ -199,7 +199,7 @@ fn while_three(server: &Server, time: Duration, calls: &[&'static str]) -> Resul
                     client::block_on(async {
                         let mut connection = Connection::open_with_key(address, &key("noisy", user)).await?;
                         for call in calls.iter().cycle() {
-                            // Without room, a call is refused: then others have it.
+                            // A call may be refused for want of room, which others then have.
                             let status = connection.ask("POST", "/it", 0, call).await?.status;
                             if ![200, 500, 503].contains(&status) {
                                 return Err(format!("{call} was answered {status}"));
@@ -236,7 +236,7 @@ fn deadlines(plan: &Plan, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Milliseconds that the last one is late.
+/// The lateness of the last answer, in milliseconds.
 fn together(address: SocketAddr) -> Result<f64> {
     client::block_on(async {
         let barrier = Arc::new(Barrier::new(TOGETHER));
@@ -294,7 +294,7 @@ fn resident(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// All that users of one caller do.
+/// The attack by the users of one caller.
 fn attack(address: SocketAddr, caller: u64) -> Result<()> {
     client::block_on(async {
         let mut connection = Connection::open(address).await?;

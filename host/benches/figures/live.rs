@@ -1,4 +1,4 @@
-//! Users with instances: what they take, and what they cost others, the more there are.
+//! Users with instances: their memory, and their cost to others as their number grows.
 
 use crate::{
     Result,
@@ -12,7 +12,7 @@ use crate::{
 use carrel_tests::Test;
 use std::time::Duration;
 
-/// What makes the three instances of a user.
+/// The calls that make a user's three instances.
 pub(crate) const ALL_THREE: &[&str] = &[
     r#"{"command":"note","action":"add","param1":"milk"}"#,
     r#"{"command":"pref","action":"set","param1":"color","param2":"blue"}"#,
@@ -106,8 +106,8 @@ fn turn(server: &Server, users: u64, calls: &'static [&'static str], plan: &Plan
     Ok(load.run()?.cpu_each())
 }
 
-/// How much longer the first `stats` of a user takes than the second, in microseconds. The users come after those that
-/// there are, whose next ones they are.
+/// The time by which a user's first `stats` exceeds the second, in microseconds. The users are new: their numbers
+/// follow those of the existing ones.
 fn first_requests(servers: &[Server; 2], users: u64, sample: u64) -> Result<[f64; 2]> {
     let mut above = [Vec::new(), Vec::new()];
     client::block_on(async {
@@ -125,7 +125,7 @@ fn first_requests(servers: &[Server; 2], users: u64, sample: u64) -> Result<[f64
     Ok(above.map(median))
 }
 
-/// A request with so many users against one with few, in turns.
+/// Compares a request with many users to one with few, in turns.
 fn crowd(few: &Server, many: &Server, plan: &Plan, report: &mut Report) -> Result<()> {
     let mut ratios = Vec::new();
     let mut each = [Vec::new(), Vec::new()];

@@ -1,4 +1,5 @@
-//! Parked users: what they take, whether they wake as they were, and how long that takes, the more there are.
+//! Parked users: their memory, the correctness of their state after waking, and the time to wake, as their number
+//! grows.
 
 use crate::{
     Result,
@@ -16,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What each user does: their own notes, and a preference. Each call makes or uses another instance.
+/// Each user's calls: their own notes, and a preference. Each call makes or uses another instance.
 const CALLS: &[&str] = &[
     r#"{"command":"note","action":"add","param1":"milk of %"}"#,
     r#"{"command":"note","action":"add","param1":"bread of %"}"#,
@@ -26,11 +27,11 @@ const CALLS: &[&str] = &[
 const STATS: &str = r#"{"command":"stats"}"#;
 const LIST: &str = r#"{"command":"note","action":"list"}"#;
 const COLOR: &str = r#"{"command":"pref","action":"get","param1":"color"}"#;
-/// Short, so that what is being made is never much of what there is.
+/// Short, so that users still live are never a large part of all.
 const PARK_AFTER: &str = "2s";
-/// What bounds the memory of those that are being made.
+/// The most live users, which bounds their memory.
 const LIVE: u64 = 20_000;
-/// How many users a second are parked at least, and how long it may take besides.
+/// The lowest rate at which users are parked, and the time allowed besides.
 const PARKED_A_SECOND: u64 = 2000;
 const PARKING_TAKES: Duration = Duration::from_secs(30);
 
@@ -67,9 +68,9 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Makes users up to such a number. They are parked meanwhile.
+/// Makes users up to this number. They are parked meanwhile.
 fn make(server: &Server, made: u64, users: u64) -> Result<()> {
-    // In steps, so that one sees how it goes.
+    // In steps, to show progress.
     let step = (users - made).div_ceil(10).max(10_000);
     let mut from = made;
     while from < users {
@@ -107,18 +108,18 @@ pub(crate) fn until_all_are_parked(server: &Server, users: u64) -> Result<()> {
     }
 }
 
-/// What waking some of them has shown.
+/// The results of waking some users.
 struct Woken {
-    /// Microseconds above a warm request, where one instance is woken, and two.
+    /// Microseconds above a warm request when one instance is woken, and two.
     one: f64,
     two: f64,
     looked_at: usize,
-    /// What those said that are not as they were.
+    /// The answers of users whose state has changed.
     wrong: Vec<String>,
 }
 
-/// Wakes so many users, half of them by each of two commands, and looks whether they are as they were. `asked` counts
-/// the commands of each user in runs before.
+/// Wakes so many users, half of them by each of two commands, and checks that their state is unchanged. `asked`
+/// counts each user's commands in earlier runs.
 async fn wake(server: &Server, users: u64, sample: u64, asked: &mut HashMap<u64, u64>) -> Result<Woken> {
     let mut connection = Connection::open(server.address).await?;
     let (mut one, mut two, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
@@ -131,7 +132,7 @@ async fn wake(server: &Server, users: u64, sample: u64, asked: &mut HashMap<u64,
         let (first, woken) = connection.timed(user, body).await?;
         let (second, _) = connection.timed(user, body).await?;
         above.push((first.as_secs_f64() - second.as_secs_f64()) * 1e6);
-        // Nothing of what they held may be missing, or another's.
+        // Nothing of the user's state may be missing or another's.
         let (_, notes) = connection.timed(user, LIST).await?;
         let (_, color) = connection.timed(user, COLOR).await?;
         *commands += 1;

@@ -1,9 +1,9 @@
-//! How much of everything.
+//! The size of each measurement.
 
 use clap::ValueEnum;
 use std::time::Duration;
 
-/// How much of everything.
+/// A size of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Size {
     /// The figures of the documents: some 25 minutes, and most of 24 GiB of memory
@@ -14,16 +14,16 @@ pub(crate) enum Size {
     Smoke,
 }
 
-/// What a size means.
+/// The numbers that belong to a size.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) size: Size,
-    /// After so long it is given up.
+    /// The time after which the run is given up.
     pub(crate) limit: Duration,
-    /// How often the servers are started anew for warm requests. Where the system puts a process's pages is in its times:
-    /// from one start to the next they differ by some 5 %.
+    /// Number of fresh starts of the servers for warm requests. The placement of a process's pages affects its times:
+    /// they differ by some 5 % from one start to the next.
     pub(crate) starts: usize,
-    /// How often, and how long, each case is measured on each of these servers.
+    /// Number and length of the measurements of each case on each of these servers.
     pub(crate) rounds: usize,
     pub(crate) round: Duration,
     /// Users that take turns at hot requests.
@@ -38,11 +38,11 @@ pub(crate) struct Plan {
     pub(crate) sample: u64,
     /// Users that are parked and dropped while others ask for `/health`.
     pub(crate) idle: u64,
-    /// How long guests spin.
+    /// Time for which guests spin.
     pub(crate) spin: Duration,
-    /// How long each attack goes on, each time.
+    /// Time that each attack lasts, each time.
     pub(crate) attack: Duration,
-    /// How long a rate is watched.
+    /// Time for which a rate is watched.
     pub(crate) rate: Duration,
 }
 

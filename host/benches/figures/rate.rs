@@ -1,4 +1,4 @@
-//! Whether a tenant gets the fuel a second that it may have, and is told rightly when to come back.
+//! Checks that a tenant gets its allowed fuel a second, and that refusals give the right time to come back.
 
 use crate::{
     Result,
@@ -20,9 +20,9 @@ use tokio::{task::JoinSet, time::sleep};
 const RATE: u64 = 50_000_000;
 /// Users that ask all the time.
 const USERS: usize = 4;
-/// Whoever was refused comes again after so long, whatever it is told.
+/// The pause of a refused user before the next try, whatever the refusal says.
 const AGAIN: Duration = Duration::from_millis(5);
-/// What was saved up is used by then.
+/// The time by which saved-up fuel is used.
 const BEFORE: Duration = Duration::from_secs(2);
 /// Work that takes several seconds of the rate.
 const WORK: &str = r#"{"do":"work","milliseconds":100}"#;
@@ -42,7 +42,7 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Units that all users are given in so long.
+/// The units that all users together get in this time.
 async fn asked(address: SocketAddr, time: Duration) -> Result<u64> {
     let from = Instant::now() + BEFORE;
     let until = from + time;
@@ -72,10 +72,10 @@ async fn asked(address: SocketAddr, time: Duration) -> Result<u64> {
     Ok(sum)
 }
 
-/// What one who has used more than there was is told to wait, in seconds, and how long it really has to.
+/// The wait, in seconds, that an overdrawn user is told, and the real wait.
 async fn told(address: SocketAddr) -> Result<(u64, Duration)> {
     let mut connection = Connection::open_with_key(address, &key("limited", 0)).await?;
-    // The others have left it nothing.
+    // The others have used up the budget.
     while connection.ask("POST", "/hostile", 0, WORK).await?.status == 429 {
         stop::check()?;
         sleep(AGAIN).await;

@@ -1,4 +1,4 @@
-//! Which figures there are, what they should be, and the tables.
+//! The figures, their bounds, and the tables.
 
 use crate::{
     Part,
@@ -40,7 +40,7 @@ pub(crate) enum Id {
     RetryAfter,
 }
 
-/// What a figure counts.
+/// The unit of a figure.
 #[derive(Debug, Clone, Copy)]
 enum Unit {
     Times,
@@ -50,7 +50,7 @@ enum Unit {
     Bytes,
 }
 
-/// A figure: what it should be at least, what it is hoped to be, and what it is. Less is better.
+/// A figure: its bound, its goal, and its value. Less is better.
 struct Figure {
     id: Id,
     part: Part,
@@ -59,9 +59,9 @@ struct Figure {
     least: Option<f64>,
     aim: Option<f64>,
     value: Option<f64>,
-    /// What belongs to the value.
+    /// A note on the value.
     note: String,
-    /// What is wrong, whatever the value is.
+    /// A fault, whatever the value is.
     wrong: String,
 }
 
@@ -80,7 +80,7 @@ pub(crate) enum Growth {
     WakeTwo,
 }
 
-/// All that was found.
+/// All results.
 pub(crate) struct Report {
     head: String,
     figures: Vec<Figure>,
@@ -319,7 +319,7 @@ impl Report {
             ),
         ];
         if plan.size != Size::Full {
-            // Those bounds are for a certain number of users. With few of them, most is what the process itself takes.
+            // Those bounds hold for a certain number of users. With few of them, the process's own memory dominates.
             let memory = figures.iter_mut().filter(|figure| matches!(figure.id, Id::Live | Id::Parked));
             memory.for_each(|figure| (figure.least, figure.aim) = (None, None));
         }
@@ -332,7 +332,7 @@ impl Report {
         Self { head, figures, growth, beside_native, beside_before, latencies, failed }
     }
 
-    /// What a figure is, and what belongs to it.
+    /// Sets a figure's value, with a note.
     pub(crate) fn measured(&mut self, id: Id, value: f64, note: impl Into<String>) {
         if let Some(figure) = self.figures.iter_mut().find(|figure| figure.id == id) {
             figure.value = Some(value);
@@ -341,7 +341,7 @@ impl Report {
         }
     }
 
-    /// What is wrong with a figure, whatever its value is.
+    /// Notes a fault of a figure, whatever its value is.
     pub(crate) fn wrong(&mut self, id: Id, why: impl Into<String>) {
         if let Some(figure) = self.figures.iter_mut().find(|figure| figure.id == id) {
             figure.wrong = why.into();
@@ -359,7 +359,7 @@ impl Report {
         self.beside_native.push(row);
     }
 
-    /// CPU of a request against that of the binary before.
+    /// Notes the CPU of a request relative to the binary before.
     pub(crate) fn beside_before(&mut self, name: String, ratio: f64) {
         eprintln!("{name}: {ratio:.3} times the binary before");
         self.beside_before.push(format!("| {name} | {ratio:.3} |"));
@@ -370,12 +370,12 @@ impl Report {
         self.latencies.push(row);
     }
 
-    /// A part came to no end.
+    /// Notes that a part failed.
     pub(crate) fn failed(&mut self, part: &str, why: &str) {
         self.failed.push(format!("{part}: {why}"));
     }
 
-    /// Whether all figures of these parts are there and as they should be at least.
+    /// Returns true if all figures of these parts are there and within their bounds.
     pub(crate) fn is_good(&self, parts: &[Part]) -> bool {
         let mut figures = self.figures.iter().filter(|figure| parts.contains(&figure.part));
         self.failed.is_empty() && figures.all(Figure::holds)
@@ -495,7 +495,7 @@ pub(crate) fn count(number: u64) -> String {
     text
 }
 
-/// What it runs on.
+/// The machine.
 fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let after = |text: &str, key: &str| {

@@ -1,4 +1,4 @@
-//! What it costs a warm call that it can be undone: the same calls in two hosts, without a socket, in turns.
+//! The cost of rollback to a warm call: the same calls in two hosts, without a socket, in turns.
 
 use crate::{
     Result,
@@ -21,7 +21,7 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     for (id, body) in [(Id::RollbackStats, STATS), (Id::RollbackAdd, ADD)] {
         let blocks = plan.blocks;
         let [off, on] = block_on(async move {
-            // As a task of the kind that the server's are.
+            // As a task, as in the server.
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
             let runtime = runtime.map_err(|error| error.to_string())?;
             let measured = runtime.spawn(measure(body, blocks)).await;

@@ -1,4 +1,4 @@
-//! A server's process, and what it uses.
+//! A server's process, and its use of resources.
 
 use crate::{
     Result,
@@ -33,7 +33,7 @@ pub(crate) struct Server {
 pub(crate) struct Cpu(HashMap<String, u64>);
 
 impl Cpu {
-    /// What was used since then. What threads have used that have ended since is missing: those that serve never end.
+    /// The CPU used since then. Threads that have ended since are not counted; those that serve never end.
     pub(crate) fn since(&self, before: &Self) -> Duration {
         let used = self.0.iter().map(|(thread, now)| now - before.0.get(thread).copied().unwrap_or(0).min(*now));
         Duration::from_nanos(used.sum())
@@ -46,7 +46,7 @@ impl Server {
         Self::of(&built()?.join("carrel"), name, config)
     }
 
-    /// Carrel, as it is shipped, where it may not use userfaultfd, as in many containers.
+    /// Carrel, as it is shipped, without userfaultfd, as in many containers.
     pub(crate) fn confined(name: &str, config: &Test) -> Result<Self> {
         let mut command = Command::new("python3");
         command
@@ -98,19 +98,19 @@ impl Server {
         }
     }
 
-    /// What it has written so far.
+    /// The server's log so far.
     fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// What the end of its log says, for whoever wonders why it does not answer.
+    /// The end of the server's log, to explain a missing answer.
     pub(crate) fn last_words(&self) -> String {
         let log = self.log();
         let lines: Vec<_> = log.lines().rev().take(3).collect();
         format!("the last lines of {}'s log:\n{}", self.name, lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
     }
 
-    /// CPU that it has used until now.
+    /// CPU that the server has used until now.
     pub(crate) fn cpu(&self) -> Result<Cpu> {
         let tasks = format!("/proc/{}/task", self.child.id());
         let gone = |error| format!("{} is gone: {tasks}: {error}", self.name);
@@ -128,7 +128,7 @@ impl Server {
         Ok(Cpu(used))
     }
 
-    /// Bytes of memory that it has.
+    /// Bytes of memory that the server has.
     pub(crate) fn memory(&self) -> Result<u64> {
         let path = format!("/proc/{}/status", self.child.id());
         let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
@@ -136,7 +136,7 @@ impl Server {
         resident.and_then(|it| it.parse::<u64>().ok()).map(|it| it << 10).ok_or(format!("{path} has no VmRSS"))
     }
 
-    /// Mappings that it has.
+    /// Mappings that the server has.
     pub(crate) fn mappings(&self) -> Result<usize> {
         let path = format!("/proc/{}/maps", self.child.id());
         fs::read_to_string(&path).map(|text| text.lines().count()).map_err(|error| format!("{path}: {error}"))
@@ -150,7 +150,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Nothing is kept, so that there is nothing to be ended in order.
+        // Nothing is kept, so no orderly end is needed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -160,7 +160,7 @@ fn new_folder() -> Result<TempDir> {
     tempfile::tempdir().map_err(|error| format!("a folder for a server: {error}"))
 }
 
-/// Where cargo has put what it built: this program is an example.
+/// The folder of cargo's builds: this program is an example there.
 fn built() -> Result<PathBuf> {
     let this = env::current_exe().map_err(|error| error.to_string())?;
     this.ancestors().nth(2).map(Into::into).ok_or("this program is in no folder of cargo's".into())

@@ -1,4 +1,4 @@
-//! What ends a run early. Whatever waits for something asks [`check`] again and again.
+//! Reasons that end a run early. All loops that wait call [`check`] again and again.
 
 use crate::Result;
 use std::{
@@ -9,16 +9,16 @@ use std::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Memory that the machine keeps.
+/// Memory that must stay available on the machine.
 const KEPT: u64 = 1 << 30;
 const EVERY: Duration = Duration::from_millis(100);
 
-/// Why the run has to end.
+/// The reason to end the run.
 static ALL: OnceLock<String> = OnceLock::new();
-/// Why the part that runs has to end: the next one may have what it needs.
+/// The reason to end the running part: the next one may still be possible.
 static PART: Mutex<Option<String>> = Mutex::new(None);
 
-/// Why the part that runs has to end, if it has.
+/// Fails with the reason if the running part has to end.
 pub(crate) fn check() -> Result<()> {
     match ALL.get().cloned().or_else(|| part().clone()) {
         Some(why) => Err(why),
@@ -26,7 +26,7 @@ pub(crate) fn check() -> Result<()> {
     }
 }
 
-/// Another part begins.
+/// Begins another part.
 pub(crate) fn next_part() {
     *part() = None;
 }
@@ -35,7 +35,7 @@ fn part() -> MutexGuard<'static, Option<String>> {
     PART.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Begins to look for reasons to end.
+/// Begins to watch for reasons to end.
 pub(crate) fn watch(limit: Duration) -> Result<()> {
     let cannot = |error| format!("signals cannot be handled: {error}");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
@@ -69,7 +69,7 @@ pub(crate) fn watch(limit: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Bytes that the machine can still give.
+/// Bytes of memory that are still available.
 fn available() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;

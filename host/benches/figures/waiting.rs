@@ -1,4 +1,4 @@
-//! How long others wait: for an answer to `/health`, and for one of their own functions.
+//! The waits of others: for an answer to `/health`, and for one of their own functions.
 
 use crate::{
     Result,
@@ -21,15 +21,15 @@ const HEALTH: (&str, &str, &str) = ("GET", "/health", "");
 pub(crate) const STATS: (&str, &str, &str) = ("POST", "/generate", r#"{"command":"stats"}"#);
 pub(crate) const SPIN: (&str, &str, &str) = ("POST", "/hostile", r#"{"do":"spin"}"#);
 const SPINNING: u64 = 100;
-/// How often is asked.
+/// The interval between requests.
 const PACE: Duration = Duration::from_millis(1);
 const PACE_OF_TWO: Duration = Duration::from_millis(2);
-/// What counts as the beginning of those who spin: they come at the same time.
+/// The first time of the spinning, which is counted separately: all spinners come at once.
 pub(crate) const BEGINNING: Duration = Duration::from_millis(300);
 const QUIET: Duration = Duration::from_secs(1);
-/// How often is looked whether users are being parked or dropped.
+/// The interval of looking for parked and dropped users.
 const LOOK: Duration = Duration::from_millis(10);
-/// How long it may take until all are parked, and until all are dropped, after that should have begun.
+/// The time allowed for parking all users, and for dropping all, after it should have begun.
 const TAKES: Duration = Duration::from_secs(120);
 
 pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
@@ -37,7 +37,7 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     while_users_are_parked_and_dropped(plan, report)
 }
 
-/// The waits of a user of a tenant that is called quiet, who asks for `stats` for so long.
+/// The waits of a user of the tenant `quiet` who asks for `stats` for so long.
 pub(crate) fn ask_quiet(address: SocketAddr, time: Duration) -> Result<Vec<Waited>> {
     client::block_on(async {
         let connection = Connection::open_with_key(address, &key("quiet", 0)).await?;
@@ -58,7 +58,7 @@ fn while_guests_spin(plan: &Plan, report: &mut Report) -> Result<()> {
     }
     let over = AtomicBool::new(false);
     let began = Instant::now();
-    // They end together, and then nobody spins any more.
+    // They all end together, and from then on nobody spins.
     let end = began + plan.spin - Duration::from_millis(100);
     let until = || over.load(Ordering::Relaxed) || Instant::now() > end;
     let (health, stats) = thread::scope(|scope| {
@@ -84,7 +84,7 @@ fn while_guests_spin(plan: &Plan, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// What was asked before a time, and from then on.
+/// Splits requests into those before a time, and those from then on.
 fn split(waited: &[Waited], at: Instant) -> (Vec<Waited>, Vec<Waited>) {
     waited.iter().partition(|one| one.from < at)
 }
@@ -122,7 +122,7 @@ fn while_users_are_parked_and_dropped(plan: &Plan, report: &mut Report) -> Resul
         .set("general.per_user_workflow_cleanup_interval", "5s");
     let server = Server::carrel("idle", &config)?;
     let made = make(&server, plan.idle, ALL_THREE)?;
-    // So that they are idle since about the same time.
+    // One more call of each, so that all are idle since about the same time.
     make(&server, plan.idle, &ALL_THREE[2..])?;
     let [parked] = server.metrics(["sessions_parked"])?;
     eprintln!("{} users in {:.1} s, {parked} of them are parked already", count(plan.idle), made.as_secs_f64());
@@ -155,7 +155,7 @@ fn while_users_are_parked_and_dropped(plan: &Plan, report: &mut Report) -> Resul
     Ok(())
 }
 
-/// How long it takes to make so many users, as far as a few of them tell.
+/// Estimates the time to make so many users from a few of them.
 fn time_to_make(users: u64) -> Result<Duration> {
     let few = users.min(2000);
     let server = Server::carrel("trial", &Test::new())?;
@@ -168,14 +168,14 @@ fn make(server: &Server, users: u64, calls: &'static [&'static str]) -> Result<D
     Ok(Load { server, from: 1, users, calls, turns: users, time: Duration::ZERO }.run()?.took)
 }
 
-/// How many users are there, at a time.
+/// The number of users at a time.
 struct Seen {
     at: Instant,
     live: u64,
     parked: u64,
 }
 
-/// Looks at the users until the last one is dropped.
+/// Records the users' number until the last one is dropped.
 fn look(address: SocketAddr, users: u64, limit: Duration) -> Result<Vec<Seen>> {
     let end = Instant::now() + limit;
     client::block_on(async {
@@ -210,7 +210,7 @@ fn ask(
     if waited.is_empty() { Err(format!("{} was never answered", what.1)) } else { Ok(waited) }
 }
 
-/// Milliseconds in which so many of a thousand answers came.
+/// The milliseconds within which so many of a thousand answers came.
 pub(crate) fn at(waited: &[Waited], of_thousand: usize) -> f64 {
     let mut took: Vec<_> = waited.iter().map(|one| one.took).collect();
     took.sort_unstable();

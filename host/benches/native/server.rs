@@ -2,10 +2,10 @@
 //!
 //!     cargo run --release -p carrel --example native_server -- [PORT]
 //!
-//! What somebody would write who needs no sandbox: the same routes, the same users, the same JSON in and out, as plain
-//! Rust in one process. The socket, the connections and the threads are set up as in `host/src/http/server.rs` and
-//! `host/src/cli`, and the allocator is the same, so that what differs is what Carrel does between the request's bytes
-//! and the answer's. It has no limits beyond the body's size, and drops no sessions.
+//! A service as one would write it without a sandbox: the same routes, the same users, the same JSON in and out, as
+//! plain Rust in one process. The socket, the connections and the threads are set up as in `host/src/http/server.rs`
+//! and `host/src/cli`, and the allocator is the same, so that the difference is Carrel's work between the request's
+//! bytes and the answer's. There are no limits beyond the body's size, and no sessions are dropped.
 #![allow(clippy::expect_used, clippy::print_stderr)]
 
 mod assistant;

@@ -1,4 +1,4 @@
-//! Who calls, and what is theirs: a map in shards, as Carrel's registry, and a lock for each user.
+//! Users and their state: a sharded map, as Carrel's registry, and a lock for each user.
 
 use crate::assistant::Assistant;
 use http::{HeaderMap, header};
@@ -14,7 +14,7 @@ const SHARDS: usize = 64;
 /// NAT's namespace of user ids.
 static NAMESPACE: LazyLock<Uuid> = LazyLock::new(|| Uuid::new_v5(&Uuid::NAMESPACE_DNS, b"nemo-agent-toolkit"));
 
-/// What is one user's own. The lock is tokio's, as a service needs it whose functions wait for something.
+/// One user's state. The lock is tokio's, as functions that wait for something need.
 pub(crate) type Session = Arc<tokio::sync::Mutex<Assistant>>;
 
 /// All users.

@@ -1,15 +1,15 @@
 //! Proves that a global is left as it was found: by each function that sets it, on every way out.
 //!
-//! That is what compilers make of a stack pointer: a function takes its frame off it at first and puts it back at the
-//! end. The proof follows each function's code, with values that are the global's at the entry plus a constant, a constant,
-//! or anything else. It assumes of every function that is called that it leaves the global as it found it;
-//! since that is shown for each function which sets it, it holds for all calls that end, by induction over their depth.
-//! A call that does not end well leaves no instance behind.
+//! Compilers treat a stack pointer so: a function subtracts its frame from it at first and adds it again at the end.
+//! The proof follows each function's code, with values that are the global's at the entry plus a constant, a
+//! constant, or anything else. It assumes of every function that is called that it leaves the global as it found it;
+//! since that is shown for each function which sets it, it holds for all calls that end, by induction over their
+//! depth. A call that does not end well leaves no instance behind.
 //!
 //! Some exports take from the global what their `cabi_post_` partner, which the host calls after each of their calls,
 //! gives back. Both together leave it as it was. That they are partners is seen from what the component lifts.
 //!
-//! What it cannot follow is not proved: the global is then taken for one that changes.
+//! If the proof cannot follow the code, the global is taken for one that changes.
 
 use super::module::Module;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ use wasmparser::{
     BlockType, ContType, FrameKind, FuncType, FunctionBody, ModuleArity, Operator, RefType, SubType, ValType,
 };
 
-/// Whether every function that may run during calls leaves a global as it found it.
+/// Returns true if every function that may run during calls leaves a global as it found it.
 pub(super) fn keeps(module: &Module<'_>, global: u32) -> bool {
     let number = matches!(module.globals[global as usize].ty, ValType::I32 | ValType::I64);
     // Looking for the setters looks at each function.
@@ -28,7 +28,7 @@ pub(super) fn keeps(module: &Module<'_>, global: u32) -> bool {
     for (function, body) in module.setters(global) {
         match Walk::new(module, global, function).moves_by(body) {
             Some(0) => {}
-            // What this module calls itself must leave it alone.
+            // A function that this module itself calls must leave the global unchanged.
             Some(by) if !module.is_called(function) => drop(moved.insert(function, by)),
             _ => return false,
         }
@@ -39,8 +39,8 @@ pub(super) fn keeps(module: &Module<'_>, global: u32) -> bool {
     })
 }
 
-/// Whether no function that may run during calls ever sets a global to more than it found: so a stack pointer behaves
-/// that goes down.
+/// Returns true if no function that may run during calls ever sets a global to more than it found, as with a stack
+/// pointer that grows down.
 pub(super) fn goes_down(module: &Module<'_>, global: u32) -> bool {
     module.setters(global).all(|(function, body)| {
         let mut walk = Walk::new(module, global, function);
@@ -50,7 +50,7 @@ pub(super) fn goes_down(module: &Module<'_>, global: u32) -> bool {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Value {
-    /// What the global was at the entry, plus this.
+    /// The global's value at the entry, plus this.
     Entry(i64),
     Constant(i64),
     Other,
@@ -63,7 +63,7 @@ struct State {
 }
 
 impl State {
-    /// What holds on both of two ways to a place.
+    /// Keeps only what holds on both of two paths to a place.
     fn merge(&mut self, other: &Self) {
         for (one, other) in self.locals.iter_mut().zip(&other.locals) {
             if one != other {
@@ -78,14 +78,14 @@ impl State {
 
 struct Frame {
     kind: FrameKind,
-    /// Which of the function's loops it is, if it is one.
+    /// The number of the loop in the function, if the frame is one.
     number: usize,
     ty: BlockType,
-    /// The operands below it.
+    /// The number of operands below the frame.
     height: usize,
-    /// What held where it began.
+    /// The state at the frame's beginning.
     began: State,
-    /// What holds after it, as far as its end was reached.
+    /// The state after the frame, from the paths that have reached its end.
     exit: Option<State>,
 }
 
@@ -99,18 +99,18 @@ struct Walk<'a> {
     /// `None` where the code cannot be reached.
     state: Option<State>,
     function: u32,
-    /// By how much the global is moved at the ways out that were seen.
+    /// The amount by which the global is moved at the exits seen so far.
     moved: Option<i64>,
-    /// For each loop, in order, the locals that a round may leave other than it found them. It begins empty, and the
-    /// code is followed again until no more are found: what is set on the way out of a loop, or before a trap, is none.
+    /// For each loop, in order, the locals that a round may change. The sets begin empty, and the code is followed
+    /// again until no more are found: a local set only on the way out of a loop, or before a trap, does not count.
     changing: Vec<BTreeSet<usize>>,
     /// Loops that were met in this pass.
     loops: usize,
-    /// The global was set to what is maybe more than it was at the entry.
+    /// True if the global was set to what may be more than its value at the entry.
     up: bool,
 }
 
-/// It cannot be proved.
+/// The error of a proof that fails.
 struct Unproved;
 
 impl<'a> Walk<'a> {
@@ -131,14 +131,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// By how much the function moves the global, whichever way it ends.
+    /// The amount by which the function moves the global, the same at every exit.
     fn moves_by(mut self, body: &FunctionBody<'_>) -> Option<i64> {
         self.follow(body).ok()?;
-        // One that never ends well leaves nothing behind.
+        // A function that never returns leaves nothing behind.
         Some(self.moved.unwrap_or(0))
     }
 
-    /// Walks until it is known what changes in loops.
+    /// Walks the code until the locals that change in loops are known.
     fn follow(&mut self, body: &FunctionBody<'_>) -> Result<(), Unproved> {
         loop {
             let known: usize = self.changing.iter().map(BTreeSet::len).sum();
@@ -224,7 +224,7 @@ impl<'a> Walk<'a> {
             }
             Operator::Block { blockty } => self.enter(FrameKind::Block, *blockty)?,
             Operator::Loop { blockty } => {
-                // Each round finds what the rounds before have left in the locals, and as the loop's parameters.
+                // Each round starts with the locals and the loop's parameters as the round before left them.
                 if self.changing.len() == self.loops {
                     self.changing.push(BTreeSet::new());
                 }
@@ -255,7 +255,7 @@ impl<'a> Walk<'a> {
                 let (_, results) = self.arity_of_last()?;
                 let mut frame = self.frames.pop().ok_or(Unproved)?;
                 if frame.kind == FrameKind::If {
-                    // Without an `else`, what held before holds after it as well.
+                    // Without an `else`, the state before the `if` also reaches its end.
                     match &mut frame.exit {
                         Some(exit) => exit.merge(&frame.began),
                         None => frame.exit = Some(frame.began),
@@ -302,12 +302,12 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The walk takes so many steps more.
+    /// Accounts for further steps of the walk.
     fn takes(&self, steps: usize) -> Result<(), Unproved> {
         if self.module.may_try(steps) { Ok(()) } else { Err(Unproved) }
     }
 
-    /// What holds here, to be kept: it takes as much as there are locals.
+    /// Copies the state, which takes as many steps as there are locals.
     fn keep(&mut self) -> Result<State, Unproved> {
         let state = self.state()?.clone();
         self.takes(4 * state.locals.len())?;
@@ -322,7 +322,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The end of a block is reached, if it is.
+    /// Merges the state into the block's exit, if its end can be reached.
     fn leave(&mut self) -> Result<(), Unproved> {
         let Some(state) = self.state.take() else { return Ok(()) };
         self.exits(self.frames.len().checked_sub(1).ok_or(Unproved)?, state)
@@ -353,7 +353,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// A way out, on which the global has this value.
+    /// Notes an exit at which the global has this value.
     fn returns(&mut self, global: Value) -> Result<(), Unproved> {
         match global {
             Value::Entry(by) if *self.moved.get_or_insert(by) == by => Ok(()),
@@ -379,19 +379,19 @@ impl<'a> Walk<'a> {
         self.operands.pop().ok_or(Unproved)
     }
 
-    /// An offset, as the global's type counts.
+    /// An offset, wrapped to the global's type.
     fn wrap(&self, offset: i64) -> i64 {
         if self.wide { offset } else { i64::from(offset as i32) }
     }
 }
 
-/// Instructions that go elsewhere in ways that the walk does not follow.
+/// Returns true for control-flow instructions that the walk does not follow.
 pub(super) fn jumps_otherwise(operator: &Operator<'_>) -> bool {
     macro_rules! name {
         ($( @$proposal:ident $name:ident $({ $($argument:ident: $ty:ty),* })? => $visit:ident ($($annotation:tt)*))*) => {
             match operator {
                 $(Operator::$name $({ $($argument: _),* })? => stringify!($name),)*
-                // One that this version of the parser does not list.
+                // An instruction that this version of the parser does not list.
                 _ => return true,
             }
         };

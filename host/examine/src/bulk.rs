@@ -1,11 +1,11 @@
-//! Instructions that write to as much of a memory or a table as they are told to, divided.
+//! Divides bulk instructions, which write to as much of a memory or a table as their operands say.
 //!
-//! The engine looks at the clock between two instructions. `memory.fill`, `memory.copy` and `memory.init` may take a tenth
-//! of a second, in which nothing else runs on their thread: of a guarded memory, each page is noticed first. The same
-//! three of a table take as long for a few million elements. So where a guest has such an instruction for more than a
-//! piece, [`BYTES`] or [`ELEMENTS`], or for a number of them that is known only when it runs, it calls a function instead
-//! that does the same in pieces. One that goes past the end of a memory, a table or a segment writes nothing, as before:
-//! it is not divided.
+//! The engine looks at the clock between two instructions. `memory.fill`, `memory.copy` and `memory.init` may take a
+//! tenth of a second, in which nothing else runs on their thread: of a guarded memory, each page is noticed first.
+//! The same three of a table take as long for a few million elements. So an instruction for more than a piece,
+//! [`BYTES`] or [`ELEMENTS`], or for a number known only at run time, is replaced by a call of a function that does
+//! the same in pieces. One that goes past the end of a memory, a table or a segment writes nothing, as before: it is
+//! not divided.
 
 use super::rewrite::{add_missing, bodies, instructions, longer, sections};
 use std::{borrow::Cow, collections::BTreeMap};
@@ -17,8 +17,8 @@ use wasmparser::{CodeSectionReader, ElementItems, Operator, Parser, Payload, Typ
 
 /// Bytes that one instruction writes, at the most: a few microseconds, or 100 of them where each page is noticed.
 const BYTES: i32 = 64 << 10;
-/// Elements of a table that one instruction writes, at the most: a few hundred microseconds, the first time. What
-/// compilers fill at a start is less, and its size is known from the code: that stays as it is.
+/// Elements of a table that one instruction writes, at the most: a few hundred microseconds, the first time.
+/// Compilers' start code fills fewer, with a constant size: that stays as it is.
 const ELEMENTS: i32 = 32 << 10;
 
 // The locals of a function that divides one: its parameters, and one for how much there is.
@@ -79,7 +79,7 @@ pub(super) fn divided(wasm: &[u8]) -> wasmparser::Result<Cow<'_, [u8]>> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Bulk {
     Fill(Place),
-    /// To the first place from the second one, which may be a segment.
+    /// Copies to the first place from the second, which may be a segment.
     Copy(Place, Place),
 }
 
@@ -95,7 +95,7 @@ enum Place {
 }
 
 impl Place {
-    /// Bytes or elements of it that one instruction writes, at the most.
+    /// The most bytes or elements that one instruction writes to the place.
     fn piece(self) -> i32 {
         match self {
             Self::Memory(_) | Self::Data(_) => BYTES,
@@ -105,7 +105,8 @@ impl Place {
 }
 
 impl Bulk {
-    /// `before` is the number that the instruction before it leaves on the stack, if that is known.
+    /// Returns the operation to be divided, if this instruction is one. `before` is the number that the previous
+    /// instruction leaves on the stack, if known.
     fn of(operator: &Operator<'_>, before: Option<u64>) -> Option<Self> {
         let bulk = match *operator {
             Operator::MemoryFill { mem } => Self::Fill(Place::Memory(mem)),
@@ -122,7 +123,7 @@ impl Bulk {
         if before.is_some_and(|size| size <= piece) { None } else { Some(bulk) }
     }
 
-    /// The place that it writes to.
+    /// The place written to.
     fn to(self) -> Place {
         match self {
             Self::Fill(to) | Self::Copy(to, _) => to,
@@ -152,16 +153,17 @@ fn constant(operator: &Operator<'_>) -> Option<u64> {
     }
 }
 
-/// The type of the addresses of a memory or a table, and the size of what it is counted in: pages of a memory.
+/// A memory's or a table's type of addresses, and the size of the unit that it is counted in: pages for a memory.
 #[derive(Debug, Clone, Copy)]
 struct Extent {
     address: ValType,
     unit_log2: u32,
-    /// The type of its elements, or of what fills bytes; `None` for references of a kind that is not known here.
+    /// The type of the elements, or of the value that fills bytes; `None` for kinds of references that are not known
+    /// here.
     of: Option<ValType>,
 }
 
-/// How much there is of each thing in a module, and what is to be divided.
+/// A module's counts of each kind of item, and the instructions to be divided.
 #[derive(Debug, Default)]
 struct Sizes {
     types: u32,
@@ -239,7 +241,7 @@ impl Sizes {
         Ok(sizes)
     }
 
-    /// A memory or a table; `None` of a segment.
+    /// A memory's or a table's extent; `None` for a segment.
     fn extent(&self, place: Place) -> Option<Extent> {
         match place {
             Place::Memory(memory) => self.memories.get(memory as usize).copied(),
@@ -248,12 +250,12 @@ impl Sizes {
         }
     }
 
-    /// The type of addresses in it.
+    /// The type of addresses in a place.
     fn address(&self, place: Place) -> ValType {
         self.extent(place).map_or(ValType::I32, |extent| extent.address)
     }
 
-    /// True if the types of its operands are known here.
+    /// True if the types of the instruction's operands are known here.
     fn can_divide(&self, bulk: &Bulk) -> bool {
         match *bulk {
             Bulk::Fill(place) => self.extent(place).is_some_and(|extent| extent.of.is_some()),
@@ -261,7 +263,7 @@ impl Sizes {
         }
     }
 
-    /// The types of an instruction's operands: where to, what or where from, and how much.
+    /// The types of an instruction's operands: destination, value or source, and length.
     fn parameters(&self, bulk: &Bulk) -> [ValType; 3] {
         match *bulk {
             Bulk::Fill(place) => {
@@ -277,8 +279,8 @@ impl Sizes {
 
     /// The function that does in pieces what an instruction does.
     ///
-    /// As long as more than a piece is left, and all that is left is within bounds, the next piece is written. Then the
-    /// instruction itself is there for the rest. So what is out of bounds is so at once, before anything is written.
+    /// As long as more than a piece is left, and all that is left is within bounds, the next piece is written. Then
+    /// the instruction itself does the rest. So an access out of bounds traps before anything is written.
     fn in_pieces(&self, bulk: &Bulk) -> Function {
         let [to, from, left] = self.parameters(bulk);
         let size = bulk.to().piece();
@@ -294,7 +296,7 @@ impl Sizes {
         // Two memories or tables of a module may be one that it imports twice.
         let may_be_one = matches!(*bulk, Bulk::Copy(_, Place::Memory(_) | Place::Table(_))) && to == from;
         if may_be_one {
-            // What is there may be among what is to be copied: then the last of it is copied first.
+            // The ranges may overlap: then the last piece is copied first.
             get(&mut code, TO, to);
             get(&mut code, FROM, from);
             code.i64_gt_u().if_(BlockType::Empty);
@@ -328,7 +330,7 @@ impl Sizes {
         function
     }
 
-    /// Leaves the loop, if what is left does not lie in a place from this address on.
+    /// Leaves the loop unless all that is left fits in a place from this address on.
     fn leave_if_outside(&self, code: &mut InstructionSink<'_>, place: Place, address: (u32, ValType), left: ValType) {
         let segment = |sizes: &[u64], segment: u32| sizes.get(segment as usize).copied().unwrap_or(0).cast_signed();
         match place {
@@ -371,7 +373,7 @@ fn address(wide: bool) -> ValType {
     if wide { ValType::I64 } else { ValType::I32 }
 }
 
-/// Leaves the loop, unless what is left lies, from this place on, within as much as the stack says.
+/// Leaves the loop unless all that is left, from this address on, lies below the bound on the stack.
 fn leave_unless_within(code: &mut InstructionSink<'_>, (place, ty): (u32, ValType), left: ValType) {
     code.local_set(THERE);
     get(code, LEFT, left);
@@ -506,7 +508,7 @@ mod tests {
 
     type Done = Vec<(bool, [u8; 32])>;
 
-    /// Whether each of these calls ends well, and the hash of all memories after it.
+    /// For each of these calls, true if it succeeds, and the hash of all memories after it.
     fn run(wasm: &[u8], calls: &[(&str, [i64; 3])]) -> Done {
         let mut config = Config::new();
         config.wasm_memory64(true).wasm_multi_memory(true);
@@ -528,7 +530,7 @@ mod tests {
             .collect()
     }
 
-    /// True for each of these calls that ends well, and which function each element of the tables is after all of them.
+    /// For each of these calls, true if it succeeds; and the function in each element of the tables at the end.
     fn run_tables(wasm: &[u8], calls: &[(&str, [i64; 3])]) -> (Vec<bool>, Vec<Option<usize>>) {
         let mut config = Config::new();
         config.wasm_memory64(true);
@@ -687,7 +689,7 @@ mod tests {
             );
             let module = wat::parse_str(module).unwrap();
             let divided = divided(&module).unwrap();
-            // References that only guests with a garbage collector have are not divided where they fill.
+            // Fills with references that only guests with a garbage collector have are not divided.
             assert_eq!(functions(&divided), functions(&module) + if of == "anyref" { 1 } else { 2 }, "{of}");
             Validator::new_with_features(WasmFeatures::all()).validate_all(&divided).expect(of);
         }

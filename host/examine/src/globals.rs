@@ -24,7 +24,7 @@ pub(super) fn changing(module: &Module<'_>) -> Vec<u32> {
     module.set_globals().into_iter().filter(|global| !balance::keeps(module, *global)).collect()
 }
 
-/// Why a global cannot be moved.
+/// Checks that a global can be moved; the error says why not.
 pub(super) fn can_be_moved(module: &Module<'_>, global: u32) -> Result<(), &'static str> {
     let found = &module.globals[global as usize];
     if (global as usize) < module.imported_globals || found.exported {
@@ -39,7 +39,7 @@ pub(super) fn can_be_moved(module: &Module<'_>, global: u32) -> Result<(), &'sta
     }
 }
 
-/// Moves globals, each of which can be.
+/// Moves globals. Each must be movable.
 pub(super) fn move_to_memory(wasm: &[u8], module: &Module<'_>, globals: &[u32]) -> wasmparser::Result<Vec<u8>> {
     let memory = module.imported_memories + module.memories;
     let cells = globals.iter().copied().zip(0..).collect();
@@ -71,7 +71,7 @@ pub(super) fn move_to_memory(wasm: &[u8], module: &Module<'_>, globals: &[u32]) 
 struct Moving<'a> {
     module: &'a Module<'a>,
     globals: &'a [u32],
-    /// Where each of them is among them.
+    /// Each moved global's index among them.
     cells: HashMap<u32, u64>,
     /// The number of the memory that is added.
     memory: u32,
@@ -91,7 +91,7 @@ impl Moving<'_> {
         longer(content, &section, 1)
     }
 
-    /// With a segment for each global: what it starts with.
+    /// The data section with a segment for each global's initial value added.
     fn data(&self, content: &[u8]) -> wasmparser::Result<Vec<u8>> {
         let mut section = DataSection::new();
         for (index, global) in self.globals.iter().enumerate() {
@@ -110,8 +110,8 @@ impl Moving<'_> {
         })
     }
 
-    /// A function with loads and stores in place of its uses of the globals. A store takes its address first, so the
-    /// value waits in a local of its type, which is added.
+    /// Rewrites a function with loads and stores in place of its uses of the globals. A store takes its address
+    /// first, so the value is kept in an added local of its type.
     fn function(&self, body: &FunctionBody<'_>, params: usize) -> wasmparser::Result<Vec<u8>> {
         let types = [
             (ValType::I32, Encoded::I32),
@@ -180,7 +180,7 @@ mod tests {
         wat::parse_str(text).unwrap_or_else(|error| panic!("{error}:\n{text}"))
     }
 
-    /// A module with its changing globals in a memory, and how many these are.
+    /// A module with its changing globals in a memory, and their number.
     fn moved(wasm: &[u8]) -> (Vec<u8>, usize) {
         let module = Module::read(wasm).unwrap();
         let globals = changing(&module);
@@ -190,7 +190,7 @@ mod tests {
         (moved, globals.len())
     }
 
-    /// What a module's `f` gives for each of these arguments, one call after the other: results, or `None` for a trap.
+    /// Calls a module's `f` with each of these arguments in turn: its results, or `None` for a trap.
     fn run(wasm: &[u8], arguments: &[i64]) -> Vec<Option<Vec<String>>> {
         let engine = Engine::default();
         let module = wasmtime::Module::new(&engine, wasm).unwrap();
@@ -206,11 +206,11 @@ mod tests {
         let f = instance.get_func(&mut *store, "f").unwrap();
         let mut results = vec![Val::I32(0); f.ty(&mut *store).results().len()];
         f.call(&mut *store, &[argument.into()], &mut results).ok()?;
-        // Floats as their bits: what is not a number is kept as well.
+        // Floats as their bits, so that NaNs compare too.
         Some(results.iter().map(|result| format!("{result:?}")).collect())
     }
 
-    /// Both give the same, and so many globals were moved.
+    /// Asserts that both modules give the same, and that so many globals were moved.
     fn same(text: &str, arguments: &[i64], expected: usize) {
         let before = wasm(text);
         let (after, count) = moved(&before);
@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(can_be_moved(&module, 1), Err("it starts with another global's value"));
     }
 
-    /// An expression of a type, of globals `$i` and `$l`, a local `$n`, and what is done on the way.
+    /// An expression of a type, with side effects, of globals `$i` and `$l` and a local `$n`.
     fn expression(wide: bool) -> impl Strategy<Value = String> {
         let (ty, global) = if wide { ("i64", "$l") } else { ("i32", "$i") };
         let local = if wide { "(local.get $n)" } else { "(i32.wrap_i64 (local.get $n))" };

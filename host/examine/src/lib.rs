@@ -1,4 +1,4 @@
-//! Where a guest keeps its state, found out by looking at its code.
+//! Finds out from a guest's code where the guest keeps its state.
 //!
 //! An instance can be made again from a copy of its linear memories if nothing else of it changes between two calls. A
 //! guest's modules are examined for what does: globals, tables, dropped segments, resources.
@@ -7,12 +7,12 @@
 //!   pointers are (`balance` proves it, with what `lifts` says of who calls what), is no state.
 //! * Any other global of a module, and one that is set at the start, is moved to a linear memory that is added for it
 //!   (`globals`), and is then kept with the rest.
-//! * What instantiating does to memories, its start code and its data, is part of their bytes. An instance is made of
-//!   the guest's shell (`shell`), in which nothing of that happens, and the bytes.
-//! * What its components pass to each other is priced (`texts`), and instructions that may take long are divided
-//!   (`bulk`).
-//! * For what cannot be had that way there is a reason, which `carrel info` shows. Such a guest works, but its
-//!   instances cannot be parked, and a call that fails drops what it held.
+//! * The effects of instantiation on memories, by start code and data, are part of the memories' bytes. An instance
+//!   is made again from these bytes and the guest's shell (`shell`), which does nothing of that.
+//! * Texts that its components pass to each other are priced (`texts`), and instructions that may take long are
+//!   divided (`bulk`).
+//! * If a guest's state cannot be kept that way there is a reason, which `carrel info` shows. Such a guest works, but
+//!   its instances cannot be parked, and a call that fails drops their state.
 
 mod balance;
 mod bulk;
@@ -40,21 +40,21 @@ pub struct State {
     pub data: u64,
 }
 
-/// Reasons that are told: who mends them may ask again.
+/// The most reasons shown at once.
 const TOLD: usize = 8;
 
-/// A component, ready to be compiled, and where it keeps its state: or the reasons why that cannot be kept.
+/// A component, ready to be compiled, and its state's place, or the reasons why the state cannot be kept.
 #[derive(Debug)]
 pub struct Examined<'a> {
-    /// The component to be compiled: as it was given, or with what is priced and divided.
+    /// The component to be compiled: as it was given, or with prices added and instructions divided.
     pub wasm: Cow<'a, [u8]>,
-    /// The component that instances are made of whose memories' bytes are known; `None`, if it is the same one.
+    /// The shell, for instances whose memories' bytes are known; `None` if the component itself serves.
     pub shell: Option<Vec<u8>>,
     /// The state that can be kept, or the reasons why it cannot.
     pub state: Result<State, Vec<String>>,
 }
 
-/// Examines a component. What is no valid component is given back as it is, for wasmtime to say what is wrong.
+/// Examines a component. An invalid one is given back as it is, for wasmtime to say what is wrong.
 pub fn examine(wasm: &[u8]) -> Examined<'_> {
     let hash = *blake3::hash(wasm).as_bytes();
     let valid = Validator::new_with_features(WasmFeatures::all()).validate_all(wasm).map(drop);
@@ -106,7 +106,7 @@ fn examine_priced(wasm: &[u8], hash: [u8; 32]) -> Examined<'_> {
                 obstacles.push(format!("global {global} changes between calls, and {why} (core module {index})"));
             }
         }
-        // What the start sets may differ from one instance to the next.
+        // Globals set at the start may differ from one instance to the next.
         let at_start = module.set_at_start().into_iter();
         let at_start = at_start.filter(|global| globals::can_be_moved(module, *global).is_ok());
         let at_start: Vec<_> = at_start.filter(|global| !globals.contains(global)).collect();
@@ -156,7 +156,7 @@ fn examine_priced(wasm: &[u8], hash: [u8; 32]) -> Examined<'_> {
     }
 }
 
-/// Reasons to be shown: the first ones of them.
+/// The first of the reasons, to be shown.
 fn told(mut reasons: Vec<String>) -> Vec<String> {
     let more = reasons.len().saturating_sub(TOLD);
     if more > 0 {
@@ -166,7 +166,7 @@ fn told(mut reasons: Vec<String>) -> Vec<String> {
     reasons
 }
 
-/// The core modules of a component, wherever they are in it, and what else of it holds state.
+/// The core modules of a component, at any depth, and its other state.
 #[derive(Default)]
 struct Parts<'a> {
     modules: Vec<(Range<usize>, Module<'a>)>,
@@ -174,7 +174,7 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Only of what is valid: in that, nothing is larger than it may be.
+    /// Collects a component's modules. The component must be valid, which bounds every size.
     fn of(wasm: &'a [u8]) -> wasmparser::Result<Self> {
         let mut parts = Self::default();
         let mut lifts = Lifts::default();
@@ -183,7 +183,7 @@ impl<'a> Parts<'a> {
             lifts.read(&payload)?;
             match payload {
                 Payload::ModuleSection { unchecked_range: range, .. } => {
-                    // What is cut short has no module: the parser says so next.
+                    // A range that is cut short has no module: the parser reports that next.
                     if let Some(module) = wasm.get(range.clone()) {
                         parts.modules.push((range, Module::read(module)?));
                     }
@@ -212,12 +212,12 @@ impl<'a> Parts<'a> {
         Ok(parts)
     }
 
-    /// Only the functions of the first component model: what others hold is in the host.
+    /// Allows only functions of the first component model: others hold state in the host.
     fn check_builtin(&mut self, function: wasmparser::CanonicalFunction) {
         use wasmparser::CanonicalFunction as F;
         match function {
             F::Lift { .. } | F::Lower { .. } | F::ResourceDrop { .. } => {}
-            // What belongs to resources of its own is told with them.
+            // The component's own resources are reported where they are declared.
             F::ResourceNew { .. } | F::ResourceRep { .. } => {}
             other => {
                 let name = format!("{other:?}");
@@ -228,12 +228,12 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Bytes of the stack at the start of the only memory, if the module says that they hold nothing between calls, and if
-/// that is where the stack is: one stack pointer, below all data, as compilers lay memory out today. A frame of a size
-/// that the program computes makes it unknown whether the pointer goes down: then nothing is taken for the stack.
+/// Bytes of the stack at the start of the only memory, if the module says that they hold nothing between calls, and
+/// if the stack is there: one stack pointer, below all data, as compilers lay memory out today. With a frame of
+/// computed size the pointer is not known to go down: then nothing is taken for the stack.
 ///
-/// The code alone does not tell: that a pointer goes down and comes back does not mean that nobody keeps anything below
-/// it, at an address that is a constant.
+/// The code alone does not tell: even if a pointer goes down and comes back, data may be kept below it at a constant
+/// address.
 fn dead_stack(modules: &[&Module<'_>]) -> usize {
     let with_memory: Vec<_> = modules.iter().filter(|module| module.memories > 0).collect();
     let [module] = with_memory.as_slice() else { return 0 };
@@ -346,7 +346,7 @@ mod tests {
         assert!(state(&start("")).1.is_err());
         let start = start("").replace("(ref.func $init)", "(ref.null func)").replace("(elem declare func $init)", "");
         assert!(state(&start).1.is_ok());
-        // That has to be known for each instance alike.
+        // The value has to be known, and the same for each instance.
         let by_size =
             start.replace("(i32.const 0)", "(memory.size)").replace("(core module", "(core module (memory 1)");
         let told = "its start function has `table.set`, in a way that is not known from its code alone (core module 0)";
@@ -364,13 +364,13 @@ mod tests {
             let modules = Parts::of(wasm).unwrap().modules;
             modules.iter().map(|(_, module)| (module.memories, module.data.len())).collect::<Vec<_>>()
         };
-        // Where a global was moved, a segment has what it starts with.
+        // A moved global's initial value is in a segment.
         assert_eq!(shape(&whole), [(2, 2), (1, 1), (2, 2), (0, 0)]);
         assert_eq!(shape(&shell.unwrap()), [(2, 0), (1, 0), (2, 0), (0, 0)]);
         assert_eq!(examine(&wat::parse_str("(component (core module (func)))").unwrap()).shell, None);
     }
 
-    /// How much of the start of the memory is taken for the stack, of a module with this pointer and more.
+    /// The bytes at the start of the memory that are taken for the stack, for a module with this pointer and more.
     fn dead(pointer: &str, more: &str) -> usize {
         let used = r#"(func (export "f") (param i32) (local i32)
             (global.set $sp (local.tee 1 (i32.sub (global.get $sp) (i32.const 16))))

@@ -1,4 +1,4 @@
-//! What a component does with the functions of its core modules: which it lifts, and what is called after each of them.
+//! The use that a component makes of its core modules' functions: those that it lifts, and those called after each.
 
 use std::collections::{BTreeMap, BTreeSet};
 use wasmparser::{CanonicalFunction, CanonicalOption, ComponentAlias, ExternalKind, Instance, Payload};
@@ -8,7 +8,7 @@ use wasmparser::{CanonicalFunction, CanonicalOption, ComponentAlias, ExternalKin
 struct Level {
     /// A component's core functions, by the names under which modules export them.
     functions: Vec<Option<String>>,
-    /// It lifts or lowers functions.
+    /// True if it lifts or lowers functions.
     passes: bool,
 }
 
@@ -21,7 +21,7 @@ pub(super) struct Lifts {
     pub(super) components: usize,
     /// Names of functions that give memory for what is passed.
     reallocs: BTreeSet<String>,
-    /// Names that components give to functions, each with those that these have where they come from.
+    /// Names that components give to functions, each with the functions' original names.
     renamed: BTreeMap<String, BTreeSet<String>>,
     /// Functions that are lifted, each with those that the host calls after it; `None` where there is none.
     lifted: BTreeMap<String, BTreeSet<Option<String>>>,
@@ -30,7 +30,7 @@ pub(super) struct Lifts {
 }
 
 impl Lifts {
-    /// Reads what a payload says. All payloads of a component have to be read, in order.
+    /// Reads a payload. All payloads of a component have to be read, in order.
     pub(super) fn read(&mut self, payload: &Payload<'_>) -> wasmparser::Result<()> {
         match payload {
             Payload::Version { .. } => self.levels.push(Level::default()),
@@ -80,12 +80,12 @@ impl Lifts {
         Ok(())
     }
 
-    /// A module imports a function of this name.
+    /// Notes that a module imports a function of this name.
     pub(super) fn imported(&mut self, name: &str) {
         self.passed.insert(name.to_owned());
     }
 
-    /// Whether the host calls `after` after each call of `name`, and nobody else calls either.
+    /// Returns true if the host calls `after` after each call of `name`, and nobody else calls either.
     pub(super) fn are_a_pair(&self, name: &str, after: &str) -> bool {
         let only_after = |afters: &BTreeSet<Option<String>>| afters.iter().all(|it| it.as_deref() == Some(after));
         let elsewhere = self.lifted.iter().any(|(lifted, afters)| {
@@ -111,7 +111,7 @@ impl Lifts {
         names
     }
 
-    /// The component that is read passes something with these options.
+    /// Notes that the component being read passes values with these options.
     fn passes(&mut self, options: &[CanonicalOption]) {
         for option in options {
             if let CanonicalOption::Realloc(index) = option {

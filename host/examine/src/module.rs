@@ -1,4 +1,4 @@
-//! What a core module declares, and what its functions do to what may be state.
+//! A core module's declarations, and its functions' effects on possible state.
 
 use std::{
     cell::Cell,
@@ -9,7 +9,7 @@ use wasmparser::{
     FunctionBody, ModuleArity, Operator, Parser, Payload, RefType, SubType, TypeRef, ValType,
 };
 
-/// What the name of an export begins with that the host calls after each call of another one.
+/// The prefix of the names of exports that the host calls after each call of another one.
 const AFTER: &str = "cabi_post_";
 /// Steps that proofs about a module may take together: a second's worth. Compilers' modules need a hundredth of it.
 const EFFORT: u64 = 20_000_000;
@@ -29,13 +29,13 @@ pub(super) struct Module<'a> {
     /// Linear memories that it imports, and that it has of its own.
     pub(super) imported_memories: u32,
     pub(super) memories: u32,
-    /// Where its active data segments begin, as far as that is a constant.
+    /// The start of each active data segment, if that is a constant.
     pub(super) data: Vec<Option<u64>>,
     /// Its start function.
     pub(super) start: Option<u32>,
-    /// A section says that what lies below the stack pointer holds nothing between calls.
+    /// True if a section says that the bytes below the stack pointer hold nothing between calls.
     pub(super) says_dead_stack: bool,
-    /// What cannot be kept, in words.
+    /// Reasons why state cannot be kept, in words.
     pub(super) obstacles: Vec<String>,
     /// Names of the functions that it imports.
     pub(super) imports: BTreeSet<String>,
@@ -45,7 +45,7 @@ pub(super) struct Module<'a> {
     pub(super) exports: BTreeMap<String, u32>,
     /// Functions that code or a table refers to.
     referred: BTreeSet<u32>,
-    /// What each function of its own does.
+    /// The effects of each of its own functions.
     does: Vec<Does<'a>>,
     /// Functions that run only before the first call.
     start_only: BTreeSet<u32>,
@@ -58,17 +58,17 @@ pub(super) struct Global {
     pub(super) ty: ValType,
     pub(super) mutable: bool,
     pub(super) exported: bool,
-    /// The bits of what it starts with, if that is a constant.
+    /// The bits of the initial value, if that is a constant.
     pub(super) start: Option<u128>,
 }
 
-/// What a function's code does.
+/// The effects of a function's code.
 #[derive(Debug)]
 pub(super) struct Does<'a> {
     pub(super) body: FunctionBody<'a>,
     pub(super) sets: BTreeSet<u32>,
     pub(super) calls: BTreeSet<u32>,
-    /// Changes what is no memory and no global, by an instruction of this name.
+    /// The name of an instruction that changes state other than memories and globals, if there is one.
     pub(super) changes: Option<&'static str>,
 }
 
@@ -219,7 +219,7 @@ impl<'a> Module<'a> {
         }
     }
 
-    /// What functions do that may run during calls, with their numbers.
+    /// The effects of functions that may run during calls, with their numbers.
     fn after_start(&self) -> impl Iterator<Item = (u32, &Does<'a>)> {
         let numbered = self.does.iter().enumerate();
         let numbered = numbered.map(|(index, does)| ((self.imported_functions + index) as u32, does));
@@ -237,8 +237,8 @@ impl<'a> Module<'a> {
         setters.map(|(number, does)| (number, &does.body))
     }
 
-    /// A proof takes so many steps more; gives whether it may. What is not proved in time counts as not proved at all, so
-    /// that nobody can write a guest whose examination takes for ever.
+    /// Accounts for further steps of a proof, and returns true if there are so many left. A proof that runs out of
+    /// steps fails, so that no guest's examination takes for ever.
     pub(super) fn may_try(&self, steps: usize) -> bool {
         let taken = self.effort.get().saturating_add(steps as u64);
         self.effort.set(taken);
@@ -250,7 +250,7 @@ impl<'a> Module<'a> {
         self.does.len()
     }
 
-    /// Whether a function may be called by this module's own code.
+    /// Returns true if this module's own code may call a function.
     pub(super) fn is_called(&self, function: u32) -> bool {
         self.referred.contains(&function) || self.does.iter().any(|does| does.calls.contains(&function))
     }
@@ -267,7 +267,7 @@ impl<'a> Module<'a> {
         partner.copied()
     }
 
-    /// Keeps only those pairs of exports that are ones.
+    /// Keeps only those pairs of exports that `are_a_pair` confirms.
     pub(super) fn pair(&mut self, are_a_pair: impl Fn(&str, &str) -> bool) {
         let names = self.exports.keys().filter(|name| are_a_pair(name, &format!("{AFTER}{name}")));
         self.paired = Some(names.cloned().collect());
@@ -278,22 +278,22 @@ impl<'a> Module<'a> {
         self.during_start().flat_map(|(_, does)| does.sets.iter().copied()).collect()
     }
 
-    /// The numbers of its own functions that run only before the first call, with what they do.
+    /// The numbers of its own functions that run only before the first call, with their effects.
     pub(super) fn during_start(&self) -> impl Iterator<Item = (u32, &Does<'a>)> {
         self.start_only.iter().filter_map(|number| Some((*number, self.does(*number)?)))
     }
 
-    /// The doings of one of its own functions.
+    /// The effects of one of its own functions.
     pub(super) fn does(&self, function: u32) -> Option<&Does<'a>> {
         self.does.get((function as usize).checked_sub(self.imported_functions)?)
     }
 
-    /// What a global of this module starts with, if that is a number.
+    /// The initial value of a global of this module, if that is a number.
     pub(super) fn global_start(&self, global: u32) -> Option<u64> {
         self.globals.get(global as usize)?.start.and_then(|start| u64::try_from(start).ok())
     }
 
-    /// How many parameters a function has, imported ones first in the count.
+    /// The number of a function's parameters; functions are counted with imported ones first.
     pub(super) fn params(&self, function: usize) -> usize {
         let ty = self.functions.get(function).and_then(|ty| self.types.get(*ty as usize));
         match ty.map(|ty| &ty.composite_type.inner) {

@@ -1,11 +1,11 @@
-//! Modules written anew, with more in their sections, or other instructions in their code; and components with such
+//! Rewrites modules, with more items in their sections or other instructions in their code, and components with such
 //! modules.
 
 use std::{borrow::Cow, ops::Range};
 use wasm_encoder::Encode;
 use wasmparser::{BinaryReader, CodeSectionReader, FunctionBody, Operator, Parser, Payload};
 
-/// Adds those of these sections that a module does not have, with nothing in them, at their places.
+/// Adds those of these sections that a module lacks, empty and at their places.
 pub(super) fn add_missing(sections: &mut Vec<(u8, Vec<u8>)>, ids: &[u8]) {
     // Sections come in this order; custom ones may be anywhere, and keep their places.
     let order = |id: u8| match id {
@@ -25,7 +25,7 @@ pub(super) fn add_missing(sections: &mut Vec<(u8, Vec<u8>)>, ids: &[u8]) {
     }
 }
 
-/// A section's content with the items of another one behind its own.
+/// A section's content with more items appended.
 pub(super) fn longer(content: &[u8], more: &impl Encode, items: u32) -> wasmparser::Result<Vec<u8>> {
     let mut reader = BinaryReader::new(content, 0);
     let count = reader.read_var_u32()?;
@@ -55,7 +55,7 @@ pub(super) fn sections(wasm: &[u8]) -> wasmparser::Result<Vec<(u8, Vec<u8>)>> {
     Ok(sections)
 }
 
-/// A code section with each function's body written anew; they are numbered from 0 on.
+/// A code section with each function's body rewritten; they are numbered from 0 on.
 pub(super) fn bodies(
     content: &[u8],
     mut rewrite: impl FnMut(usize, &FunctionBody<'_>) -> wasmparser::Result<Vec<u8>>,
@@ -69,7 +69,7 @@ pub(super) fn bodies(
     Ok(out)
 }
 
-/// Writes a function's instructions, but for those in whose place `replace` has written something else, which it says.
+/// Writes a function's instructions, except those for which `replace` returns true because it has written others.
 pub(super) fn instructions(
     body: &FunctionBody<'_>,
     out: &mut Vec<u8>,
@@ -86,7 +86,7 @@ pub(super) fn instructions(
     Ok(())
 }
 
-/// A component with each of its core modules written anew for which `rewrite` gives another one.
+/// A component with those core modules replaced for which `rewrite` returns another one.
 pub(super) fn modules<'a>(
     wasm: &'a [u8],
     mut rewrite: impl FnMut(&'a [u8]) -> wasmparser::Result<Cow<'a, [u8]>>,
@@ -104,7 +104,7 @@ pub(super) fn modules<'a>(
     Ok(other.map_or(Cow::Borrowed(wasm), Cow::Owned))
 }
 
-/// A component with some of its core modules replaced, which are given in order. `None` if it cannot be read.
+/// A component with some of its core modules replaced, given in order. `None` if it cannot be read.
 pub(super) fn replace(component: &[u8], modules: &[(Range<usize>, Vec<u8>)]) -> Option<Vec<u8>> {
     replace_within(component, 0, modules)
 }

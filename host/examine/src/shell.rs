@@ -1,4 +1,4 @@
-//! A guest's shell: its component without what instantiating does to memories.
+//! A guest's shell: its component without the effects of instantiation on memories.
 //!
 //! An instance that is made again from a copy of its memories must not start again: start code could grow a memory that
 //! has grown already, see its size, ask for the time, or take minutes, each time. So the host instantiates a guest's
@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use wasm_encoder::{CodeSection, Encode, Function, FunctionSection, RawSection, Section, SectionId};
 use wasmparser::{BinaryReader, DataKind, DataSectionReader, ModuleArity, Operator};
 
-/// Functions that call each other in a start function, one inside of the other, at the most.
+/// The deepest nesting of calls in a start function.
 const DEPTH: usize = 32;
 
 /// The code of a module's start function that changes tables, segments and globals that cannot be moved.
@@ -47,8 +47,8 @@ impl Kept {
     }
 }
 
-/// A module of a shell, and the units of fuel that the engine takes less for it, start code left aside; `None`, if the
-/// module's instances are made without start code and data as it is.
+/// A module of a shell, and the units of fuel that the engine takes less for it, not counting start code; `None` if
+/// the module has no start code and no data anyway.
 pub(super) fn of(wasm: &[u8], module: &Module<'_>, kept: &Kept) -> wasmparser::Result<Option<(Vec<u8>, u64)>> {
     const FUNCTION: u8 = SectionId::Function as u8;
     const START: u8 = SectionId::Start as u8;
@@ -93,8 +93,8 @@ fn encoded(what: &impl Encode) -> Vec<u8> {
     bytes
 }
 
-/// A data section in which active segments are passive ones without bytes, and what the engine takes to write those: one
-/// unit, if there are any, one for each, and one for each byte.
+/// A data section with active segments made passive and empty, and the fuel that the engine takes to write them: one
+/// unit if there are any, one for each, and one for each byte.
 fn without_active(content: &[u8]) -> wasmparser::Result<(Vec<u8>, u64)> {
     const PASSIVE: u8 = 1;
     let segments = DataSectionReader::new(BinaryReader::new(content, 0))?;
@@ -112,7 +112,7 @@ fn without_active(content: &[u8]) -> wasmparser::Result<(Vec<u8>, u64)> {
     Ok((out, fuel))
 }
 
-/// Functions that run only at the start and do, themselves or by what they call, what is not in memories.
+/// Functions that run only at the start and, themselves or by calls, have effects outside of memories.
 fn lasting(module: &Module<'_>) -> BTreeSet<u32> {
     let mut callers: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     let mut found = BTreeSet::new();
@@ -131,17 +131,17 @@ fn lasting(module: &Module<'_>) -> BTreeSet<u32> {
     found
 }
 
-/// A step that cannot be followed, in words.
+/// The reason why a step cannot be followed, in words.
 struct Unknown(&'static str);
 
 const COMPUTES: Unknown = Unknown("changes tables, segments or globals that cannot be moved to memory");
 
-/// A walk through the functions of a start, in the order in which they run. As it goes into no block, each instruction
-/// that it meets runs once.
+/// A walk through the functions of a start, in the order in which they run. The walk enters no block, so each
+/// instruction met runs once.
 struct Walk<'a> {
     module: &'a Module<'a>,
     lasting: &'a BTreeSet<u32>,
-    /// The code of each value that is known, in which there are only constants and globals that never change.
+    /// The code of each known operand, made only of constants and globals that never change.
     operands: Vec<Option<Vec<u8>>>,
     /// The code that is kept.
     kept: Vec<u8>,
@@ -192,7 +192,7 @@ impl Walk<'_> {
             Operator::TableInit { .. } => self.keep(3, code, "has `table.init`"),
             Operator::ElemDrop { .. } => self.keep(0, code, "has `elem.drop`"),
             Operator::DataDrop { .. } => self.keep(0, code, "has `data.drop`"),
-            // Whether it succeeds is up to the limits, which need not be the same for all.
+            // Its success depends on limits, which may differ between instances.
             Operator::TableGrow { .. } => Err(Unknown("has `table.grow`")),
             Operator::Call { function_index } if self.lasting.contains(function_index) => {
                 let (params, results) = operator.operator_arity(self.module).ok_or(COMPUTES)?;
@@ -223,7 +223,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The walk takes so many steps more.
+    /// Accounts for further steps of the walk.
     fn takes(&self, steps: usize) -> Result<(), Unknown> {
         if self.module.may_try(steps) { Ok(()) } else { Err(COMPUTES) }
     }
@@ -268,7 +268,7 @@ mod tests {
         wat::parse_str(text).unwrap_or_else(|error| panic!("{error}:\n{text}"))
     }
 
-    /// A module's shell, if it has one of its own.
+    /// A module's shell, if it differs from the module.
     fn shell(wasm: &[u8]) -> Option<Vec<u8>> {
         let module = Module::read(wasm).unwrap();
         let (shell, _) = of(wasm, &module, &Kept::of(&module).unwrap()).unwrap()?;
@@ -313,7 +313,7 @@ mod tests {
         }
     }
 
-    /// A module's instance, and one of its shell that is given the other's memory, do the same.
+    /// Asserts that a module's instance, and one of its shell with the same memory, behave alike.
     fn same(text: &str, arguments: &[i32]) {
         let wasm = wasm(text);
         let mut whole = Made::new(&wasm);
@@ -432,7 +432,7 @@ mod tests {
             assert!(told.starts_with(&format!("its start function {what}, in a way that is not known")), "{told}");
         }
         why("(call $f (i32.const 1))", &format!("(func $f (param i32) {set})"));
-        // Nobody can write one that is followed for ever.
+        // No start function is followed for ever.
         let twice = |n: usize| format!("(func $f{n} (call $f{0}) (call $f{0}))", n + 1);
         let began = Clock::now();
         why("(call $f0)", &((0..30).map(twice).collect::<String>() + &format!("(func $f30 {set})")));

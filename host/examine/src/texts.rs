@@ -1,9 +1,9 @@
 //! Texts that the components of one guest pass to each other, priced.
 //!
-//! The engine copies such a text from one memory to the other, and changes its encoding on the way, without fuel. Before
-//! it does, it asks the component that gets the text for memory, by the function that its canonical options name as
-//! `realloc`. So in a guest of several components each such function uses fuel by the bytes that it is asked for, and
-//! then does what it did: a module exports, in its place, a function that counts down first.
+//! The engine copies such a text from one memory to the other, and changes its encoding on the way, without fuel.
+//! First the engine asks the receiving component for memory, by the function that its canonical options name as
+//! `realloc`. So in a guest of several components each such function first uses fuel by the bytes asked for: in its
+//! place, a module exports a function that counts down and then calls it.
 
 use super::{
     lifts::Lifts,
@@ -18,10 +18,10 @@ use wasmparser::{BinaryReader, CompositeInnerType, ExportSectionReader, External
 
 /// Rounds of counting for each text. A round is five units.
 const TEXT: i32 = 16;
-/// For so many bytes, as a power of two, there is another round: 2.5 units a byte, of what takes about one nanosecond.
+/// Bytes for each further round, as a power of two: 2.5 units a byte, for work of about one nanosecond.
 const BYTES: i32 = 1;
 
-/// The component, with its functions for memory priced if it is one of several that pass texts. It has to be valid.
+/// The component, which has to be valid, with its functions for memory priced if several components in it pass texts.
 pub(super) fn priced(wasm: &[u8]) -> wasmparser::Result<Cow<'_, [u8]>> {
     let mut lifts = Lifts::default();
     for payload in Parser::new(0).parse_all(wasm) {
@@ -34,8 +34,8 @@ pub(super) fn priced(wasm: &[u8]) -> wasmparser::Result<Cow<'_, [u8]>> {
     modules(wasm, |module| of_module(module, &names))
 }
 
-/// The module with functions added that count, and exported under these names in place of those that give memory;
-/// borrowed, if it exports none.
+/// The module with counting functions added, exported under these names in place of those that give memory; borrowed,
+/// if it exports none.
 fn of_module<'a>(wasm: &'a [u8], names: &BTreeSet<String>) -> wasmparser::Result<Cow<'a, [u8]>> {
     let module = Module::read(wasm)?;
     let gives = names.iter().filter_map(|name| {
@@ -101,7 +101,7 @@ fn is_realloc(ty: &CompositeInnerType) -> bool {
     matches!(ty, CompositeInnerType::Func(ty) if ty.params() == [I32; 4] && ty.results() == [I32])
 }
 
-/// Counts down by what is asked for, and calls another function.
+/// A function that counts down by the bytes asked for, and then calls another one.
 fn counting(function: u32) -> Function {
     let mut body = Function::new([(1, ValType::I32)]);
     body.instructions().local_get(3).i32_const(BYTES).i32_shr_u().i32_const(TEXT).i32_add().local_set(4);
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
     use wasmparser::{Payload, Validator, WasmFeatures};
 
-    /// A component in which one passes texts to another, which takes them in a module with such fields.
+    /// A component in which one component passes texts to another, whose module has these fields.
     fn composed(receiver: &str, realloc: &str) -> Vec<u8> {
         let text = format!(
             r#"(component
@@ -135,7 +135,7 @@ mod tests {
         wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}:\n{text}"))
     }
 
-    /// How many modules have a function that counts.
+    /// The number of modules with a counting function.
     fn counted(wasm: &[u8]) -> usize {
         let priced = priced(wasm).unwrap();
         Validator::new_with_features(WasmFeatures::all()).validate_all(&priced).unwrap();

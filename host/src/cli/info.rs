@@ -21,8 +21,8 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// Only what cannot be listed is an error: functions are listed as the file has them, so that an operator can look up
-/// what a guest takes while its configuration is still wrong.
+/// Lists functions and guests; only what cannot be listed is an error. Functions are listed as the file has them, so
+/// that an operator can look up a guest's schemas while its configuration is still wrong.
 pub(super) fn info(arguments: Arguments) -> Result<ExitCode, Error> {
     let config = match arguments.config_file {
         Some(config_file) => {

@@ -10,8 +10,8 @@ use std::{
     process::ExitCode,
 };
 
-/// The key is told nowhere else: where it has not come to anybody, its hash is not told either, so that nobody keeps the
-/// hash of a key that nobody has.
+/// Makes a key, and prints it and its hash. If the key cannot be printed, its hash is not printed either, so that
+/// nobody keeps the hash of a key that nobody has.
 pub(super) fn key() -> Result<ExitCode, Error> {
     let (key, hash) = identity::generate();
     if is_thrown_away().unwrap_or(false) {

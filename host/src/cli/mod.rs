@@ -82,13 +82,13 @@ impl ConfigFile {
     }
 }
 
-/// What went wrong, for people, and the exit code.
+/// A failure of a command, in words, with its exit code.
 enum Error {
     /// The arguments are wrong, or ask for help.
     Arguments(clap::Error),
     /// The configuration is wrong.
     Config(config::Error),
-    /// What was asked for is not done, for a reason that the configuration has to settle.
+    /// The command is refused until the configuration is changed.
     Usage(String),
     /// Something else.
     Other(String),
@@ -121,10 +121,10 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<ExitCode, Error> {
     tell::set(cli.log_format);
     let serves = matches!(cli.command, Command::Serve(_));
-    // Others end by a signal's default action, which tells who waits for them more than an exit code. Process 1 has none.
+    // Others end by a signal's default action, which tells their parents more than an exit code. Process 1 has none.
     let _signals = (process::id() == 1 && !serves).then(Signals::take).transpose()?;
     let pace = if serves { Pace::Drop } else { Pace::Wait };
-    // Those who attack crash again and again, which is no news.
+    // The attacking guests crash all the time, which is not worth logging.
     let usual = if matches!(cli.command, Command::Prove(_)) { "carrel=error" } else { "carrel=info,guest=info" };
     let log = observe::log(cli.log_format, pace, usual);
     match cli.command {
@@ -160,7 +160,7 @@ fn arguments_are_wrong(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// A configuration that may have problems, to be told with those of its guests.
+/// Reads a configuration that may have problems, to be reported with those of its guests.
 struct Draft {
     config: Config,
     problems: Vec<Problem>,
@@ -186,14 +186,14 @@ fn runtime(threads: usize) -> Result<Runtime, Error> {
         .worker_threads(threads)
         .thread_name("carrel-worker")
         .enable_all()
-        // How many tasks are run before sockets are looked at. By default 61: with guests that use their whole tick,
+        // The number of tasks run before sockets are polled. By default 61: with guests that use their whole tick,
         // new requests would go unseen for 61 ticks.
         .event_interval(16)
         .build();
     built.map_err(|error| Error::Other(format!("the threads could not be started: {error}")))
 }
 
-/// A host without a socket. All problems are told at once, those of the file and those of the guests.
+/// Makes a host without a socket. All problems are reported at once, those of the file and those of the guests.
 fn start(draft: Draft, threads: usize, runtime: &Runtime) -> Result<Arc<Host>, Error> {
     let Draft { config, mut problems } = draft;
     let source = config.source.clone();

@@ -1,7 +1,7 @@
 //! Signals: taken from the process's first step on, by a thread of their own.
 //!
-//! As process 1 of a container a process has no default actions: a signal that nobody has asked for is lost for ever.
-//! So they are asked for before anything is read or compiled.
+//! As process 1 of a container a process has no default actions: a signal without a handler is lost for ever. So the
+//! handlers are set before anything is read or compiled.
 //!
 //! | signal | before the host serves | while it serves |
 //! |---|---|---|
@@ -26,9 +26,9 @@ use tokio::{
 /// The request that a signal makes of a host that serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signal {
-    /// It shall stop.
+    /// Stop.
     Stop,
-    /// It shall read its key files again.
+    /// Read key files again.
     Reload,
 }
 
@@ -66,7 +66,7 @@ impl Signals {
         Ok(Self { serves, taken })
     }
 
-    /// From now on they are for the host to follow, which serves.
+    /// Passes signals to the serving host from now on.
     pub(super) fn serve(self) -> UnboundedReceiver<Signal> {
         *self.serves.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.taken

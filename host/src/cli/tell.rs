@@ -32,7 +32,7 @@ pub(super) fn format_in(arguments: impl Iterator<Item = OsString>) -> LogFormat 
     LogFormat::Text
 }
 
-/// Says everything in this form from now on, panics too.
+/// Sets the form of all messages from now on, panics too.
 pub(super) fn set(format: LogFormat) {
     let json = format == LogFormat::Json;
     if json && !JSON.swap(true, Ordering::Relaxed) {
@@ -57,22 +57,22 @@ pub(super) fn is_json() -> bool {
     JSON.load(Ordering::Relaxed)
 }
 
-/// Something good to know.
+/// Prints a note.
 pub(super) fn note(text: &str) {
     say(Level::INFO, "note: ", text);
 }
 
-/// Something that may be wrong.
+/// Prints a warning.
 pub(super) fn warning(text: &str) {
     say(Level::WARN, "warning: ", text);
 }
 
-/// Why the command has failed.
+/// Prints the reason why the command has failed.
 pub(super) fn error(text: &str) {
     say(Level::ERROR, "error: ", text);
 }
 
-/// The problems of a configuration; in JSON a line for each.
+/// Prints the problems of a configuration; in JSON a line for each.
 pub(super) fn problems(error: &config::Error) {
     if !is_json() {
         return self::error(&error.to_string());
@@ -89,7 +89,7 @@ pub(super) fn problems(error: &config::Error) {
     }
 }
 
-/// A text for people, as it is, or an event for programs.
+/// Prints a text for people, or an event for programs.
 pub(super) fn event(text: &str, message: &str, fields: Value) -> io::Result<()> {
     if !is_json() {
         return write(text);
@@ -120,11 +120,11 @@ fn write(line: &str) -> io::Result<()> {
     io::stderr().write_all(format!("{line}\n").as_bytes())
 }
 
-/// A command's output, on stdout. A reader who has gone away has had enough.
+/// Writes a command's output to stdout. A reader that has gone away is no error.
 ///
 /// # Errors
 ///
-/// It could not be written, or not all of it.
+/// The output could not be written completely.
 pub(super) fn print(text: &str) -> Result<(), Error> {
     match output(text) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -132,14 +132,14 @@ pub(super) fn print(text: &str) -> Result<(), Error> {
     }
 }
 
-/// Like `output`, but a reader who has gone away is an error, too.
+/// Like `output`, but a reader that has gone away is an error, too.
 pub(super) fn output(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(format!("{text}\n").as_bytes())?;
     stdout.flush()
 }
 
-/// Output has not come to where it should.
+/// The error of output that could not be written.
 pub(super) fn unwritten(error: &io::Error) -> Error {
     Error::Other(format!("the output could not be written to stdout: {error}"))
 }

@@ -10,7 +10,7 @@ pub struct Admin {
     pub host: String,
     /// The port.
     pub port: u16,
-    /// The hash of the token that requests must bring; none, if whoever can connect may do all.
+    /// The hash of the token that requests must have; none if everybody who can connect is the operator.
     pub token: Option<KeyHash>,
 }
 

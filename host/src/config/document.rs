@@ -1,7 +1,7 @@
 //! A configuration as one tree, whatever files it was put together from.
 //!
-//! Every value knows the file and the line of its key. So each problem is told with its place, however many there are,
-//! and a path that a file names is relative to that very file.
+//! Every value knows the file and the line of its key. So each problem is reported with its place, and a path that a
+//! file names is relative to that very file.
 
 use super::{KeyPath, Problem};
 use indexmap::IndexMap;
@@ -11,7 +11,7 @@ use std::{path::Path, sync::Arc};
 /// The place of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mark {
-    /// The file; for what was given on the command line, the flag.
+    /// The file, or the flag of the command line.
     pub(super) file: Arc<Path>,
     /// The line, counted from 1, where it is known.
     pub(super) line: Option<usize>,
@@ -68,7 +68,7 @@ impl Node {
         }
     }
 
-    /// The value at a path, or of the nearest key above it that there is. Of the whole document there is no line.
+    /// The value at a path, or of the nearest existing key above it. The whole document has no line.
     fn nearest(&self, path: &KeyPath) -> &Self {
         let mut node = self;
         for key in path.keys() {
@@ -125,12 +125,12 @@ impl Node {
         }
     }
 
-    /// Sets the value at a path, and makes the maps that lead to it. What is given as text is read as what stands there:
-    /// a list's items have commas between them, and a number or a boolean is read as a file's.
+    /// Sets the value at a path, and makes the maps that lead to it. The text is read as the type of the value there:
+    /// a list's items have commas between them, and a number or a boolean is read as in a file.
     ///
     /// # Errors
     ///
-    /// Something on the way is neither a map nor a list that has the item.
+    /// A value on the path is neither a map nor a list that has the item.
     pub(super) fn set(&mut self, path: &KeyPath, given: Self) -> Result<(), Problem> {
         let mut node = self;
         for (index, key) in path.keys().iter().enumerate() {
@@ -148,7 +148,7 @@ impl Node {
 
     /// The value of a key, made if it is not there; `None` if it cannot be made.
     fn member(&mut self, key: &str, at: &Mark) -> Option<&mut Self> {
-        // A key without a value is one that is not given.
+        // A key without a value counts as not given.
         if matches!(self.kind, Kind::Scalar { value: Value::Null, .. }) {
             self.kind = Kind::Map(IndexMap::new());
         }

@@ -6,12 +6,12 @@ use std::{
     path::Path,
 };
 
-/// Reads a file that has no more than so many bytes.
+/// Reads a regular file of at most the given number of bytes.
 ///
 /// # Errors
 ///
-/// It cannot be read. [`io::ErrorKind::FileTooLarge`]: it has more bytes. What is no file may have no end, or wait for
-/// somebody who writes to it: that is not read either.
+/// The file cannot be read. [`io::ErrorKind::FileTooLarge`]: it has more bytes. Anything but a regular file is
+/// refused too, since it may have no end, or wait for a writer.
 pub(crate) fn read(file: &Path, most: usize) -> io::Result<Vec<u8>> {
     if !fs::metadata(file)?.is_file() {
         return Err(io::Error::other("it is no file"));
@@ -19,7 +19,7 @@ pub(crate) fn read(file: &Path, most: usize) -> io::Result<Vec<u8>> {
     read_any(file, most)
 }
 
-/// Like `read`, of anything that can be read, such as `/dev/stdin`, and that may have to be waited for.
+/// Like `read`, but also reads things other than regular files, such as `/dev/stdin`, and waits for them.
 pub(super) fn read_any(file: &Path, most: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(file)?.take(most as u64 + 1).read_to_end(&mut bytes)?;

@@ -1,7 +1,7 @@
 //! A configuration's files, read and put together.
 //!
-//! A file can stand on another one (`base`), as with NAT: its keys go on top of those of the other, at any depth. A text
-//! value that begins with `file://` is the content of a text file. What was given on the command line comes last.
+//! A file can be based on another one (`base`), as with NAT: its keys go on top of the other's, at any depth. A text
+//! value that begins with `file://` is the content of a text file. Overrides of the command line come last.
 
 use super::{
     Error, KeyPath, Problem,
@@ -21,19 +21,19 @@ use std::{
 
 /// Bytes of a file of the configuration.
 const LARGEST: usize = 16 << 20;
-/// The key that names the file on which this one stands.
+/// The key that names the file on which this one is based.
 const BASE: &str = "base";
-/// The beginning of a text that names a file with the text itself.
+/// The prefix of a text that names a file with the actual text.
 const FILE: &str = "file://";
 /// Endings of files that `file://` may name: texts and templates, as with NAT.
 const TEXTS: [&str; 8] = ["txt", "md", "j2", "jinja2", "jinja", "prompt", "tpl", "template"];
-/// The place of what is given on the command line.
+/// The place reported for values of the command line.
 const OVERRIDE: &str = "--override";
 
 /// The parts of a configuration besides its files.
 #[derive(Clone, Copy)]
 pub struct Surroundings<'a> {
-    /// Keys, with dots, and texts that take the place of the files'.
+    /// Keys, with dots, and texts that replace the files' values.
     pub overrides: &'a [(String, String)],
     /// The values of environment variables.
     pub environment: &'a dyn Fn(&str) -> Option<String>,
@@ -53,11 +53,12 @@ impl fmt::Debug for Surroundings<'_> {
     }
 }
 
-/// Reads a file, all that it stands on, and what is put on top of it.
+/// Reads a file and all its bases, and applies the overrides.
 ///
 /// # Errors
 ///
-/// A file cannot be read or is no YAML, files stand on each other in a circle, or a variable or an override is wrong.
+/// A file cannot be read or is no YAML, files are based on each other in a circle, or a variable or an override is
+/// wrong.
 pub(super) fn load(file: &Path, surroundings: Surroundings<'_>) -> Result<Node, Error> {
     let mut root = Files { environment: surroundings.environment, chain: IndexSet::new() }.load(file, None)?;
     override_with(&mut root, surroundings.overrides).map_err(|problems| Error { file: file.into(), problems })?;
@@ -72,7 +73,7 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<Node, Error> {
 /// The files that are being read.
 struct Files<'a> {
     environment: &'a dyn Fn(&str) -> Option<String>,
-    /// Those that stand on the one that is read now, the first one first.
+    /// The files that are based on the one being read, the first one first.
     chain: IndexSet<PathBuf>,
 }
 
@@ -88,7 +89,7 @@ fn override_with(root: &mut Node, overrides: &[(String, String)]) -> Result<(), 
         let (path, at) = (KeyPath::parse(path), Mark { file: file.clone(), line: None });
         let plain = || Node::scalar(at.clone(), text.as_str().into());
         let given = match root.get(&path) {
-            // As NAT does, by what stands there: a text stays one, and a number is read as Python reads it.
+            // By the type of the value there, as NAT does: a text stays one, and a number is read as Python reads it.
             Some(Kind::Scalar { value: Value::String(_), .. }) => Ok(plain()),
             Some(Kind::Scalar { value: Value::Number(_), .. }) => {
                 let number = as_integer(&text.as_str().into()).map(Value::from);
@@ -117,7 +118,7 @@ fn override_with(root: &mut Node, overrides: &[(String, String)]) -> Result<(), 
 }
 
 impl Files<'_> {
-    /// A file, and all that it stands on, put together. `text` is its own, if it is not to be read.
+    /// Merges a file and all its bases. `text` is the file's own, if given; otherwise it is read.
     fn load(&mut self, file: &Path, text: Option<&str>) -> Result<Node, Error> {
         let mut on_top = Vec::new();
         let (mut root, mut base) = match text {
@@ -135,14 +136,14 @@ impl Files<'_> {
         Ok(root)
     }
 
-    /// A file's own document, and the file that it stands on, with the place that names it.
+    /// A file's own document, and the file that it is based on, with the place that names it.
     fn document(&mut self, file: &Path, text: &str) -> Result<(Node, Option<(PathBuf, Mark)>), Error> {
         let failed = |problems: Vec<Problem>| Error { file: file.into(), problems };
         let name: Arc<Path> = file.into();
         let problems = Problems::default();
         let text = variables::substitute(without_mark(text), self.environment, &problems);
         if !problems.is_empty() {
-            // What is missing in the text would only make more problems.
+            // The text lacks these values, and parsing it would only make more problems.
             return Err(failed(problems.into_vec()));
         }
         let mut root = yaml::parse(&name, &text).map_err(|error| {
@@ -228,7 +229,7 @@ fn folder(file: &Path) -> PathBuf {
     }
 }
 
-/// A file that cannot be taken, told at the place that names it, if there is one.
+/// Reports a file that cannot be used, at the place that names it, if there is one.
 fn refused(file: &Path, named: Option<&Mark>, why: String, hint: &str) -> Error {
     match named {
         None => Error { file: file.into(), problems: vec![Problem::new(KeyPath::root(), why).hint(hint)] },
@@ -245,7 +246,7 @@ fn short(file: &Path) -> String {
     file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned()
 }
 
-/// Puts the contents of files in the place of texts that name them. As with NAT, not in lists.
+/// Replaces texts that name files by the files' contents. As with NAT, not in lists.
 fn texts(node: &mut Node, path: &KeyPath, folder: &Path, problems: &mut Vec<Problem>) {
     let Kind::Map(members) = &mut node.kind else { return };
     for (key, member) in members {

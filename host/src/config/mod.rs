@@ -1,9 +1,9 @@
 //! The configuration file: NAT's keys, and Carrel's own.
 //!
-//! A file is read in two steps. This module checks everything that the file alone can tell: syntax, keys, types,
-//! ranges, routes. What needs the guests (which `_type`s there are, whether a function's own keys fit its schema) is
-//! checked by [`crate::function::Catalog`], which reports in the same words. All problems are collected, so that an
-//! operator mends a file once.
+//! A file is checked in two steps. This module checks everything that the file alone can tell: syntax, keys, types,
+//! ranges, routes. Checks that need the guests (each `_type` exists, a function's own keys fit its schema) are made
+//! by [`crate::function::Catalog`], which reports in the same words. All problems are collected, so that an operator
+//! mends a file once.
 //!
 //! # Layout
 //!
@@ -58,7 +58,7 @@ pub struct Config {
     pub general: General,
     /// `guests`: files and folders with guests besides the built-in ones.
     pub guests: Vec<GuestPath>,
-    /// `guest_cache`: where compiled guests are kept.
+    /// `guest_cache`: the place of compiled guests.
     pub guest_cache: GuestCache,
     /// `limits`.
     pub limits: Limits,
@@ -76,7 +76,7 @@ pub struct Config {
     pub ignored: Vec<String>,
 }
 
-/// The files of a configuration as one document, so that a problem found later can be told with its place.
+/// The files of a configuration as one document, so that a problem found later can be reported with its place.
 #[derive(Debug, Clone)]
 pub struct Source {
     /// The file that was asked for.
@@ -105,15 +105,15 @@ impl Source {
 /// `general`.
 #[derive(Debug, Clone)]
 pub struct General {
-    /// How long a session may be idle before it is dropped.
+    /// The time for which a session may be idle before it is dropped.
     pub per_user_workflow_timeout: Duration,
-    /// How often idle sessions are looked for.
+    /// The interval at which idle sessions are looked for.
     pub per_user_workflow_cleanup_interval: Duration,
-    /// Whether `GET /monitor/users` answers.
+    /// True if `GET /monitor/users` answers.
     pub enable_per_user_monitoring: bool,
-    /// How long a host that is told to stop waits for the calls that are running.
+    /// The time for which a host that is told to stop waits for running calls.
     pub drain_timeout: Duration,
-    /// The time for which a host that is told to stop takes requests all the same, while `/health` says that it stops.
+    /// The time for which a host that is told to stop still takes requests, while `/health` reports the stop.
     pub drain_delay: Duration,
     /// `general.front_end`.
     pub front_end: FrontEnd,
@@ -128,7 +128,7 @@ pub struct GuestPath {
     pub path: PathBuf,
 }
 
-/// Where compiled guests are kept.
+/// The place of compiled guests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuestCache {
     /// In the user's cache folder: `$XDG_CACHE_HOME/carrel`, or `~/.cache/carrel`.
@@ -144,11 +144,11 @@ pub enum GuestCache {
 pub struct FunctionConfig {
     /// The key, for messages.
     pub key: KeyPath,
-    /// What the configuration calls it; [`WORKFLOW`] for the workflow.
+    /// The name in the configuration; [`WORKFLOW`] for the workflow.
     pub name: String,
     /// `_type`: the guest's own name; empty if there is none, which is a problem.
     pub guest: String,
-    /// `allow`: what it may reach outside of its sandbox.
+    /// `allow`: the function's access to things outside of its sandbox.
     pub grants: Arc<Grants>,
     /// The other keys, which go to the guest.
     pub config: Map<String, Value>,
@@ -173,14 +173,14 @@ impl Config {
         strict(Self::of(file, load::parse(file, text)?))
     }
 
-    /// No functions, and every key its default.
+    /// Makes a configuration without functions, and with the default of every key.
     pub(crate) fn empty() -> Self {
         let file = Path::new("the defaults");
         Self::of(file, Node::empty(file.into())).0
     }
 
-    /// As [`load`](Self::load), for who wants to look for more problems before telling those that there are. A key
-    /// that is wrong has its default.
+    /// Like [`load`](Self::load), but returns the problems found, so that a caller can look for more before reporting
+    /// them. A key that is wrong has its default.
     ///
     /// # Errors
     ///
@@ -319,7 +319,8 @@ fn read_functions(top: &mut Section<'_>) -> Vec<FunctionConfig> {
     functions
 }
 
-/// A function without a `_type` is told here, and has an empty one, so that nobody says it is not there at all.
+/// Reads a function. One without a `_type` is reported here and gets an empty one, so that it is not reported as
+/// missing elsewhere.
 fn read_function(mut section: Section<'_>, name: String) -> FunctionConfig {
     let key = section.path().clone();
     if !section.has("_type") {

@@ -1,8 +1,8 @@
-//! What is wrong with a configuration: where, what, and what helps.
+//! Problems of a configuration: the place, the mistake, and a hint that helps.
 
 use std::{fmt, path::Path, sync::Arc};
 
-/// Where in the file: the keys from the top, such as `general.front_end.port`. An item of a list is its number.
+/// The path of a key: the keys from the top, such as `general.front_end.port`. An item of a list is its number.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct KeyPath(Vec<String>);
 
@@ -12,7 +12,7 @@ impl KeyPath {
         Self::default()
     }
 
-    /// From keys with dots between them.
+    /// Makes a path from keys with dots between them.
     pub fn parse(path: &str) -> Self {
         Self(path.split('.').filter(|key| !key.is_empty()).map(str::to_owned).collect())
     }
@@ -24,7 +24,7 @@ impl KeyPath {
         Self(keys)
     }
 
-    /// Whether it is the whole file.
+    /// Returns true if the path means the whole file.
     pub(crate) fn is_root(&self) -> bool {
         self.0.is_empty()
     }
@@ -40,18 +40,18 @@ impl fmt::Display for KeyPath {
     }
 }
 
-/// One thing that is wrong.
+/// One mistake in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The key.
     pub path: KeyPath,
-    /// The file, where it is another one than that of the whole configuration.
+    /// The file, if it is not that of the whole configuration.
     pub file: Option<Arc<Path>>,
-    /// Its line in the file, counted from 1, once it is known.
+    /// The line in the file, counted from 1, if known.
     pub line: Option<usize>,
-    /// What is wrong with it.
+    /// The mistake, in words.
     pub message: String,
-    /// What helps.
+    /// A hint that helps.
     pub hint: Option<String>,
 }
 
@@ -61,14 +61,14 @@ impl Problem {
         Self { path, file: None, line: None, message: message.into(), hint: None }
     }
 
-    /// With what helps.
+    /// Adds a hint that helps.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 }
 
-/// All that is wrong with a configuration file.
+/// All problems of a configuration file.
 #[derive(Debug)]
 pub struct Error {
     /// The file.
@@ -79,7 +79,7 @@ pub struct Error {
 
 impl std::error::Error for Error {}
 
-/// A line for each problem: `file:line: key: what is wrong`, and below it what helps.
+/// Writes a line for each problem, `file:line: key: message`, and below it the hint.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.problems.iter().enumerate() {

@@ -1,8 +1,8 @@
-//! Reads sections of a configuration, key by key, and collects what is wrong with all of them.
+//! Reads sections of a configuration, key by key, and collects the problems of all of them.
 //!
-//! A reader asks for the keys that it knows, in plain code, and then says that there should be no others. An operator
-//! who starts a host sees every mistake at once, each with its line, and for a key that nobody asked for the nearest
-//! one that somebody did.
+//! A reader asks for the keys that it knows, in plain code, and then declares that there are no others. So an
+//! operator who starts a host sees every mistake at once, each with its line, and for an unknown key the nearest
+//! known one.
 
 use super::{KeyPath, Problem, document::Node};
 use bytesize::ByteSize;
@@ -23,12 +23,12 @@ pub(crate) struct Problems {
 }
 
 impl Problems {
-    /// None so far, of a document.
+    /// Starts without problems, for a document.
     pub(super) fn of(document: Arc<Node>) -> Self {
         Self { found: RefCell::default(), document: Some(document) }
     }
 
-    /// A path that stands at a key: relative to the folder of the file that has the key.
+    /// Resolves a path given at a key: relative to the folder of the file that has the key.
     pub(crate) fn beside(&self, key: &KeyPath, path: &str) -> PathBuf {
         let file = self.document.as_ref().map(|document| &document.place(key).file);
         file.and_then(|file| file.parent()).unwrap_or(Path::new("")).join(path)
@@ -60,7 +60,7 @@ pub(crate) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// A section from a value that should be a map; anything else is a problem, and then an empty one.
+    /// Makes a section of a value that should be a map; anything else is a problem, and makes an empty section.
     pub(crate) fn new(path: KeyPath, value: Value, problems: &'a Problems) -> Self {
         let map = match value {
             Value::Object(map) => map,
@@ -93,7 +93,7 @@ impl<'a> Section<'a> {
         Section::new(self.path.with(key), value, self.problems)
     }
 
-    /// A key whose value `read` makes something of.
+    /// Reads a key's value with `read`.
     pub(crate) fn read<T>(
         &mut self,
         key: &'static str,
@@ -107,29 +107,29 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// Whether a key is given.
+    /// Returns true if a key is given.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.map.get(key).is_some_and(|value| !value.is_null())
     }
 
-    /// Says so if a key is not given.
+    /// Adds a problem if a key is not given.
     pub(crate) fn require(&self, key: &str) {
         if !self.has(key) {
             self.problems.add(&self.path, format!("has no `{key}`"));
         }
     }
 
-    /// A NAT key that means nothing here. Gives its name if it is given.
+    /// Takes a NAT key that means nothing here. Returns its name if it is given.
     pub(crate) fn ignore(&mut self, key: &'static str) -> Option<String> {
         self.take(key).map(|_| self.path.with(key).to_string())
     }
 
-    /// All that is left, whatever the keys are called.
+    /// Takes all remaining keys, whatever their names.
     pub(crate) fn rest(&mut self) -> Map<String, Value> {
         std::mem::take(&mut self.map)
     }
 
-    /// Says that there should be no other keys.
+    /// Adds a problem for each remaining key.
     pub(crate) fn finish(self) {
         for key in self.map.keys() {
             let mut problem = Problem::new(self.path.with(key), "unknown key");
@@ -161,7 +161,7 @@ pub(crate) fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     if more == 0 { shown.join(", ") } else { format!("{}, and {more} more", shown.join(", ")) }
 }
 
-/// What a value is, as an operator wrote it.
+/// Describes a value as an operator wrote it.
 pub(crate) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "empty".into(),
@@ -252,7 +252,7 @@ pub(crate) fn list_of<T>(read: impl Fn(&Value) -> Result<T, String>) -> impl Fn(
     }
 }
 
-/// The same of what must not be repeated in a message, nor what stands in the list's place.
+/// Like `list_of`, for secrets: no message repeats an item, nor a value in place of the list.
 pub(crate) fn secret_list_of<T>(
     read: impl Fn(&Value) -> Result<T, String>,
 ) -> impl Fn(&Value) -> Result<Vec<T>, String> {
@@ -277,7 +277,7 @@ pub(crate) fn count(least: u64, most: u64) -> impl Fn(&Value) -> Result<u64, Str
     }
 }
 
-/// `20k`, `1.5M`, `2G`: thousands, millions, thousands of millions. What they make must be whole.
+/// `20k`, `1.5M`, `2G`: thousands, millions, thousands of millions. The result must be whole.
 fn short_number(text: &str) -> Option<u64> {
     let text = digits(text)?;
     let (digits, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
@@ -337,10 +337,10 @@ pub(crate) fn duration(least: Duration) -> impl Fn(&Value) -> Result<Duration, S
     }
 }
 
-/// A time as text. `None`: it is none.
+/// Reads a time from text. `None`: the text is no time.
 ///
-/// First as NAT reads it, by the library that pydantic has for it: `01:30` is an hour and a half, `PT30M` half an hour,
-/// `3 days, 01:30:00`. Then in units; and last a number of seconds, in quotes.
+/// Three forms are tried. First NAT's, by the library that pydantic has for it: `01:30` is an hour and a half,
+/// `PT30M` half an hour, `3 days, 01:30:00`. Then one with units; and last a number of seconds, in quotes.
 fn time(text: &str) -> Result<Option<Duration>, String> {
     // Like pydantic, without what is finer than a microsecond.
     let finest = MicrosecondsPrecisionOverflowBehavior::Truncate;

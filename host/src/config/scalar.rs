@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 ///
 /// # Errors
 ///
-/// A number that JSON does not have: infinite, or none at all. Gives its text.
+/// The text of a number that JSON does not have: infinite, or not a number.
 pub(super) fn resolve(text: &str) -> Result<Value, String> {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Ok(Value::Null),
@@ -53,7 +53,7 @@ static INTEGER: LazyLock<Option<Regex>> = LazyLock::new(|| {
     .ok()
 });
 
-/// Without its sign, and whether that is a minus.
+/// The text without its sign, and true if that is a minus.
 fn unsigned(text: &str) -> (bool, &str) {
     match text.strip_prefix('-') {
         Some(rest) => (true, rest),

@@ -6,9 +6,9 @@
 //! not nothing; in a comment there are no variables; and one ends in the line in which it begins. Backslashes elsewhere
 //! are as YAML has them, while NAT takes one of two away.
 //!
-//! Variables are put into the text before it is read, as a value may be a number or a list. What is a comment is known
-//! only when it is read. So it is read with a name of its own in the place of each variable: one whose name is in no
-//! scalar stands in a comment.
+//! Variables are put into the text before parsing, as a value may be a number or a list. But only parsing tells what
+//! is a comment. So the text is first parsed with a unique name in the place of each variable: a variable whose name
+//! is in no scalar stands in a comment.
 
 use super::{KeyPath, Problem, reader::Problems, yaml};
 use std::{
@@ -18,14 +18,14 @@ use std::{
 
 /// A variable in the text.
 struct Reference {
-    /// From the backslashes before `$` to behind `}`.
+    /// The range from the backslashes before `$` to after `}`.
     span: Range<usize>,
     backslashes: usize,
     /// The text between the braces; `None`, if there is no closing one in the line.
     inner: Option<Range<usize>>,
 }
 
-/// Puts the variables' values into the text. Each that is wrong is a problem, told with its line.
+/// Puts the variables' values into the text. Each wrong variable is a problem, reported with its line.
 pub(super) fn substitute(text: &str, get: &dyn Fn(&str) -> Option<String>, problems: &Problems) -> String {
     let references = references(text);
     if references.is_empty() {
@@ -81,7 +81,7 @@ fn references(text: &str) -> Vec<Reference> {
     found
 }
 
-/// The place of the brace that closes one before the text, in the same line.
+/// The position of the brace that closes one opened before the text, in the same line.
 fn closing(text: &str) -> Option<usize> {
     let mut open = 0_usize;
     for (at, byte) in text.bytes().enumerate().take(LONGEST) {
@@ -96,7 +96,7 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
-/// Which of the variables stand in comments.
+/// Finds the variables that stand in comments.
 fn in_comments(text: &str, references: &[Reference]) -> Vec<bool> {
     // Characters for private use are plain ones to YAML, and a file has none between which a number stands.
     let name = |index: usize| format!("\u{e0c1}{index}\u{e0c2}");
@@ -115,7 +115,7 @@ fn in_comments(text: &str, references: &[Reference]) -> Vec<bool> {
     let is_comment = |(index, reference): (usize, &Reference)| {
         line.goes_on(&text[rest..reference.span.start]);
         rest = reference.span.start;
-        // A text that is no YAML yet becomes some with the variables' values, if ever.
+        // A text that is not YAML yet may become YAML with the variables' values.
         if all { line.has_comment && !used.contains(&*index.to_string()) } else { line.is_comment }
     };
     references.iter().enumerate().map(is_comment).collect()
@@ -126,11 +126,11 @@ fn names(scalar: &str) -> impl Iterator<Item = &str> {
     scalar.split('\u{e0c1}').skip(1).filter_map(|rest| rest.split_once('\u{e0c2}').map(|(number, _)| number))
 }
 
-/// A line, as far as it has been looked at.
+/// The part of a line that has been looked at.
 struct Line {
     /// A `#` stands in it where a comment could begin.
     has_comment: bool,
-    /// It is nothing but a comment.
+    /// The whole line is a comment.
     is_comment: bool,
     /// There was nothing but space so far.
     is_empty: bool,
@@ -195,10 +195,10 @@ impl Environment<'_> {
         }
     }
 
-    /// The value of a variable behind so many backslashes.
+    /// The value of a variable after the given backslashes.
     ///
-    /// NAT expands twice: the text, and then each text value. A backslash before `$`, and one before another backslash,
-    /// is taken away each time. So one before `${A}` only puts it off, and three keep it as it is.
+    /// NAT expands twice: the text, and then each text value. Each time, a backslash before `$` or before another
+    /// backslash is removed. So one before `${A}` only delays the expansion, and three prevent it.
     fn value(&mut self, inner: &str, backslashes: usize) -> Result<String, Wrong> {
         let left = backslashes / 2;
         if backslashes % 2 == 1 {
@@ -209,13 +209,13 @@ impl Environment<'_> {
             };
         }
         let value = self.expanded(inner, 0)?;
-        // What stands in a value is expanded the second time. A `${` without an end is what it is, as in a password.
+        // Variables within a value are expanded the second time. A `${` without an end stays, as in a password.
         let closed = value.match_indices("${").all(|(at, _)| closing(&value[at + 2..]).is_some());
         let again = if value.contains("${") && closed { self.text(&value, 1)? } else { value };
         Ok(format!("{}{again}", "\\".repeat(left.div_ceil(2))))
     }
 
-    /// The value of what stands between the braces, without a line break.
+    /// The value of an expression between the braces, without a line break.
     fn expanded(&mut self, inner: &str, depth: usize) -> Result<String, Wrong> {
         if depth == DEPTH {
             return Err(Wrong::new(format!("`${{{inner}}}` is nested too deeply")));
@@ -239,7 +239,7 @@ impl Environment<'_> {
         }
     }
 
-    /// The value, and the name of the variable that it is of.
+    /// The value, and the variable's name.
     fn form<'t>(&mut self, inner: &'t str, depth: usize) -> Result<(String, &'t str), Wrong> {
         let no_form = || {
             Wrong::new(format!("`${{{inner}}}` is no form of a variable")).hint(
@@ -315,7 +315,7 @@ impl Environment<'_> {
         Ok((value, name))
     }
 
-    /// A text within a variable's braces, in which `$A` is one as well.
+    /// A text within a variable's braces, in which `$A` is a variable as well.
     fn text(&mut self, text: &str, depth: usize) -> Result<String, Wrong> {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
@@ -363,7 +363,7 @@ impl Environment<'_> {
     }
 }
 
-/// So many characters from there on, counted from the end if that is less than nothing; as a slice of Python's.
+/// The characters `[from:from + length]`, as in Python: a negative index counts from the end.
 fn slice(text: &str, from: i64, length: Option<i64>) -> String {
     let chars: Vec<char> = text.chars().collect();
     let count = chars.len() as i64;
@@ -486,7 +486,7 @@ mod tests {
         }
     }
 
-    /// A guard against what took minutes when each variable was looked for in all of the text.
+    /// Guards against a search for each variable in all of the text, which once took minutes.
     #[test]
     fn many_variables_in_a_line_or_in_many_are_put_in_soon() {
         let many = 50_000;

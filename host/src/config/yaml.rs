@@ -1,9 +1,9 @@
 //! YAML to a tree of values with their lines.
 //!
-//! Two readers go over the same text. `serde_yaml` says what is YAML and what its quoted texts are; it is archived
-//! upstream, and this is the only file that names it. `granit-parser` tells where each key stands, and which scalars are
-//! plain: those mean what they mean to NAT's reader (`scalar`). A text that the two do not read alike is refused: what
-//! it means is not guessed.
+//! Two parsers read the same text. `serde_yaml` decides on the syntax and on quoted texts; it is archived upstream,
+//! and this is the only file that names it. `granit-parser` tells the line of each key, and which scalars are plain:
+//! those mean what they mean to NAT's reader (`scalar`). A text that the two read differently is refused: its meaning
+//! is not guessed.
 
 use super::{
     document::{Kind, Mark, Node},
@@ -15,7 +15,7 @@ use serde_json::{Number, Value};
 use serde_yaml::Value as Yaml;
 use std::{collections::HashMap, path::Path, rc::Rc, sync::Arc};
 
-/// What is wrong with a file's YAML, and where.
+/// An error in a file's YAML, and its line.
 #[derive(Debug)]
 pub(super) struct SyntaxError {
     pub(super) line: Option<usize>,
@@ -58,7 +58,7 @@ pub(super) fn scalars(text: &str) -> (Vec<String>, bool) {
     (found, true)
 }
 
-/// YAML has no control characters, in comments neither. The libraries do not tell their lines.
+/// Finds control characters, which YAML does not allow, not even in comments. The libraries do not tell their lines.
 fn control_characters(text: &str) -> Result<(), SyntaxError> {
     let allowed = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\u{85}');
     match text.char_indices().find(|(_, c)| !allowed(*c)) {
@@ -74,7 +74,7 @@ fn control_characters(text: &str) -> Result<(), SyntaxError> {
     }
 }
 
-/// Where an error is. At the end of a text the parser is a line further, and it ends lines at more characters than
+/// The line of an error. At the end of a text the parser is a line further, and it ends lines at more characters than
 /// editors do.
 fn line(text: &str, error: &serde_yaml::Error) -> Option<usize> {
     error.location().map(|location| location.line().min(text.lines().count().max(1)))
@@ -84,7 +84,7 @@ fn line(text: &str, error: &serde_yaml::Error) -> Option<usize> {
 struct Shape {
     /// The line, counted from 1.
     line: usize,
-    /// It has a tag, and so is no plain scalar, whatever it looks like.
+    /// True if the value has a tag, and so is no plain scalar, whatever it looks like.
     tagged: bool,
     of: Of,
 }
@@ -161,7 +161,7 @@ impl Shape {
     }
 }
 
-/// The two readers differ: at a line separator that one of them takes for a character, say.
+/// Reports that the two parsers differ: at a line separator that one of them takes for a character, say.
 fn unlike(line: Option<usize>) -> SyntaxError {
     let message = "it can be read in two ways: a text with unusual line separators, or quotes, is one of them";
     SyntaxError { line, message: message.into() }

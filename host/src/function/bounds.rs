@@ -1,8 +1,8 @@
-//! What a guest's file may take of the host before it runs.
+//! Bounds on a guest's file before it runs.
 //!
-//! Who starts the host may not trust who wrote a guest. Its file is read up to a size, its code is compiled within a
-//! time, and what its tables begin with is bounded, since wasmtime makes that while it compiles, and so is the size of each function. What an instance then
-//! takes is for the limits of instances, which hold for the first one as for all others.
+//! The operator who starts the host may not trust the author of a guest. So the file's size, the time to compile it,
+//! the size of each function and the initial size of all tables are bounded; wasmtime allocates tables while it
+//! compiles. After that the limits of instances hold, for the first one as for all others.
 
 use super::guest::Refused;
 use crate::config;
@@ -15,13 +15,13 @@ use std::{
 };
 use wasmparser::{Parser, Payload};
 
-/// Elements that all tables of a guest may begin with. A few bytes can ask for ten millions of them in each of a hundred
-/// tables, for which wasmtime takes more than a gigabyte as it compiles; compilers' guests have some thousands.
+/// The initial elements of all tables of a guest together, at most. A few bytes can ask for ten millions in each of a
+/// hundred tables, for which wasmtime takes more than a gigabyte as it compiles. Compilers emit some thousands.
 const TABLES: u64 = 1_000_000;
 /// Characters of a guest's own text that are shown in a message.
 const SHOWN: usize = 200;
 
-/// Reads a file that has no more than so many bytes.
+/// Reads a file of at most `most` bytes.
 pub(super) fn read(file: &Path, most: usize) -> Result<Vec<u8>, Refused> {
     config::read_file(file, most).map_err(|error| match error.kind() {
         io::ErrorKind::FileTooLarge => Refused::new(
@@ -32,11 +32,11 @@ pub(super) fn read(file: &Path, most: usize) -> Result<Vec<u8>, Refused> {
     })
 }
 
-/// Checks what compiling would take too much memory for, with functions of so many bytes at the most. What cannot be
-/// read is for others to tell.
+/// Refuses a guest that would take too much memory to compile: by its tables, or by a function of more than `most`
+/// bytes. A file that cannot be parsed passes; the compiler reports that error.
 ///
-/// What the compiler holds grows with the function that it compiles, each of its threads with one: three megabytes of
-/// loops took seven gigabytes before their time was over.
+/// The compiler's memory grows with the function that each of its threads compiles: three megabytes of loops took
+/// seven gigabytes before their time was over.
 pub(super) fn check(wasm: &[u8], most: Option<usize>) -> Result<(), Refused> {
     let mut elements = 0u64;
     for payload in Parser::new(0).parse_all(wasm) {
@@ -70,9 +70,10 @@ pub(super) fn check(wasm: &[u8], most: Option<usize>) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Does work that `what` names on a thread of its own, and waits for it for so long.
+/// Does work, named by `what`, on a thread of its own, and waits for it for at most `time`.
 ///
-/// It cannot be stopped: what takes too long goes on until the process ends, which is soon, as the host does not start.
+/// The work cannot be stopped. If it takes too long, it goes on until the process ends, which is soon, since the host
+/// does not start.
 pub(super) fn within<T: Send + 'static>(
     time: Option<Duration>,
     (what, hint): (&str, &str),
@@ -94,7 +95,7 @@ pub(super) fn within<T: Send + 'static>(
     })
 }
 
-/// A text of a guest, cut to what fits a message.
+/// A guest's text, cut to fit a message.
 pub(super) fn shown(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}...", &text[..end]),

@@ -1,9 +1,9 @@
 //! Compiled guests on disk, so that a host starts in milliseconds.
 //!
-//! A file's name is a hash of the guest, of wasmtime's version and settings and of this machine's features: whatever
-//! changes, another file is looked for. In the file, a hash of the code stands before it; a file that is cut short or
-//! damaged does not match, and is made anew. A folder that other users could write to is not used at all, since
-//! whoever writes there would run code in this process.
+//! A file's name is a hash of the guest, of wasmtime's version and settings and of this machine's features: if any of
+//! them changes, another file is looked for. The file begins with a hash of its code, so one that is cut short or
+//! damaged does not match, and is made anew. A folder that other users could write to is not used at all: its writers
+//! could run code in this process.
 //!
 //! # Safety
 //!
@@ -24,17 +24,17 @@ use std::{
 };
 use wasmtime::{Engine, component::Component};
 
-/// What a file begins with; the hash of the rest follows.
+/// The first bytes of a file; the hash of the rest follows.
 const MAGIC: &[u8] = b"carrel compiled guest 2\n";
 const HASH: usize = blake3::OUT_LEN;
-/// A file that no start has used for so long is deleted.
+/// The time after which a file that no start has used is deleted.
 const UNUSED: Duration = Duration::from_secs(60 * 24 * 3600);
 
-/// Read by each thread that writes a file, so that a process that ends can wait for all of them.
+/// The lock that each thread reads while it writes a file, so that a process that ends can wait for all of them.
 static WRITING: RwLock<()> = RwLock::new(());
 
-/// Waits until each file that is being written is whole, and lets no other be begun as long as the guard lives: for a
-/// process that is about to end.
+/// Waits until each file that is being written is whole, for a process that is about to end. No other is begun while
+/// the guard lives.
 pub(crate) fn finish_writing() -> RwLockWriteGuard<'static, ()> {
     WRITING.write().unwrap_or_else(PoisonError::into_inner)
 }
@@ -44,8 +44,8 @@ pub(crate) fn finish_writing() -> RwLockWriteGuard<'static, ()> {
 pub(super) struct Cache(Option<PathBuf>);
 
 impl Cache {
-    /// Opens the folder, and makes it if it is not there. Where that fails the host starts all the same, slower; a
-    /// folder that the configuration names and that cannot be used is worth a warning.
+    /// Opens the folder, and makes it if it is not there. If that fails, the host starts all the same, but slower; it
+    /// warns if the configuration names the folder.
     pub(super) fn open(setting: &GuestCache) -> Self {
         let (folder, named) = match setting {
             GuestCache::Off => return Self(None),
@@ -66,7 +66,7 @@ impl Cache {
         }
     }
 
-    /// Compiles a guest, or loads what was compiled earlier.
+    /// Compiles a guest, or loads it from the cache.
     ///
     /// # Errors
     ///

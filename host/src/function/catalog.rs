@@ -34,21 +34,21 @@ pub struct Catalog {
 /// A guest, named and configured.
 #[derive(Debug)]
 pub struct Function {
-    /// What the configuration calls it; [`WORKFLOW`] for the workflow.
+    /// The name in the configuration; [`WORKFLOW`] for the workflow.
     pub name: Arc<str>,
-    /// What it is made of.
+    /// The guest that implements the function.
     pub guest: Arc<Guest>,
-    /// Its own keys, as the JSON that the guest gets.
+    /// The function's own keys, as the JSON that the guest gets.
     pub config: String,
-    /// What it may reach outside of its sandbox.
+    /// The function's access to things outside of its sandbox.
     pub grants: Arc<Grants>,
     /// The key, for messages.
     pub key: KeyPath,
 }
 
 impl Function {
-    /// The most stack that any one function takes, of its guest's and of the host's that it may call there. Those for
-    /// folders and HTTP take pages.
+    /// The most stack that any one function takes: the guest's own, and the host's that it may call. The host's
+    /// functions for folders and HTTP take pages.
     pub(crate) fn frames(&self) -> Frames {
         if self.grants.reach_out() { Frames::Any } else { self.guest.frames() }
     }
@@ -129,7 +129,7 @@ impl Catalog {
     }
 }
 
-/// The guests that come with Carrel and those that a configuration names; those that are none are problems.
+/// Loads the built-in guests and those that a configuration names. A file that is no guest is a problem.
 pub(crate) async fn load_guests(
     config: &Config,
     engine: &Engine,
@@ -209,16 +209,17 @@ fn refusal(key: &KeyPath, guest: &str, refused: Refused) -> Problem {
     }
 }
 
-/// Names that are compared with a misspelt one. Whoever has misspelt more of them, of as many as there may be, is not helped
-/// by each one's nearest, and would wait for it.
+/// The most comparisons of misspelt names with known ones, over all problems. Beyond that, suggestions help little
+/// and take long to find.
 const COMPARED: usize = 100_000;
 
-/// The known name that a misspelt one is most likely meant to be, for the first ones of many.
+/// Suggests the known name nearest to a misspelt one, for the first problems only.
 fn nearest<'a>(wrong: &str, known: &[&'a str], told: usize) -> Option<&'a str> {
     (told.saturating_mul(known.len()) < COMPARED).then(|| reader::nearest(wrong, known.iter().copied())).flatten()
 }
 
-/// None for a function without a `_type`, which is told already, nor for one whose guest may be one that was refused.
+/// Reports an unknown guest. Returns `None` for a function without a `_type`, which is reported already, and for a
+/// function whose guest may be a refused one.
 fn unknown_guest(
     function: &FunctionConfig,
     guests: &HashMap<&str, &Arc<Guest>>,
@@ -252,7 +253,7 @@ fn below(key: &KeyPath, path: &[Step]) -> KeyPath {
     path.iter().fold(key.clone(), |key, step| key.with(step.to_string()))
 }
 
-/// A function's own keys, in the forms that its guest's schema has them in.
+/// A function's own keys, converted to the types of its guest's schema.
 struct Checked {
     value: Value,
     problems: Vec<Problem>,
@@ -260,7 +261,7 @@ struct Checked {
     references: Vec<Reference>,
 }
 
-/// Checks a function's own keys against its guest's schema, which may be made to take years: within a time.
+/// Checks a function's own keys against its guest's schema, within a time limit: a hostile schema could take years.
 fn check_config(config: &Config, function: &FunctionConfig, guest: &Arc<Guest>) -> Result<Checked, Refused> {
     let time = (guest.source != GuestSource::BuiltIn).then_some(config.limits.guest_compile_time);
     let (key, guest, source) = (function.key.clone(), guest.clone(), config.source.clone());
@@ -304,7 +305,7 @@ fn misfits(at: &KeyPath, guest: &Guest, value: &Value) -> Vec<Problem> {
     problems
 }
 
-/// No references lead in a circle. One to a function that has a problem of its own is told there.
+/// Reports references that lead in a circle. One to a function with a problem of its own is reported there.
 fn check_circles(functions: &[Function], references: &[Vec<Reference>], problems: &mut Vec<Problem>) {
     let positions: HashMap<&str, usize> = functions.iter().enumerate().map(|(at, it)| (&*it.name, at)).collect();
     let position = |name: &str| positions.get(name).copied();

@@ -1,8 +1,8 @@
 //! A function's own keys in the forms that a file may have them in.
 //!
-//! NAT takes `"50"` for a number and `"yes"` for a boolean, as a variable's value stands in quotes where it may be
-//! anything. Its classes say what a key should be; here the guest's schema does. A value is changed only where the schema
-//! takes nothing of its own type, and one that is no other form of anything stays, to be refused as it was written.
+//! NAT takes `"50"` for a number and `"yes"` for a boolean, since a variable's value stands in quotes whatever its
+//! type. In NAT a class gives the type of a key; here the guest's schema does. A value is changed only where the
+//! schema does not take its own type. A value that cannot be converted stays, to be refused as it was written.
 
 use super::schema::Step;
 use crate::config::reader::{as_boolean, as_integer, as_number};
@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 /// The most references that may lead to one another without a step into the value.
 const REFERENCES: usize = 32;
 
-/// Changes values to the types that the schema has for them. `word` gives the text of a plain scalar at a path that was
-/// read as a boolean: where the schema takes text, `on` is one.
+/// Converts values to the types that the schema has for them. `word` returns the text of a plain scalar at a path
+/// that was read as a boolean: where the schema takes text, `on` is one.
 pub(super) fn adapt(schema: &Value, value: &mut Value, word: &dyn Fn(&[Step]) -> Option<String>) {
     Adapting { whole: schema, word, path: Vec::new() }.part(schema, value, 0);
 }
@@ -75,7 +75,7 @@ impl<'a> Adapting<'a> {
         self.whole.pointer(pointer)
     }
 
-    /// A container, for which a part of the schema may be.
+    /// A container that a part of the schema may describe.
     fn may_hold(&self, part: &'a Value, value: &Value) -> bool {
         let wanted = match value {
             Value::Object(_) => "object",
@@ -127,7 +127,7 @@ impl<'a> Adapting<'a> {
         types
     }
 
-    /// The value in the first type that it can be a form of; `None`, if it stays what it is.
+    /// Returns the value converted to the first type that fits; `None` if it stays unchanged.
     fn other_form(&self, types: &[&str], value: &Value) -> Option<Value> {
         let has = |ty: &str| types.contains(&ty);
         let number = has("integer") || has("number");

@@ -1,4 +1,4 @@
-//! A guest: a compiled component, what it says of itself, and where it comes from.
+//! A guest: a compiled component, with its description and source.
 
 use super::{
     bounds,
@@ -19,22 +19,22 @@ use wasmtime::component::{Component, Linker};
 pub struct Guest {
     /// The name that a configuration gives as `_type`.
     pub name: String,
-    /// What it does, in a sentence.
+    /// The guest's purpose, in a sentence.
     pub summary: String,
-    /// Where it comes from.
+    /// The guest's source.
     pub source: GuestSource,
     /// The schema of a function's own keys.
     pub config_schema: Schema,
-    /// The schema of what it takes.
+    /// The schema of a function's input.
     pub input_schema: Schema,
-    /// The schema of what it gives.
+    /// The schema of a function's output.
     pub output_schema: Schema,
-    /// The size of its WebAssembly, in bytes.
+    /// The size of the guest's WebAssembly, in bytes.
     pub size: usize,
-    /// Where its state is, or why its instances cannot be made again from their memories.
+    /// The location of the guest's state, or the reasons why its instances cannot be restored from their memories.
     pub(crate) state: Result<State, Vec<String>>,
     pre: Linked,
-    /// The guest's shell, for instances whose memories' bytes are known: it runs no start code, and writes no data.
+    /// The guest's shell, which runs no start code and writes no data: for instances restored from known memories.
     shell: Linked,
 }
 
@@ -44,10 +44,10 @@ impl fmt::Debug for Guest {
     }
 }
 
-/// Where a guest comes from.
+/// The source of a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuestSource {
-    /// It comes with Carrel.
+    /// Built into Carrel.
     BuiltIn,
     /// A file that the configuration names, or that is in a folder that it names.
     File(PathBuf),
@@ -62,7 +62,7 @@ impl fmt::Display for GuestSource {
     }
 }
 
-/// Why a component is no guest, and what helps.
+/// The reason why a component is no guest, and a hint that helps.
 #[derive(Debug)]
 pub(super) struct Refused {
     pub(super) why: String,
@@ -75,10 +75,10 @@ impl Refused {
     }
 }
 
-/// Imports that are told: who mends them may ask again.
+/// The most imports listed in an error; once these are mended, the next run lists more.
 const TOLD: usize = 8;
 
-/// What is needed to load guests.
+/// Loads guests: holds what loading needs.
 pub(super) struct Loader<'a> {
     pub(super) engine: &'a Engine,
     pub(super) linker: Linker<Context>,
@@ -88,11 +88,11 @@ pub(super) struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// Compiles a component, checks that it is a guest, and asks what it is.
+    /// Compiles a component, checks that it is a guest, and asks for its description.
     pub(super) async fn load(&self, source: GuestSource, wasm: Arc<[u8]>) -> Result<Guest, Refused> {
         let size = wasm.len();
         is_component(&wasm)?;
-        // Those that come with Carrel take as much as they do.
+        // The built-in guests are not bounded.
         let (function_size, time) = match source {
             GuestSource::BuiltIn => (None, None),
             GuestSource::File(_) => (Some(self.limits.guest_function_size), Some(self.limits.guest_compile_time)),
@@ -214,12 +214,12 @@ impl Guest {
         &self.pre
     }
 
-    /// The guest's shell, of which an instance is made whose memories' bytes are known.
+    /// The guest's shell, for instances restored from known memories.
     pub(crate) fn shell(&self) -> &Linked {
         &self.shell
     }
 
-    /// The most stack that any one of its functions takes; its start code is not in the shell.
+    /// The most stack of any one of the guest's functions; the shell has no start code.
     pub(crate) fn frames(&self) -> Frames {
         if self.pre.frames() == Frames::Small { self.shell.frames() } else { Frames::Any }
     }
@@ -238,7 +238,7 @@ impl Guest {
     }
 }
 
-/// Tells what is no component from what may be one.
+/// Refuses bytes that cannot be a component.
 fn is_component(wasm: &[u8]) -> Result<(), Refused> {
     const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
     if wasm.starts_with(CORE_MODULE) {

@@ -2,11 +2,11 @@
 //!
 //! # Layout
 //!
-//! * [`Guest`]: a compiled component, what it says of itself, and where it comes from. `builtin`: the three that come
-//!   with Carrel. `cache`: compiled guests on disk. `bounds`: what its file may take of the host before it runs.
+//! * [`Guest`]: a compiled component, with its description and source. `builtin`: the three that come with Carrel.
+//!   `cache`: compiled guests on disk. `bounds`: limits on a guest's file before it runs.
 //! * [`Catalog`]: the functions of a configuration, checked: each exists, takes its configuration, and refers only to
-//!   others that exist, in no circle. `references` finds what a configuration refers to; `forms` reads its values in the
-//!   forms that NAT takes.
+//!   others that exist, in no circle. `references` finds a configuration's references; `forms` reads its values in
+//!   the forms that NAT takes.
 //! * `schema`: JSON Schemas. `sibling`: a function calls another one of the same user.
 
 mod bounds;
@@ -39,7 +39,7 @@ pub(crate) async fn load_one(
     loaded.map_err(|refused| format!("{} {}", refused.why, refused.hint.unwrap_or_default()))
 }
 
-/// Examines a component. What was valid before must be so after it.
+/// Examines a component. A valid one must stay valid.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn examine_one(wasm: &[u8]) {
     let valid =

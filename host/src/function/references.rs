@@ -1,4 +1,5 @@
-//! Which functions a function's configuration refers to, as its schema tells: `"format": "carrel-function"`.
+//! References from a function's configuration to other functions, marked in its schema by `"format":
+//! "carrel-function"`.
 
 use crate::config::KeyPath;
 use serde_json::Value;
@@ -6,9 +7,9 @@ use serde_json::Value;
 /// A reference to another function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reference {
-    /// Where the configuration has it; the file may leave it out, if the schema has a default.
+    /// The key in the configuration; the file may leave it out if the schema has a default.
     pub(super) key: KeyPath,
-    /// The name that it gives.
+    /// The name of the other function.
     pub(super) name: String,
 }
 
@@ -26,7 +27,7 @@ fn walk(root: &Value, schema: &Value, value: Option<&Value>, key: &KeyPath, dept
     }
     let target = schema.get("$ref").and_then(Value::as_str).and_then(|path| root.pointer(path.strip_prefix('#')?));
     let schema = target.unwrap_or(schema);
-    // What is not there refers to nothing, nor does anything that could be in it.
+    // An absent value refers to nothing, nor do its parts.
     let Some(value) = value.or_else(|| schema.get("default")) else { return };
     if schema.get("format").is_some_and(|format| format == "carrel-function") {
         if let Value::String(name) = value {

@@ -1,8 +1,8 @@
-//! JSON Schemas: parsing them, and telling what of a value does not fit.
+//! JSON Schemas: parsing them, and finding the parts of a value that do not fit.
 //!
-//! A schema is its guest's, and nobody trusts that. Once it has begun, checking a value against it cannot be stopped, and
-//! all that is wrong is found before the first of it is told. So the time and the memory that it can take are bounded
-//! before it begins, by the schema's weight times the value's:
+//! A schema comes from a guest, which is not trusted. A check of a value cannot be stopped once begun, and finds all
+//! errors before it reports the first. So its time and memory are bounded beforehand, by the schema's weight times
+//! the value's:
 //!
 //! | what a schema can do | what bounds it |
 //! |---|---|
@@ -23,40 +23,40 @@ use std::{collections::HashMap, fmt};
 
 /// Bytes of a schema's text.
 const SIZE: usize = 256 << 10;
-/// The weight of a schema from which on it is refused: its checker is made of as many parts.
+/// The weight at which a schema is refused: its checker has as many parts.
 const HEAVIEST: usize = 10_000_000;
-/// The weight of a schema times that of a value up to which the value is checked: some hundredths of a second, and less
-/// than 50 MB, at worst.
+/// The most weight of a schema, times that of a value, for which the value is checked: at worst some hundredths of a
+/// second, and less than 50 MB.
 const QUICK: usize = 50_000_000;
 /// Bytes of one compiled pattern, and of all of a schema.
 const PATTERN: usize = 256 << 10;
 const PATTERNS: usize = 1 << 20;
-/// Bytes that a pattern keeps beside, to be quicker than its worst case.
+/// Bytes of a pattern's cache, which makes it quicker than its worst case.
 const PATTERN_CACHE: usize = 64 << 10;
-/// Bytes of a compiled pattern that weigh as much as a part of a schema: each byte of a text may have to be looked at by
-/// all of it.
+/// Bytes of a compiled pattern that weigh as much as a part of a schema: all of it may have to look at each byte of a
+/// text.
 const PATTERN_UNIT: usize = 64;
 /// The weight of an error, in bytes.
 const ERROR: usize = 256;
 
-/// A schema and what checks values against it.
+/// A schema, and its checker.
 pub struct Schema {
     value: Value,
     validator: Validator,
-    /// The parts that are looked at for one value, each as often as it is.
+    /// The parts that are looked at for one value, each counted as often as it is looked at.
     weight: usize,
-    /// Its weight says nothing, since parts of it refer to themselves or to what cannot be followed.
+    /// True if the weight means nothing, since parts refer to themselves or to something that cannot be followed.
     is_circular: bool,
 }
 
-/// Where and how a value does not fit.
+/// A part of a value that does not fit its schema.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Misfit {
-    /// From the top: names and indexes.
+    /// The path from the top: names and indexes.
     pub path: Vec<Step>,
-    /// How.
+    /// The kind of misfit.
     pub kind: MisfitKind,
-    /// The part of the value that does not fit; of what is missing, the object that lacks it.
+    /// The part that does not fit; for a missing name, the object that lacks it.
     pub value: Value,
 }
 
@@ -78,14 +78,14 @@ impl fmt::Display for Step {
     }
 }
 
-/// How a value does not fit.
+/// The kind of a misfit.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MisfitKind {
     /// A name is missing; the path leads to where it should be.
     Missing,
     /// A name is there that should not be; the path leads to it.
     Unexpected,
-    /// It has none of these types.
+    /// The value has none of these types.
     Type(Vec<&'static str>),
     /// Anything else, in words.
     Other(String),
@@ -98,11 +98,11 @@ impl fmt::Debug for Schema {
 }
 
 impl Schema {
-    /// From JSON text. A schema may refer to its own parts, and to nothing outside of itself.
+    /// Parses JSON text. A schema may refer to its own parts, and to nothing outside of itself.
     ///
     /// # Errors
     ///
-    /// In words: it is no JSON, or no schema, or none that values can be checked against in time.
+    /// In words: the text is no JSON, or no schema, or none that values can be checked against in time.
     pub fn parse(json: &str) -> Result<Self, String> {
         if json.len() > SIZE {
             return Err(format!("it has {} bytes, and {SIZE} are allowed", json.len()));
@@ -139,7 +139,7 @@ impl Schema {
         !self.is_circular && self.weight.saturating_mul(weight_of(value, 0)) <= QUICK
     }
 
-    /// All that does not fit, in the order of the schema's properties; at most `most`.
+    /// Finds all misfits, at most `most`, in the order of the schema's properties.
     pub fn misfits(&self, value: &Value, most: usize) -> Vec<Misfit> {
         let mut misfits: Vec<_> =
             self.validator.iter_errors(value).take(most).flat_map(|error| misfits_of(&error, most)).collect();
@@ -156,8 +156,8 @@ impl Schema {
     }
 }
 
-/// The weight of a value that is reached by a path of so many bytes: the bytes of its texts, and what an error in each of
-/// its parts takes.
+/// The weight of a value at a path of so many bytes: the bytes of its texts, and those of an error in each of its
+/// parts.
 fn weight_of(value: &Value, path: usize) -> usize {
     let here = ERROR + path;
     match value {
@@ -179,8 +179,8 @@ struct Weighed {
     patterns: usize,
 }
 
-/// Weighs a schema. It is its guest's: with a few definitions, each of which refers to the next one twice, to look at a
-/// value takes years.
+/// Weighs a schema. A hostile one needs few definitions, each of which refers to the next one twice, to make a check
+/// take years.
 fn weigh(schema: &Value) -> Weighed {
     let mut scales =
         Scales { whole: schema, parts: HashMap::new(), compiled: HashMap::new(), is_circular: false, depth: 0 };
@@ -195,15 +195,15 @@ fn weigh(schema: &Value) -> Weighed {
 /// The weight of a part of a schema.
 #[derive(Clone, Copy)]
 struct Part {
-    /// Its own parts, each as often as it is looked at to tell whether a value fits.
+    /// The part's own parts, each counted as often as it is looked at to decide if a value fits.
     weight: usize,
-    /// Branches in branches. To tell what does not fit in one, it is first told whether it does.
+    /// Branches in branches. A branch is first checked for whether it fits, and then again to find its misfits.
     levels: usize,
 }
 
 struct Scales<'a> {
     whole: &'a Value,
-    /// The parts that are referred to; `None`, while they are weighed.
+    /// The parts that are referred to; `None` while being weighed.
     parts: HashMap<&'a str, Option<Part>>,
     /// The sizes of patterns.
     compiled: HashMap<&'a str, usize>,
@@ -211,7 +211,7 @@ struct Scales<'a> {
     depth: usize,
 }
 
-/// Keywords whose parts are tried before it is told what does not fit.
+/// Keywords whose parts are tried before misfits are reported.
 const BRANCHES: [&str; 6] = ["anyOf", "oneOf", "not", "if", "contains", "dependentSchemas"];
 
 impl<'a> Scales<'a> {
@@ -228,8 +228,8 @@ impl<'a> Scales<'a> {
         weighed
     }
 
-    /// Whatever could be a keyword is taken for one, also where it is the name of a property, and what nothing refers to
-    /// is counted: a schema may be lighter than it is found to be, and never heavier.
+    /// Weighs a part. A name that could be a keyword is taken for one, even if it names a property, and unreferenced
+    /// definitions are counted: the result may be too heavy, and never too light.
     fn object(&mut self, members: &'a Map<String, Value>) -> Part {
         let mut sum = Part { weight: 1, levels: 0 };
         for (name, member) in members {
@@ -239,7 +239,7 @@ impl<'a> Scales<'a> {
                 ("$ref" | "$dynamicRef" | "$recursiveRef", Value::String(reference)) => {
                     sum = sum.and(self.referred(reference));
                 }
-                // What is referred to below it is looked for elsewhere, and keywords may mean something else.
+                // References below it are resolved elsewhere, and keywords may mean something else.
                 ("$id" | "$schema", Value::String(_)) if self.depth > 1 => self.is_circular = true,
                 ("id", Value::String(_)) if self.depth > 1 && self.has_old_names() => self.is_circular = true,
                 ("pattern", Value::String(pattern)) => sum.weight = sum.weight.saturating_add(self.pattern(pattern)),
@@ -254,7 +254,7 @@ impl<'a> Scales<'a> {
         if BRANCHES.iter().any(|name| members.contains_key(*name)) {
             sum.levels = sum.levels.saturating_add(1);
         }
-        // All else here is looked at once more, to find out what it has looked at.
+        // All other parts are looked at once more, to find out which ones were looked at.
         if members.contains_key("unevaluatedProperties") || members.contains_key("unevaluatedItems") {
             sum.weight = sum.weight.saturating_mul(2);
         }
@@ -291,8 +291,8 @@ impl<'a> Scales<'a> {
         part
     }
 
-    /// The weight of a pattern, as it is or as what it is compiled to, which is not more. What only the checker can read
-    /// weighs as much as a pattern can.
+    /// The weight of a pattern, either as written or as compiled, which is not more. One that only the checker can
+    /// read weighs as much as a pattern can.
     fn pattern(&mut self, pattern: &'a str) -> usize {
         let size = *self.compiled.entry(pattern).or_insert_with(|| {
             let fits = |size: &usize| regex::RegexBuilder::new(pattern).size_limit(*size).build().is_ok();
@@ -344,7 +344,7 @@ fn misfits_of(error: &ValidationError<'_>, most: usize) -> Vec<Misfit> {
     }
 }
 
-/// Whether a schema is of an object: `{"type": "object"}`, or of nothing at all, as that of `()` is.
+/// Returns true if a schema describes an object: `{"type": "object"}`, or nothing at all, like that of `()`.
 pub(super) fn describes_an_object(schema: &Value) -> bool {
     match schema.get("type") {
         Some(Value::String(ty)) => ty == "object" || ty == "null",
@@ -373,7 +373,7 @@ mod tests {
         Ok(())
     }
 
-    /// Whatever is checked is checked soon, and with little memory. Each value is nearly as heavy as may be.
+    /// Checks end soon and take little memory. Each value is nearly as heavy as allowed.
     #[test]
     fn what_is_quick_is() -> Result<(), String> {
         let types: Vec<_> = (0..40).map(|_| json!({"type": ["string", "null"], "maxItems": 0, "minimum": 5})).collect();
@@ -413,7 +413,7 @@ mod tests {
         assert!(small.is_quick_for(&long) && large.is_quick_for(&short) && !large.is_quick_for(&long));
         for circular in [
             json!({"properties": {"next": {"$ref": "#"}}, "required": ["a"]}),
-            // Where it leads to is not what it seems.
+            // The reference does not lead where it seems to.
             json!({"$defs": {"a": {}}, "required": ["a"], "properties": {
                 "b": {"$id": "http://b/", "$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}},
             }}),

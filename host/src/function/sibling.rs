@@ -1,7 +1,7 @@
-//! A function calls another one of the same user.
+//! Sibling calls: a function calls another one of the same user.
 //!
-//! The sibling runs in a store of its own, on what the caller leaves it of its fuel and time, and its crash is an error
-//! value for the caller. What it used is taken off the caller's fuel. A sibling that is already running in this call
+//! The sibling runs in a store of its own, on a part of the caller's remaining fuel and time. Its crash is an error
+//! value for the caller, and the fuel that it used is charged to the caller. A sibling that already runs in this call
 //! is refused: a circle would otherwise wait for itself.
 
 use crate::instance::{CallError, Context, GuestError, Json, Phase, UNDO, pay, pay_for_bytes};
@@ -12,7 +12,7 @@ use wasmtime::{AsContextMut, StoreContextMut};
 ///
 /// # Errors
 ///
-/// The caller has no fuel left for what the host does for it here: it is stopped.
+/// The caller has no fuel left for the host's work here, and is stopped.
 pub(crate) async fn call(
     mut cx: StoreContextMut<'_, Context>,
     name: &str,
@@ -65,7 +65,7 @@ async fn answer(cx: &mut StoreContextMut<'_, Context>, name: &str, input: Json) 
     let Some(emitter) = running.emitter else { return Err(CallError::Stopped("not_in_a_call".into())) };
     let charged = session.charged();
     let done = session.aside().run(taken, input, allowance, running.depth + 1, emitter).await;
-    // What the session was charged for while the sibling ran is not the caller's to be charged for once more.
+    // The session was already charged for the sibling's run; the caller must not be charged for it again.
     let charged = session.charged().saturating_sub(charged);
     if let Some(running) = &mut cx.data_mut().running {
         running.charged += charged;

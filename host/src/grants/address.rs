@@ -1,17 +1,16 @@
-//! Which addresses a guest may be connected to: those that are of the whole network, and not of this machine or of
-//! what is around it.
+//! Public addresses: the only ones that a guest may be connected to, and not those of this machine or its network.
 //!
-//! A name that an operator allows can be made to stand for any address by whoever owns the name. Without this, a guest
-//! could so reach the host itself, its neighbours, or the service that tells a cloud machine its keys. The ranges are
-//! those of IANA's registries of special-purpose addresses for [IPv4] and [IPv6]; of the latter, what is not in the
-//! part that is given out, 2000::/3, is not of the network either.
+//! The owner of a name that an operator allows can make it stand for any address. Without this check, a guest could
+//! so reach the host itself, its neighbours, or the service that tells a cloud machine its keys. The ranges are those
+//! of IANA's registries of special-purpose addresses for [IPv4] and [IPv6]; IPv6 addresses outside of the allocated
+//! part, 2000::/3, are not public either.
 //!
 //! [IPv4]: https://www.iana.org/assignments/iana-ipv4-special-registry
 //! [IPv6]: https://www.iana.org/assignments/iana-ipv6-special-registry
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Addresses of which the first so many bits are these.
+/// A range of addresses: the first one, and the number of leading bits that all share.
 type Range<A> = (A, u32);
 
 const IPV4: [Range<Ipv4Addr>; 16] = [
@@ -33,7 +32,7 @@ const IPV4: [Range<Ipv4Addr>; 16] = [
     (Ipv4Addr::BROADCAST, 32),
 ];
 
-/// Those within 2000::/3.
+/// The ranges within 2000::/3 that are not public.
 const IPV6: [Range<Ipv6Addr>; 4] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocols, Teredo's tunnels among them
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation
@@ -41,12 +40,12 @@ const IPV6: [Range<Ipv6Addr>; 4] = [
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation
 ];
 
-/// What is given out of IPv6.
+/// The allocated part of IPv6.
 const GIVEN_OUT: Range<Ipv6Addr> = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
-/// An IPv4 address in its last 32 bits, for a network that translates.
+/// The addresses with an IPv4 address in the last 32 bits, for a network that translates.
 const NAT64: Range<Ipv6Addr> = (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
 
-/// Whether an address is of the whole network. An IPv6 address that stands for one of IPv4 is what that is.
+/// Returns true if an address is public. An IPv6 address that embeds an IPv4 address is judged by the latter.
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => !IPV4.iter().any(|range| is_in_v4(address, range)),

@@ -1,21 +1,21 @@
-//! What a function may reach outside of its sandbox: `allow` in the configuration, and nothing else.
+//! Grants: a function's access to things outside of its sandbox, as set by `allow` in the configuration.
 //!
 //! A guest has its memory, clocks and random numbers. By default that is all: no files, no environment, no arguments,
-//! no sockets, nothing to read. A grant names one thing more, for one function, in the file that the operator wrote,
-//! and the start tells it.
+//! no sockets, nothing to read. A grant adds one thing for one function; the operator writes it in the configuration,
+//! and the host lists it at start.
 //!
 //! # What must always hold
 //!
-//! * What is granted is the same for all users of a function, so that what its instances begin with may still be
-//!   shared between them. Values and folders are part of what identifies that: see [`Grants::identify`].
+//! * Grants are the same for all users of a function, so that its instances can share an initial image. Values and
+//!   folders are part of that image's identity: see [`Grants::identify`].
 //! * Values of the environment are secrets: nothing here shows them, neither to a log nor to an error.
-//! * A folder is opened once, at the start. It stays the folder that the operator meant, whatever later stands at its
-//!   path, and a hundred thousand instances hold one descriptor.
+//! * A folder is opened once, at the start. It stays the folder that the operator meant, even if its path is later
+//!   replaced, and a hundred thousand instances share one descriptor.
 //!
 //! # Layout
 //!
 //! * [`Grants`], here, with the environment and the folders.
-//! * `place`: which hosts may be called out to. `address`: which addresses their names may stand for. `outgoing`: a
+//! * `place`: the hosts that may be called. `address`: the addresses that their names may stand for. `outgoing`: a
 //!   request, from the check to the answer.
 
 mod address;
@@ -39,7 +39,7 @@ const ENVIRONMENT: usize = 8 << 10;
 /// Folders of one function: each takes one of the handles that an instance may hold.
 const FOLDERS: usize = 32;
 
-/// What one function may reach.
+/// The grants of one function.
 #[derive(Default)]
 pub struct Grants {
     environment: Vec<(String, String)>,
@@ -51,15 +51,15 @@ pub struct Grants {
 
 /// A folder of the host that a guest may read.
 struct Folder {
-    /// What the guest calls it.
+    /// The folder's path as the guest sees it.
     guest: String,
     host: PathBuf,
 }
 
-/// What may be called out to.
+/// The grant of outgoing requests.
 struct Http {
     places: Vec<Place>,
-    /// Of all instances of the function together.
+    /// The permits for connections, shared by all instances of the function.
     connections: Arc<Semaphore>,
 }
 
@@ -70,12 +70,12 @@ impl Default for Http {
 }
 
 impl Http {
-    /// Whether a request may go there.
+    /// Returns true if a request may go to this target.
     fn permits(&self, target: &Target) -> bool {
         self.places.iter().any(|place| place.permits(target))
     }
 
-    /// Whether this very address is named, for the target's scheme and port.
+    /// Returns true if a grant names this very address, for the target's scheme and port.
     fn names(&self, address: std::net::IpAddr, target: &Target) -> bool {
         self.permits(&target.at(address))
     }
@@ -106,19 +106,19 @@ impl Grants {
         }
     }
 
-    /// Gives it the folders.
+    /// Gives a guest's WASI the folders.
     pub(crate) fn give_files(&self, wasi: &mut WasiCtx) {
         if !self.folders.is_empty() {
             *wasi.filesystem() = self.files.clone();
         }
     }
 
-    /// True if they lead to anything outside of the sandbox.
+    /// Returns true if the grants lead to anything outside of the sandbox.
     pub(crate) fn reach_out(&self) -> bool {
         !self.folders.is_empty() || !self.http.places.is_empty()
     }
 
-    /// What is granted, a line for each kind; of the environment only the names.
+    /// Lists the grants, a line for each kind; of the environment only the names.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let mut add = |kind: &str, items: Vec<String>| {
@@ -133,7 +133,7 @@ impl Grants {
         lines
     }
 
-    /// The same as JSON.
+    /// Lists the grants as JSON.
     pub(crate) fn as_json(&self) -> Value {
         let folder = |it: &Folder| (it.guest.clone(), Value::from(it.host.display().to_string()));
         json!({
@@ -150,7 +150,7 @@ impl fmt::Debug for Grants {
     }
 }
 
-/// Values are secrets, and errors are printed: none of them says what a value is.
+/// Values are secrets, and errors are printed: no error shows a value.
 fn read_environment(section: &mut Section<'_>) -> Vec<(String, String)> {
     let (path, problems) = (section.path().with("environment"), section.problems());
     let variables = match section.take("environment") {

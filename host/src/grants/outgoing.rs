@@ -1,16 +1,16 @@
-//! A request that a guest sends, from the check to the answer.
+//! Outgoing requests of guests, from the check to the answer.
 //!
 //! # What must always hold
 //!
-//! * Where a request may go is decided here and nowhere else: its scheme, host and port are on the function's list, and
-//!   the address that it is sent to is one of the whole network, or on the list itself.
-//! * The host resolves the name once, and connects to an address that it has checked: who owns the name cannot make it
-//!   stand for another one in between. Over TLS the certificate must be the name's.
-//! * The host follows no redirect. A guest that wants to sends another request, which is checked as well.
-//! * A request has an end: that of the call that sent it, whether the guest waits for it or not. How many there are at
-//!   once is bounded for an instance, which is refused more, and for a function, where they wait for each other.
-//! * What a guest makes of requests before it sends them takes memory of the host that nobody counts, so each piece has
-//!   a most: its headers, its texts, and what of a body is on its way.
+//! * A request's target is checked here and nowhere else: scheme, host and port are on the function's list, and the
+//!   address is public, or on the list itself.
+//! * The host resolves the name once, and connects to an address that it has checked: the name's owner cannot swap
+//!   the address in between. Over TLS the certificate must be the name's.
+//! * The host follows no redirect. A guest can send another request instead, which is checked as well.
+//! * A request ends with the call that sent it, if not before. The number of requests at once is bounded for an
+//!   instance, which is refused more, and for a function, where they wait for each other.
+//! * A request that a guest has not sent yet takes host memory that is not counted, so each piece is bounded: its
+//!   headers, its texts, and the part of a body that is on its way.
 
 use super::{Grants, address, place::Host, place::Target};
 use crate::{
@@ -55,18 +55,18 @@ pub(crate) const FIELDS: usize = 32 << 10;
 pub(crate) const TEXT: usize = 8 << 10;
 /// Bytes of a body that are written at once.
 const CHUNK: usize = 16 << 10;
-/// Bytes of an answer that are kept before the guest reads them, its headers among them; hyper takes no less than 8 KiB.
+/// Bytes of an answer, with its headers, that are kept until the guest reads them; hyper takes no less than 8 KiB.
 const BUFFER: usize = 64 << 10;
 
 /// Sends an instance's requests.
 pub(crate) struct Outgoing {
     grants: Arc<Grants>,
     requests: Arc<Semaphore>,
-    /// Told when something is sent: what comes back is not the same for all instances.
+    /// Set when something is sent, since answers differ between instances.
     differs: Option<Arc<AtomicBool>>,
-    /// When the call ends that runs; outside of one nothing is sent.
+    /// The running call's deadline; outside of a call nothing is sent.
     pub(crate) deadline: Option<Instant>,
-    /// Of which a connection takes one.
+    /// The account of which a connection takes one descriptor.
     pub(crate) descriptors: Option<Descriptors>,
 }
 
@@ -80,7 +80,7 @@ impl Outgoing {
         Self { grants, requests: Arc::new(Semaphore::new(REQUESTS)), differs, deadline: None, descriptors: None }
     }
 
-    /// Where a request goes, if it may.
+    /// Returns the target of a request, if the grants permit it.
     fn permitted(&self, request: &Request<WasiBody>) -> Option<Target> {
         let tls = match request.uri().scheme()? {
             scheme if *scheme == Scheme::HTTPS => true,
@@ -88,7 +88,7 @@ impl Outgoing {
             _ => return None,
         };
         let target = Target::parse(tls, request.uri().authority()?.as_str())?;
-        // It would make a proxy of the place, and lead to others.
+        // A tunnel would turn the permitted host into a proxy to others.
         let tunnel = request.method() == Method::CONNECT;
         (!tunnel && self.grants.http.permits(&target)).then_some(target)
     }
@@ -133,7 +133,7 @@ impl WasiHttpHooks for Outgoing {
     }
 }
 
-/// The answer, and what has to run for its body to come.
+/// Sends a request. Returns the answer, and the future that must run for the answer's body to arrive.
 async fn send(
     grants: &Grants,
     target: &Target,
@@ -184,7 +184,7 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// `None`, if it takes longer than it may.
+/// Waits for a future; `None` if it takes too long.
 async fn within<T>(time: Option<Duration>, what: impl Future<Output = T>) -> Option<T> {
     match time {
         Some(time) => timeout(time, what).await.ok(),
@@ -192,7 +192,7 @@ async fn within<T>(time: Option<Duration>, what: impl Future<Output = T>) -> Opt
     }
 }
 
-/// A connection to an address that was checked, of those that a name stands for. They are tried in turn.
+/// Connects to a checked address of those that a name stands for, trying them in turn.
 async fn connect(grants: &Grants, target: &Target, place: &Place) -> Result<TcpStream, Error> {
     let addresses = match &target.host {
         Host::Address(address) => vec![*address],
@@ -203,7 +203,7 @@ async fn connect(grants: &Grants, target: &Target, place: &Place) -> Result<TcpS
     for address in addresses.into_iter().filter(may) {
         match timeout(ATTEMPT, TcpStream::connect(SocketAddr::new(address, target.port))).await {
             Ok(Ok(stream)) => {
-                // What a guest writes is to go out; a stream that cannot be told so is slower, and right.
+                // A guest's bytes go out at once; if the option fails, the stream is only slower.
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }
@@ -215,11 +215,11 @@ async fn connect(grants: &Grants, target: &Target, place: &Place) -> Result<TcpS
     Err(last)
 }
 
-/// How long one of several addresses is tried.
+/// The time for which each address is tried.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
-/// The system's resolver keeps a thread until it is done, also when nobody waits for it any more: so long it counts as
-/// a request of the function.
+/// Resolves a name. The system's resolver keeps a thread until it is done, even if the caller has gone; until then it
+/// counts as a request of the function.
 async fn resolve(name: String, place: Place) -> Result<Vec<IpAddr>, Error> {
     let looked_up = tokio::spawn(async move {
         let found = lookup_host((name, 0)).await.map(|found| found.map(|it| it.ip()).collect::<Vec<_>>());

@@ -1,8 +1,8 @@
-//! Which hosts may be called out to: an item of `allow.http`, and what a request wants.
+//! Places: the items of `allow.http`, and the targets of requests that are matched against them.
 //!
-//! Both are read by the same strict rules, so that there is one way to write a place. What is not written so is not on
-//! any list: numbers that some libraries take for addresses (`127.1`, `2130706433`, `0x7f.1`), names with a user before
-//! them or a dot behind them, and characters that are none of a name's.
+//! Both are read by the same strict rules, so that there is one way to write a place. Other spellings match nothing:
+//! numbers that some libraries take for addresses (`127.1`, `2130706433`, `0x7f.1`), names with a user before them or
+//! a dot behind them, and characters that no name has.
 
 use std::{
     fmt,
@@ -20,7 +20,7 @@ pub(super) struct Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Pattern {
     Exactly(Host),
-    /// All names that end so, which begins with a dot.
+    /// All names with this ending, which begins with a dot.
     Below(String),
 }
 
@@ -31,7 +31,7 @@ pub(super) enum Host {
     Address(IpAddr),
 }
 
-/// Where a request goes.
+/// The target of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) tls: bool,
@@ -40,13 +40,13 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// What a request's scheme and authority say; `None`, if they are not written as they should be.
+    /// Parses a request's scheme and authority; `None` if they break the rules above.
     pub(super) fn parse(tls: bool, authority: &str) -> Option<Self> {
         let (host, port) = split(authority)?;
         Some(Self { tls, host: Host::parse(host)?, port: port.unwrap_or(default_port(tls)) })
     }
 
-    /// The same at an address.
+    /// The same target, with an address for the host.
     pub(super) fn at(&self, address: IpAddr) -> Self {
         Self { host: Host::Address(address), ..*self }
     }

@@ -1,8 +1,8 @@
-//! Trying out: before the host serves, each function is made and configured within the limits, and with the list of
-//! functions, of each tenant that may call it. What that gives is the image that the tenant's instances begin with.
+//! Trying out: before the host serves, each function is made and configured once for each tenant that may call it,
+//! with that tenant's limits and list of functions. The result is the image that the tenant's instances begin with.
 //!
-//! Two tenants share an image if its function was told nothing that is otherwise for one of them; and all images that are
-//! alike are one.
+//! Two tenants share an image if the function was told nothing that differs between them. Equal images are stored
+//! once.
 
 use crate::{
     config::Problem,
@@ -50,7 +50,7 @@ pub(super) async fn try_out(shared: &Arc<Shared>, tenants: &[TenantConfig]) -> R
             };
             images[number][position] = tried_by.image.clone();
         }
-        // Whether it can be set up at all is told even if nobody may call it yet.
+        // A function that nobody may call yet is tried out too, to report if it cannot be set up.
         if !(0..tenants.len()).any(|number| may_call(&number))
             && let Err(stop) = Tried::of(shared, position, &TenantConfig::only(&shared.limits), &mut all).await
         {
@@ -71,7 +71,7 @@ struct Tried<'a> {
 }
 
 impl<'a> Tried<'a> {
-    /// Tries out a function in a session of its own, that is dropped after it. `all` are the images that there are.
+    /// Tries out a function in a session of its own, which is dropped afterwards. `all` are the existing images.
     async fn of(
         shared: &Arc<Shared>,
         position: usize,
@@ -79,7 +79,7 @@ impl<'a> Tried<'a> {
         all: &mut HashMap<[u8; 16], Arc<Image>>,
     ) -> Result<Self, Stop> {
         let function = &shared.catalog.functions()[position];
-        // It is not the tenant's to pay for, and what it takes is nobody's in the figures.
+        // The tenant is not charged, and the figures do not show it.
         let of_memory =
             |quota: &Quota| Quota { memory: quota.memory, open_files: quota.open_files, ..Quota::default() };
         let mut config = tenant.clone();
@@ -101,7 +101,8 @@ impl<'a> Tried<'a> {
         Ok(Self { image, told, tenant })
     }
 
-    /// True if it would have been the same for another tenant: nothing was told to it that is otherwise there.
+    /// Returns true if the image would be the same for another tenant: the function was told nothing that differs
+    /// there.
     fn is_so_for(&self, other: &TenantConfig) -> bool {
         let quotas = |tenant: &TenantConfig| {
             let limits = &tenant.limits;
@@ -115,7 +116,7 @@ impl<'a> Tried<'a> {
     }
 }
 
-/// Why a function could not be set up.
+/// The problem of a function that could not be set up.
 fn problem(function: &Function, stop: Stop) -> Problem {
     let (why, hint) = match &stop.kind {
         StopKind::Unconfigurable(why) => (

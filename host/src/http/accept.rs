@@ -1,4 +1,4 @@
-//! Which of several forms of an answer a request asks for: `Accept` (RFC 9110, 12.5.1).
+//! Content negotiation: the form of an answer that a request asks for, by `Accept` (RFC 9110, 12.5.1).
 
 use http::{HeaderMap, header};
 
@@ -13,12 +13,12 @@ pub(super) struct Form {
     pub(super) version: Option<&'static str>,
 }
 
-/// The rank of a form for a request. Of two, the greater one is wanted.
+/// The rank of a form for a request. The form with the greatest rank is wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Wanted {
-    /// In thousandths.
+    /// The quality, in thousandths.
     quality: u16,
-    /// The exactness of its name: 0 if it is not, 1 by `*/*`, 2 by its type, 3 by its subtype too, 4 by its version too.
+    /// The exactness of the match: 0 for none, 1 by `*/*`, 2 by the type, 3 by the subtype too, 4 by the version too.
     exact: u8,
 }
 
@@ -41,7 +41,7 @@ pub(super) fn wanted(headers: &HeaderMap, form: Form) -> Wanted {
     ranges.fold(Wanted::default(), |best, range| if range.exact > best.exact { range } else { best })
 }
 
-/// The rank that a range gives a form. `None`: it says nothing of it.
+/// The rank that a range gives a form; `None` if the range does not match.
 fn read(range: &str, form: Form) -> Option<Wanted> {
     let mut parts = range.split(';').map(str::trim);
     let (ty, subtype) = parts.next()?.split_once('/')?;

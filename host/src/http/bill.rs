@@ -1,4 +1,4 @@
-//! What a call has cost, as headers of its answer.
+//! The cost of a call, as headers of its answer.
 
 use crate::session::Bill;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -8,7 +8,7 @@ use std::time::Duration;
 const FUEL: HeaderName = HeaderName::from_static("carrel-fuel");
 /// Functions that were run: the one that was called, and all that were called in it.
 const FUNCTIONS: HeaderName = HeaderName::from_static("carrel-functions");
-/// Where the time went (<https://www.w3.org/TR/server-timing/>), in milliseconds.
+/// The call's times (<https://www.w3.org/TR/server-timing/>), in milliseconds.
 const TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Writes a bill.
@@ -20,7 +20,7 @@ pub(super) fn write(bill: &Bill, headers: &mut HeaderMap) {
     }
 }
 
-/// The same as a line, for a stream, whose headers are sent before it is known.
+/// Formats a bill as a line, for a stream, whose headers are sent before the cost is known.
 pub(super) fn line(bill: &Bill) -> String {
     format!("{FUEL}: {}; {FUNCTIONS}: {}; {TIMING}: {}", bill.fuel, bill.functions, timing(bill))
 }
@@ -33,8 +33,8 @@ fn timing(bill: &Bill) -> String {
     timing
 }
 
-/// Adds a name and a time in milliseconds, to the microsecond. Every answer has three of them, and by the means of
-/// `std::fmt` they would cost more than finding the session.
+/// Adds a name and a time in milliseconds, to the microsecond. Every answer has three of them, and with `std::fmt`
+/// they would cost more than finding the session.
 fn add(timing: &mut String, name: &str, time: Duration) {
     let mut digits = itoa::Buffer::new();
     timing.push_str(name);

@@ -31,17 +31,17 @@ pub(super) struct Route {
     pub(super) host: Arc<Host>,
     /// The function's place in the catalog.
     pub(super) position: usize,
-    /// Whether the body is the input; if not, the input is `null`.
+    /// True if the body is the input; if not, the input is `null`.
     pub(super) has_body: bool,
 }
 
-/// A request that was let in: whose it is, and what the function gets.
+/// An admitted request: its session, and the function's input.
 pub(super) struct Admitted {
     pub(super) handle: Handle,
     pub(super) input: Arc<String>,
     /// The input's part of the user's memory.
     pub(super) held: Charge,
-    /// Its tenant's place in the configuration.
+    /// The tenant's place in the configuration.
     pub(super) tenant: u16,
 }
 
@@ -60,25 +60,25 @@ impl Route {
         &self.host.catalog().functions()[self.position]
     }
 
-    /// An error that is about to be answered is counted.
+    /// Counts an error that is about to be answered.
     pub(super) fn count(&self, tenant: Option<u16>, error: Error) -> Error {
         self.host.failed(tenant, error.code());
         error
     }
 
-    /// Reads a request, and finds its user's session. What is refused is counted.
+    /// Reads a request, and finds its user's session. Counts refusals.
     pub(super) async fn admit(&self, request: Request<Body>) -> Result<Admitted, Error> {
         let mut tenant = None;
         self.let_in(request, &mut tenant).await.map_err(|error| self.count(tenant, error))
     }
 
-    /// The same. Whose tenant it is of is told as soon as it is known.
+    /// Like `admit`, but reports the tenant early, so that later errors are counted against it.
     async fn let_in(&self, request: Request<Body>, whose: &mut Option<u16>) -> Result<Admitted, Error> {
         if self.host.is_draining() {
             return Err(Error::draining());
         }
         let (parts, body) = request.into_parts();
-        // Of who is nobody nothing more is read: what it takes to read it would be nobody's.
+        // Without a user nothing more is read: its memory could not be charged to anybody.
         let user = self.host.config().identity.user(&parts.headers).map_err(|error| Error::no_user(&error))?;
         *whose = Some(user.tenant());
         let tenant = self.host.tenant(user);
@@ -94,7 +94,7 @@ impl Route {
         Ok(Admitted { handle, input: input.into(), held, tenant: user.tenant() })
     }
 
-    /// The input, as a part of the tenant's memory.
+    /// Reads the input, charged to the tenant's memory.
     async fn input(
         &self,
         (number, tenant): (u16, &Tenant),
@@ -106,7 +106,7 @@ impl Route {
         }
         let limits = tenant.limits();
         let limit = limits.body_size;
-        // Who says before that it is too large need not send it, and is not told to go on.
+        // A body that announces too large a size need not be sent: there is no `100 Continue`.
         if body.size_hint().lower() > limit as u64 {
             return Err(Error::body_too_large(limit));
         }
@@ -184,7 +184,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.strip_prefix("application/").is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
 }
 
-/// True if a body is not compressed, nor coded otherwise.
+/// Returns true if a body is neither compressed nor otherwise encoded.
 fn is_as_it_is(headers: &HeaderMap) -> bool {
     let plain = |coding: &[u8]| coding.trim_ascii().is_empty() || coding.trim_ascii().eq_ignore_ascii_case(b"identity");
     headers

@@ -16,7 +16,7 @@ pub(super) enum Echo<'a> {
     /// `null`, `true` or `false`.
     Word(&'a str),
     Number(&'a str),
-    /// With what it takes to be written, quotes and escapes.
+    /// A string as it is written, with quotes and escapes.
     Text(String),
     Array(Vec<Echo<'a>>),
     Object(Members<'a>),
@@ -30,7 +30,7 @@ pub(super) struct Members<'a> {
 }
 
 impl<'a> Echo<'a> {
-    /// Reads a document. `None`: it is none, or is nested too deeply, as [`json::check`](super::json::check) tells.
+    /// Reads a document. `None`: it is not JSON, or nested too deeply, as [`json::check`](super::json::check) tells.
     pub(super) fn read(text: &'a str) -> Option<Self> {
         super::json::check(text).ok()?;
         Reader { text, at: 0 }.value()
@@ -45,7 +45,7 @@ impl<'a> Echo<'a> {
         })
     }
 
-    /// A copy for code that looks at values, where a number has the room that a machine has.
+    /// A copy for code that looks at values, with numbers of the machine's size.
     pub(super) fn value(&self) -> Value {
         match self {
             Self::Word(text) | Self::Number(text) => serde_json::from_str(text).unwrap_or_else(|_| {
@@ -91,7 +91,7 @@ impl<'a> Echo<'a> {
     }
 }
 
-/// Reads what was found to be JSON, no deeper than its reader goes.
+/// Reads text that was found to be JSON, and no deeper than this can recurse.
 struct Reader<'a> {
     text: &'a str,
     at: usize,

@@ -1,8 +1,8 @@
 //! Every error that a caller can see: its status, its stable code, and its body.
 //!
 //! A body is JSON: `detail`, in words, as NAT has it; `code`, for programs; and for a limit `setting`, the key of the
-//! configuration that sets it. What a guest says of itself is told apart from what the host says. Nothing of the
-//! host's inside is told.
+//! configuration that sets it. A guest's own words are told apart from the host's. No body shows the host's
+//! internals.
 //!
 //! The body of a 422 is NAT's to the byte, and has no room for a code. So every error has its code as a header as well.
 
@@ -26,7 +26,7 @@ pub(super) const CODE: HeaderName = HeaderName::from_static("carrel-error");
 /// The code of a body that is compressed.
 const ENCODING: &str = "encoding_not_supported";
 
-/// What [`DROPPED`] says; nothing if nothing was lost.
+/// The value of [`DROPPED`]; none if nothing was lost.
 pub(super) fn dropped_header(dropped: &[Arc<str>]) -> Option<HeaderValue> {
     let names = dropped.join(", ");
     if names.is_empty() { None } else { HeaderValue::from_bytes(names.as_bytes()).ok() }
@@ -44,7 +44,7 @@ pub(super) struct Error {
     retry_after: Option<Duration>,
     bill: Option<Box<Bill>>,
     dropped: Option<HeaderValue>,
-    /// All is as it was before the call.
+    /// True if the state is as it was before the call.
     undone: bool,
 }
 
@@ -170,7 +170,7 @@ impl Error {
         Self::new(StatusCode::UNAUTHORIZED, code, error.to_string())
     }
 
-    /// There is no memory for a request: nothing was run.
+    /// A request for which there is no memory: nothing was run.
     pub(super) fn no_memory(full: Full) -> Self {
         let kind = StopKind::from(full);
         let (limit, setting) = (full.limit, kind.setting());
@@ -212,7 +212,7 @@ impl Error {
         }
     }
 
-    /// Who is not let in where the operator is.
+    /// A caller that is not the operator.
     pub(super) fn not_the_operator(by_token: bool) -> Self {
         let detail = if by_token {
             "the operator's token is missing or wrong: send `Authorization: Bearer <token>`"
@@ -259,7 +259,7 @@ impl Error {
         }
     }
 
-    /// With what the call lost.
+    /// Adds the functions whose state the call lost.
     pub(super) fn dropped(mut self, dropped: &[Arc<str>]) -> Self {
         let names: Vec<_> = dropped.iter().map(|name| format!("`{name}`")).collect();
         let lost = match names.is_empty() {
@@ -281,13 +281,13 @@ impl Error {
         self
     }
 
-    /// With what the call used all the same.
+    /// Adds the cost of the failed call.
     pub(super) fn bill(mut self, bill: Bill) -> Self {
         self.bill = Some(Box::new(bill));
         self
     }
 
-    /// What went wrong, for programs.
+    /// The error's code, for programs.
     pub(super) fn code(&self) -> &'static str {
         self.code
     }
@@ -304,7 +304,7 @@ impl Error {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail).setting(setting).at_the_door(1)
     }
 
-    /// As a whole answer, for connections that no request is read of.
+    /// The whole answer, for a connection of which no request is read.
     fn at_the_door(self, retry_after: u64) -> Vec<u8> {
         let (status, code, body) = (self.status, self.code, self.into_event());
         let head = format!(
@@ -314,13 +314,13 @@ impl Error {
         format!("{head}content-length: {}\r\n\r\n{body}", body.len()).into_bytes()
     }
 
-    /// As the last event of a stream that has already begun.
+    /// The last event of a stream that has already begun.
     pub(super) fn into_event(self) -> String {
         self.text.map_or_else(|| Value::Object(*self.body).to_string(), String::from)
     }
 }
 
-/// The status that tells of a stop.
+/// The status for a stop.
 fn status_of(kind: &StopKind) -> StatusCode {
     match kind.code() {
         "deadline_exceeded" => StatusCode::GATEWAY_TIMEOUT,
@@ -349,7 +349,7 @@ impl IntoResponse for Error {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        // What a request may be coded as (RFC 9110, 15.5.16).
+        // The accepted encodings of a request (RFC 9110, 15.5.16).
         if self.code == ENCODING {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }

@@ -1,8 +1,8 @@
 //! Memory that the host holds for callers, and counts: their connections, the bodies that they send, and answers until
 //! they are taken.
 //!
-//! A connection is the host's; what is sent on it is the tenant's as soon as that is known, and the user's once the user
-//! has a session.
+//! A connection is charged to the host. Bytes sent on it are charged to the tenant as soon as that is known, and to
+//! the user once the user has a session.
 
 use super::error::Error;
 use crate::{
@@ -29,16 +29,16 @@ const BODY: usize = 1 << 10;
 pub(super) struct Question<'a> {
     bytes: Vec<u8>,
     charge: Charge,
-    /// The bytes that it will be, if that is known, or may be at the most.
+    /// The final number of bytes if known, else the most that there may be.
     most: usize,
     tenant: Option<u16>,
     pressure: &'a Pressure,
-    /// The time by which it must have come.
+    /// The time by which the whole body must have come.
     deadline: Instant,
 }
 
 impl<'a> Question<'a> {
-    /// One of which nothing has come.
+    /// Makes an empty body.
     pub(super) fn new(
         memory: &Arc<Memory>,
         tenant: Option<u16>,
@@ -53,11 +53,11 @@ impl<'a> Question<'a> {
         self.bytes.len()
     }
 
-    /// More of it has come. Idle sessions are parked for it, if there is no memory else.
+    /// Adds a chunk. Idle sessions are parked for it if there is no other memory.
     pub(super) async fn add(&mut self, more: &[u8]) -> Result<(), Error> {
         let (len, had) = (self.bytes.len() + more.len(), self.bytes.capacity());
         if len > had {
-            // While it is moved, it is there twice.
+            // During the move, both copies exist.
             let room = (2 * had).max(BODY).min(self.most).max(len);
             let grown = self.pressure.grow(&mut self.charge, room, self.tenant, self.deadline).await;
             grown.map_err(Error::no_memory)?;
@@ -70,17 +70,17 @@ impl<'a> Question<'a> {
         Ok(())
     }
 
-    /// The bytes, and what they take of memory.
+    /// The bytes, and their charge.
     pub(super) fn into_parts(self) -> (Vec<u8>, Charge) {
         (self.bytes, self.charge)
     }
 }
 
-/// Moves what is counted for a tenant to one of its users. What is left of the user's last call is waited for.
+/// Moves a charge from a tenant to one of its users, after the rest of the user's last call.
 pub(super) async fn hand_over(mut charge: Charge, handle: &Handle) -> Result<Charge, Error> {
     let mut tidied = handle.session().tidying().watch();
     loop {
-        // Only that frees memory of the user's.
+        // Only the end of that call frees memory of the user's.
         let is_tidied = handle.session().is_tidied();
         match charge.narrow(handle.session().memory()) {
             Ok(charge) => return Ok(charge),
@@ -100,7 +100,7 @@ struct Counted {
     memory: Arc<Memory>,
 }
 
-/// Bytes with what they take.
+/// Bytes with their charge.
 struct Held {
     bytes: Bytes,
     _charge: Charge,

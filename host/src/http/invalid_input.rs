@@ -1,12 +1,12 @@
-//! What of an input does not fit, as NAT's list of `{type, loc, msg, input}` (which is FastAPI's and pydantic's).
+//! The misfits of an input, as NAT's list of `{type, loc, msg, input}` (which is FastAPI's and pydantic's).
 //!
-//! On the good path nobody but the guest reads the input. Only what a guest has refused is read here: whether it is
-//! JSON, and whether it fits the guest's own schema. Where it does both, the guest's own words are told.
+//! On the good path only the guest reads the input. An input that the guest has refused is read here, to find out if
+//! it is JSON, and fits the guest's own schema. If both are true, the answer has the guest's own words.
 //!
-//! The guest's own words are told as well where finding more would take too long: reading an input is work of the host's
-//! that no fuel pays for, by a schema that nobody trusts. So it is done only for callers who are known, and counts as a
-//! call of theirs; never on a thread that serves others; and only so much of it at once. What has begun cannot be
-//! stopped: that it ends soon is what [`Schema::is_quick_for`] is for.
+//! It has them too if finding more would take too long: reading an input is the host's work, which no fuel pays for,
+//! by an untrusted schema. So it is done only for known callers, and counts as a call of theirs; never on a thread
+//! that serves others; and only a few at once. A check cannot be stopped; [`Schema::is_quick_for`] makes sure that it
+//! ends soon.
 
 use super::{echo::Echo, json};
 use crate::{
@@ -21,32 +21,33 @@ use tokio::{
     time::timeout,
 };
 
-/// Wrong fields that are told.
+/// Wrong fields that are listed.
 const MOST: usize = 20;
-/// Bytes of an input from which on only the guest's own words are told: to look for each wrong field takes a thread's
-/// time, and to send it back a caller's.
+/// Bytes of an input from which on only the guest's own words are sent: looking for wrong fields takes a thread's
+/// time, and sending them back a caller's.
 const LARGE: usize = 64 << 10;
 /// Inputs that are read at once.
 const AT_ONCE: usize = 2;
-/// Inputs of one tenant that are read at once: others' need not wait for all of its own.
+/// Inputs of one tenant that are read at once, so that other tenants need not wait for all of them.
 const OF_TENANT: usize = 1;
 /// The longest time that a caller waits to be told more than the guest's own words.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The reading of inputs that guests have refused: so many at once, on threads that serve nobody.
+/// The reader of inputs that guests have refused: a few at once, on threads that serve nobody.
 pub(crate) struct Readings {
     all: Arc<Semaphore>,
     tenants: Vec<Arc<Semaphore>>,
 }
 
 impl Readings {
-    /// For so many tenants.
+    /// Makes a reader for so many tenants.
     pub(crate) fn new(tenants: usize) -> Self {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
         Self { all: semaphore(AT_ONCE), tenants: (0..tenants).map(|_| semaphore(OF_TENANT)).collect() }
     }
 
-    /// A place for one of a tenant's. Its other ones are waited for first, so that they do not stand in the others' way.
+    /// Waits for a place for a tenant's input: first behind the tenant's own, so that these do not block other
+    /// tenants.
     async fn place(&self, tenant: u16) -> Option<[OwnedSemaphorePermit; 2]> {
         let take = async |semaphore: Arc<Semaphore>| -> Result<_, AcquireError> { semaphore.acquire_owned().await };
         let own = take(self.tenants.get(usize::from(tenant))?.clone()).await.ok()?;
@@ -54,8 +55,8 @@ impl Readings {
     }
 }
 
-/// The list for an input that a function refused with these words, as JSON text. A call that has so much time left waits
-/// no longer for it.
+/// The list for an input that a function refused with these words, as JSON text. Waits no longer than the call has
+/// time left.
 pub(super) async fn detail(
     host: &Arc<Host>,
     (tenant, position): (u16, usize),
@@ -77,7 +78,7 @@ pub(super) async fn detail(
     timeout(left.min(PATIENCE), reading).await.ok().flatten().unwrap_or_else(|| words(why))
 }
 
-/// The list that says no more than the guest's own words.
+/// The list that has only the guest's own words.
 pub(super) fn words(why: &str) -> String {
     list([item("value_error", &[], why, None)])
 }
@@ -111,7 +112,7 @@ fn list(items: impl IntoIterator<Item = String>) -> String {
 
 fn told(misfit: Misfit, whole: &Echo<'_>) -> String {
     let Misfit { path, kind, .. } = misfit;
-    // Of what is missing, the object that lacks it is told.
+    // For a missing name, the object that lacks it is shown.
     let input = if kind == MisfitKind::Missing { path.split_last().map_or(&[][..], |(_, above)| above) } else { &path };
     let (ty, msg) = match kind {
         MisfitKind::Missing => ("missing", "Field required".to_owned()),

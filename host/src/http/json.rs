@@ -1,21 +1,21 @@
-//! Where a text stops being JSON, told as NAT's server tells it: in the words, and with the positions, of Python's
+//! Finds the first error in JSON text, and reports it as NAT's server does: with the words and positions of Python's
 //! `json` module (its documentation calls them `msg` and `pos`; positions count characters).
 //!
-//! It runs only on what a guest has refused, so it need not be fast, but it must take any text: it does not recurse.
-//! Two things are errors here that Python lets pass: half of a surrogate pair, which is no text, and `NaN` and
-//! `Infinity`, which are no JSON.
+//! Runs only on inputs that a guest has refused, so it need not be fast, but it must take any text: it does not
+//! recurse. Two things are errors here that Python lets pass: half of a surrogate pair, which is no text, and `NaN`
+//! and `Infinity`, which are no JSON.
 
-/// How deep a document may be nested, which is what `serde_json`, and with it most guests, can read.
+/// The depth to which a document may be nested: the most that `serde_json`, and with it most guests, can read.
 const DEPTH: usize = 127;
 
-/// Where, counted in characters from 0, and how a text is broken.
+/// An error in a text: its position, counted in characters from 0, and its message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Broken {
     pub(super) at: usize,
     pub(super) how: &'static str,
 }
 
-/// Whether a text is a JSON document.
+/// Checks that a text is a JSON document.
 pub(super) fn check(text: &str) -> Result<(), Broken> {
     let mut scan = Scan { chars: text.chars().collect(), at: 0 };
     scan.document()
@@ -136,7 +136,7 @@ impl Scan {
             Some('1'..='9') => self.digits(),
             _ => return Err(Broken { at: start, how: "Expecting value" }),
         }
-        // What only begins like a fraction or an exponent is not part of the number.
+        // An incomplete fraction or exponent is not part of the number.
         let before = self.at;
         if self.peek() == Some('.') {
             self.at += 1;

@@ -1,8 +1,8 @@
-//! The places where callers connect: every address of a name, and one file descriptor that is kept for telling them no.
+//! The listening sockets: one for every address of a name, and one file descriptor in reserve for refusals.
 //!
-//! A process that has as many files open as it may cannot accept a connection, and so cannot refuse it either: callers
-//! would wait until they give up. So one descriptor is kept in reserve. When there is no other, it is given up, the
-//! connection is accepted, told, and closed, and the reserve is taken again.
+//! A process that has as many files open as it may cannot accept a connection, and so cannot refuse it either:
+//! callers would wait until they give up. So one descriptor is kept in reserve. When there is no other, the reserve
+//! is given up, the connection is accepted, answered and closed, and the reserve is taken again.
 
 use socket2::SockRef;
 use std::{
@@ -24,24 +24,24 @@ const BACKLOG: u32 = 1 << 20;
 const TRIES: usize = 10;
 /// The wait after an error of the system's that may pass.
 const AGAIN: Duration = Duration::from_millis(50);
-/// Descriptors have run out once if this long after there were some.
+/// The time without a shortage of descriptors after which the next one is logged as a new one.
 const EPISODE: Duration = Duration::from_secs(10);
 
 /// Sockets that are listened on, all with one port.
 #[derive(Debug)]
 pub struct Listeners {
     sockets: Vec<TcpListener>,
-    /// The one that is asked first, the next time.
+    /// The socket that is asked first, the next time.
     next: usize,
     reserve: Option<File>,
-    /// When descriptors were last short, and connections that were turned away since they began to be.
+    /// The time of the last shortage of descriptors, and the connections refused since it began.
     short: Option<(Instant, u64)>,
 }
 
 /// A connection that was accepted.
 pub(super) enum Arrived {
     Connection(TcpStream),
-    /// One for whom there is no descriptor, but for an answer.
+    /// A connection on the reserve descriptor, only to be refused.
     NoDescriptors(TcpStream),
 }
 
@@ -84,7 +84,7 @@ impl Listeners {
         }
     }
 
-    /// The addresses at which they listen.
+    /// The addresses of the sockets.
     ///
     /// # Errors
     ///
@@ -93,7 +93,7 @@ impl Listeners {
         self.sockets.iter().map(TcpListener::local_addr).collect()
     }
 
-    /// The next connection. Waits out what keeps the system from having one.
+    /// Waits for the next connection, and through errors of the system that may pass.
     pub(super) async fn accept(&mut self) -> Arrived {
         loop {
             match self.accept_any().await {
@@ -145,7 +145,7 @@ impl Listeners {
         .await
     }
 
-    /// A connection that waits already; whatever comes of it, it does not wait for another one.
+    /// Accepts a connection that waits already, and never waits for one.
     async fn accept_now(&mut self) -> Option<TcpStream> {
         tokio::select! {
             biased;
@@ -154,7 +154,7 @@ impl Listeners {
         }
     }
 
-    /// Says that descriptors have run out, once for each time that they do, and that there are some again.
+    /// Logs that descriptors have run out, once for each time, and that there are some again.
     fn is_short(&mut self, short: bool) {
         let now = Instant::now();
         match &mut self.short {
@@ -234,8 +234,8 @@ pub(super) fn turn_away(stream: TcpStream, answer: &[u8]) {
     let Ok(mut stream): io::Result<Std> = stream.into_std() else { return };
     let _ = stream.write(answer);
     let _ = stream.shutdown(std::net::Shutdown::Write);
-    // What is unread when it is closed would reset it, and the reset overtake the answer. More than a request's head is
-    // not waited for: others want in.
+    // A connection closed with bytes unread is reset, and the reset may overtake the answer. More than a request's
+    // head is not read: others want in.
     let mut unread = [0; 4096];
     for _ in 0..UNREAD {
         if !io::Read::read(&mut stream, &mut unread).is_ok_and(|read| read == unread.len()) {

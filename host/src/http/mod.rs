@@ -1,14 +1,14 @@
-//! 1. HTTP: routes, and what callers see of errors.
+//! 1. HTTP: routes, and errors as callers see them.
 //!
 //! # Layout
 //!
-//! * [`app`]: the router, apart from any socket. [`serve`]: sockets, and a shutdown that drains. [`Listeners`]: where
-//!   callers connect. `front`: what each request and answer passes. `wire`: a connection's bytes, and its caller.
-//!   `progress`: whether anything comes of a connection. `held`: what of it counts as memory.
-//! * `call`: a route to a function, from bytes to bytes. `stream`: the same, as server-sent events. `bill`: what a call
-//!   has cost, as headers.
-//! * `error`: every error's status, code and body. `invalid_input`: NAT's list of wrong fields; `json`: where JSON is
-//!   broken; `echo`: a caller's JSON, sent back.
+//! * [`app`]: the router, apart from any socket. [`serve`]: sockets, and a shutdown that drains. [`Listeners`]: the
+//!   listening sockets. `front`: the steps before and after the routes. `wire`: a connection's bytes, and its caller.
+//!   `progress`: finds connections that make none. `held`: a connection's memory.
+//! * `call`: a route to a function, from bytes to bytes. `stream`: the same, as server-sent events. `bill`: a call's
+//!   cost, as headers.
+//! * `error`: every error's status, code and body. `invalid_input`: NAT's list of wrong fields; `json`: finds errors
+//!   in JSON; `echo`: a caller's JSON, sent back.
 //! * `accept`: the form of an answer that is asked for.
 //! * `session`, `monitor`, `openapi`, `docs`: the host's own routes. [`admin`]: the operator's.
 
@@ -86,7 +86,7 @@ pub fn app(host: Arc<Host>) -> Router {
         .route("/", get(docs::start))
         .merge(docs::routes())
         .with_state(host.clone());
-    // Where the operator has a listener, the figures are there.
+    // If the operator has a listener, the figures are there.
     if host.config().admin.is_none() {
         router = router.merge(Router::new().route("/metrics", get(metrics)).with_state(host.clone()));
     }
@@ -136,8 +136,7 @@ async fn health(State(host): State<Arc<Host>>) -> Result<Response<Body>, Error> 
     Ok(json(StatusCode::OK, r#"{"status":"healthy"}"#))
 }
 
-/// The figures, in the format that is asked for. As with Prometheus' own libraries, whoever does not ask for OpenMetrics
-/// gets the older format.
+/// The figures, in the format that is asked for. As with Prometheus' own libraries, the default is the older format.
 async fn metrics(State(host): State<Arc<Host>>, headers: HeaderMap) -> Response<Body> {
     let open = Form { ty: "application", subtype: "openmetrics-text", version: Some("1.0.0") };
     let plain = Form { ty: "text", subtype: "plain", version: Some("0.0.4") };
@@ -164,8 +163,8 @@ fn known_paths(host: &Host) -> HashSet<String> {
 
 /// The methods of each path of a function, as the header `allow` has them.
 ///
-/// `HEAD` is not among them, also where `GET` is: its answer would have to be that of the call, which would have to be
-/// run for it, by whoever only wants to look: a crawler, a link checker, a browser that fetches ahead.
+/// `HEAD` is not among them, even if `GET` is: its answer would have to be that of the call, so a crawler, a link
+/// checker or a prefetching browser would run the call.
 fn methods(host: &Host) -> HashMap<String, HeaderValue> {
     let mut methods: HashMap<String, String> = HashMap::new();
     for endpoint in endpoints(host) {
@@ -187,8 +186,8 @@ fn not_allowed(allow: Option<HeaderValue>) -> Response<Body> {
     response
 }
 
-/// Routes that are found also where a request has encoded what need not be: `/gener%61te` is `/generate`, as RFC 3986
-/// (6.2.2.2) has it. Only a path that is not found as it is is looked at for that.
+/// Makes routes match paths with needless encodings too: `/gener%61te` is `/generate`, as RFC 3986 (6.2.2.2) has it.
+/// Only a path that matches no route is decoded.
 fn decoding(
     router: Router,
     not_found: impl Fn(&Request<Body>) -> Response<Body> + Clone + Send + Sync + 'static,
@@ -239,8 +238,8 @@ fn plain_path(path: &str) -> Option<String> {
     changed.then_some(plain)
 }
 
-/// A path with a `/` too many is sent on to the one without, as NAT does; any other is not there. The way is told from
-/// where the request was sent to, and so is right behind a proxy that serves this host under a path of its own.
+/// Redirects a path with a trailing `/` to the one without, as NAT does; any other is not found. The redirect is
+/// relative to the request's own path, and so is right behind a proxy that adds a prefix.
 fn not_found(paths: &HashSet<String>, request: &Request<Body>) -> Response<Body> {
     let path = request.uri().path();
     let right = path.strip_suffix('/').filter(|right| paths.contains(*right));
@@ -260,8 +259,8 @@ fn not_found(paths: &HashSet<String>, request: &Request<Body>) -> Response<Body>
     }
 }
 
-/// What NAT's words for broken JSON are found by agrees with what reads it. Numbers that no machine has room for are
-/// JSON, and cannot be read. Gives whether the text is JSON.
+/// Asserts that `json::check` agrees with `serde_json`, except on numbers too large to be read, which are JSON.
+/// Returns true if the text is JSON.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn compare_json(text: &str) -> bool {
     let read = serde_json::from_str::<serde_json::Value>(text);
@@ -279,7 +278,7 @@ fn json(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
     response
 }
 
-/// The rules for pages of other origins; none, if no origin is let in.
+/// The rules for pages of other origins; none if no origin is let in.
 fn cors(cors: &Cors) -> Option<CorsLayer> {
     if cors.is_off() {
         return None;

@@ -1,7 +1,7 @@
 //! `GET /monitor/users`: NAT's figures for each user, and Carrel's own beside them.
 //!
-//! The answer is written while it is sent: there may be a million users, and neither their list nor what is said of them
-//! has to fit into memory, and whoever reads it slowly only makes it slow. It counts as a call until it is sent.
+//! The answer is written while it is sent: there may be a million users, whose list need not fit into memory, and a
+//! slow reader delays only its own answer. The answer counts as a call until it is sent.
 
 use super::{error::Error, json};
 use crate::{
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use std::{convert::Infallible, fmt::Write, sync::Arc, vec};
 use tokio::task::yield_now;
 
-/// Users who are told in the order in which they came, as NAT tells them. More of them are in no order.
+/// The most users that are listed in order of arrival, as with NAT. More of them are in no order.
 const SORTED: usize = 1_000;
 /// Users that are written before others get a turn.
 pub(super) const BATCH: usize = 64;
@@ -73,13 +73,13 @@ pub(super) async fn users(
     Ok(json(StatusCode::OK, list.text))
 }
 
-/// The answer, as far as it is written and not sent.
+/// The part of the answer that is written and not sent.
 struct List {
     host: Arc<Host>,
     now: Timestamp,
     text: String,
     users: usize,
-    /// Their number is already written; else it is known, and written, at the end.
+    /// True if the number of users is already written; else it is written at the end.
     is_counted: bool,
 }
 
@@ -115,7 +115,7 @@ impl List {
 struct All {
     list: List,
     walk: Walk,
-    /// Those of a shard that are left, or of all of them.
+    /// The remaining users, of a shard or of all.
     shard: vec::IntoIter<Seen>,
     _visit: Visit,
 }

@@ -141,7 +141,7 @@ fn operation(
     let output = named(function, "Output", function.guest.output_schema.value(), schemas);
     let ok = match stream {
         false => json!({"description": "The function's output", "content": {"application/json": {"schema": output}}}),
-        // What an event is can be told from version 3.2 on only. Before it some tools take a schema for that of the
+        // Only version 3.2 and later can describe an event. Before it some tools take a schema for that of the
         // stream, and others for that of each event: so it has no type.
         true => json!({
             "description": "Server-sent events: `data: {\"value\": \"<JSON text>\"}` for each partial result, and last \
@@ -190,8 +190,8 @@ fn operation(
     operation
 }
 
-/// An operation's name, which becomes that of a function where a program is made of the description. Paths that differ
-/// only in their signs, or in upper and lower case, are told apart by a number: programs write names in their own way.
+/// An operation's name, which generated clients use for a function. Paths that differ only in punctuation or in case
+/// are told apart by a number, since such clients spell names in their own way.
 fn id(endpoint: &Endpoint, form: &str, taken: &mut HashSet<String>) -> String {
     let words = format!("{}{}{form}", endpoint.method.as_str().to_lowercase(), endpoint.path);
     let words: Vec<_> = words.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();

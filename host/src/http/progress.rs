@@ -1,10 +1,11 @@
-//! The progress of a connection: whether anything comes of it, and what is under way on it.
+//! The progress of a connection: finds out if it makes any, and tracks what is under way on it.
 //!
-//! A connection is let go when for some time no request of it is worked on, and nothing of an answer is taken: it is
-//! idle, its next request's headers come byte by byte, or its caller does not read. How long a request is worked on is
-//! bounded by the limits of calls. Nothing is timed for that: what happens is counted, and looked at now and then.
+//! A connection is closed when for some time no request of it is worked on, and no part of an answer is taken: it is
+//! idle, its next request's headers come byte by byte, or its caller does not read. The time for which a request is
+//! worked on is bounded by the limits of calls. No timer runs for that: steps are counted, and looked at now and
+//! then.
 //!
-//! Everything here is of one task, the connection's. It is atomic only because tasks move between threads.
+//! Only one task uses this, the connection's. The fields are atomic only because tasks move between threads.
 
 use hyper::body::Incoming;
 use std::{
@@ -16,27 +17,27 @@ use std::{
 };
 use tokio::time::{MissedTickBehavior, interval};
 
-/// One in so many of the time that it may stand still is between two looks.
+/// The number of looks in the time for which a connection may stand still.
 const LOOKS: u32 = 4;
-/// No more than this is known of what was left unread.
+/// The number of unread bytes if it is not known.
 const UNKNOWN: u64 = u64::MAX;
 
-/// What has happened on a connection.
+/// The state and steps of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// A request is worked on.
+    /// True while a request is worked on.
     working: AtomicBool,
-    /// Its body has come as a whole.
+    /// True if the request's body has come as a whole.
     whole: AtomicBool,
-    /// Its caller knows interim answers.
+    /// True if the request's caller knows interim answers.
     knows_interim: AtomicBool,
-    /// An answer is a stream of events, and has not ended.
+    /// True while the answer is a stream of events that has not ended.
     streaming: AtomicBool,
-    /// The stream is to have a comment.
+    /// True if the stream is to have a comment.
     asked_in_stream: AtomicBool,
-    /// Something of an answer was not yet taken by the system.
+    /// True if the system has not yet taken all bytes of an answer.
     unsent: AtomicBool,
-    /// A request was answered, and what is read is of the next one.
+    /// True if a request was answered, and bytes that come belong to the next one.
     answered: AtomicBool,
     /// Requests that were worked on, and writes that took something.
     steps: AtomicUsize,
@@ -80,7 +81,7 @@ impl Progress {
         self.is_given_up.store(true, Relaxed);
     }
 
-    /// Such a body.
+    /// Takes such a body.
     pub(super) fn given_up(&self) -> Option<Incoming> {
         if !self.is_given_up.load(Relaxed) {
             return None;
@@ -89,13 +90,13 @@ impl Progress {
         self.body.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// So much of a request, if it is known, will not be read.
+    /// Notes that so much of a request, if known, will not be read.
     pub(super) fn leaves_unread(&self, bytes: Option<u64>) {
         self.left_unread.store(bytes.unwrap_or(UNKNOWN), Relaxed);
         self.is_unread.store(true, Relaxed);
     }
 
-    /// The rest of a request that was not read to its end, as far as that is known.
+    /// The rest of a request that was not read to its end, if its size is known.
     pub(super) fn left_unread(&self) -> Option<Option<u64>> {
         let bytes = Some(self.left_unread.load(Relaxed)).filter(|bytes| *bytes != UNKNOWN);
         self.is_unread.load(Relaxed).then_some(bytes)
@@ -137,7 +138,7 @@ impl Progress {
         self.steps.fetch_add(1, Relaxed);
     }
 
-    /// Ends when nothing has come of the connection for so long, or up to a quarter longer.
+    /// Ends when the connection has made no progress for so long, or up to a quarter longer.
     pub(super) async fn stands_still(&self, time: Duration) {
         let mut looks = interval(time / LOOKS);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 /// Serves until `shutdown` ends; then takes no more requests, and ends when all calls have ended or
-/// `general.drain_timeout` is over. Gives the number of calls that it left running.
+/// `general.drain_timeout` is over. Returns the number of calls left running.
 pub async fn serve(
     listeners: impl Into<Listeners>,
     host: Arc<Host>,
@@ -80,18 +80,18 @@ pub async fn serve_operator(mut listeners: Listeners, host: Arc<Host>) -> Infall
 struct Entrance {
     hall: Hall,
     connections: GracefulShutdown,
-    /// Its callers are let in also where there is no memory for them.
+    /// True if callers are let in even without memory for them.
     always: bool,
     places: Arc<Semaphore>,
     most: usize,
 }
 
-/// The parts of them that each connection needs.
+/// The parts that each connection needs.
 #[derive(Clone)]
 struct Hall {
     host: Arc<Host>,
     app: TowerToHyperService<Router>,
-    /// The longest time that a connection may be idle between requests, take to send a request's headers, or not take what is sent.
+    /// The longest time for which a connection may be idle, send a request's headers, or not take sent bytes.
     quiet: Duration,
 }
 
@@ -131,8 +131,8 @@ impl Entrance {
         }
     }
 
-    /// Takes what the connection takes of memory. If there is none, idle sessions are parked first, and others do not
-    /// wait for that.
+    /// Charges a connection's memory. If there is none, idle sessions are parked first; other connections do not wait
+    /// for that.
     fn charge(&self, stream: TcpStream, place: OwnedSemaphorePermit) {
         let (memory, watcher) = (self.hall.host.memory(), self.connections.watcher());
         match memory.try_charge(CONNECTION) {
@@ -169,7 +169,7 @@ impl Hall {
             // A timer of the library's for each request would cost more than all of this.
             .header_read_timeout(None)
             .max_buf_size(BUFFER)
-            // Who has closed the sending side may wait for the answer: `wire` finds out.
+            // A caller that has closed its sending side may wait for the answer: `wire` finds out.
             .half_close(true)
             .serve_connection(wire, service);
         let connection = watcher.watch(connection);

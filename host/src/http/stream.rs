@@ -1,15 +1,15 @@
 //! A route to a function, as server-sent events.
 //!
 //! Each chunk that the function emits is an event at once, and its output the last: `data: {"value": "<JSON text>"}`,
-//! the form that NAT gives the output of a workflow. What the call has cost is a comment before the last event.
+//! the form that NAT gives the output of a workflow. The call's cost is a comment before the last event.
 //!
 //! A call that fails soon, before it has emitted anything, is answered like any other call, with its own status. The
 //! headers do not wait for longer than [`PATIENCE`]: then they are sent, comments keep the connection alive, and a
 //! failure ends the stream with an event named `error`, as one after the first chunk does.
 //!
-//! A browser's `EventSource` takes the end of a stream for a broken connection, and asks again every few seconds. So the
-//! last event of a stream that it can ask for, which is one without a body, has an id; who names that id as the last one
-//! that they have seen is told by a 204 that there is nothing more, and the function is not run again.
+//! A browser's `EventSource` takes the end of a stream for a broken connection, and asks again every few seconds. So
+//! the last event of a stream that it can ask for, which is one without a body, has an id. A request that names this
+//! id as the last one seen gets a 204, which ends the retries, and the function is not run again.
 //!
 //! `{path}/stream` and `{path}/full` are the same here: in NAT they differ in how they tell the steps of its tracing,
 //! which Carrel does not have.
@@ -44,8 +44,8 @@ use tokio::{
 
 /// Chunks that wait for a slow reader before the function does.
 const WAITING: usize = 16;
-/// The longest time that the headers wait for the first chunk or a failure. Less would tell fewer failures by their status; more, and
-/// callers and proxies take the host for dead.
+/// The longest time that the headers wait for the first chunk or a failure. With less, fewer failures have their own
+/// status; with more, callers and proxies take the host for dead.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// The last event's id.
 const END: &str = "end";
@@ -83,8 +83,8 @@ pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Bod
 
 /// Waits for the call's turn, and runs it until it has emitted something or is over.
 ///
-/// Whoever goes away while the call waits is not called for; once it runs, it is a task of its own, which ends with what
-/// this gives.
+/// If the caller goes away while the call waits, the call is not run. Once it runs, it is a task of its own, which is
+/// aborted when the returned stage is dropped.
 async fn begin(
     handle: Handle,
     position: usize,
@@ -108,18 +108,17 @@ type Beginning = Pin<Box<dyn Future<Output = Stage> + Send>>;
 
 /// The state of a call.
 enum Stage {
-    /// It waits, or has emitted nothing yet.
+    /// The call waits, or has emitted nothing yet.
     Beginning(Beginning),
-    /// It has emitted something.
+    /// The call has emitted something.
     Running { next: Option<Chunk>, chunks: Receiver<Chunk>, call: Calling },
-    /// It has ended; without an answer, if that is the host's own mistake.
+    /// The call has ended; without an answer if that is the host's own mistake.
     Over(Option<Answer>),
-    /// All of it is told.
+    /// All events are sent.
     Told,
 }
 
-/// A call that runs. It is given up when nobody listens any more: then it is undone, or, where that cannot be, it goes on
-/// to its end.
+/// A call that runs. Dropping this aborts the call: it is undone, or, if that is impossible, goes on to its end.
 struct Calling(JoinHandle<Answer>);
 
 impl Drop for Calling {
@@ -191,7 +190,7 @@ fn value(json: &str) -> Event {
     Event::default().data(format!("{{\"value\": {text}}}"))
 }
 
-/// What the call has cost: a comment of its own, which readers of events skip.
+/// The call's cost: a comment of its own, which readers of events skip.
 fn cost(bill: &Bill) -> Event {
     Event::default().comment(bill::line(bill))
 }

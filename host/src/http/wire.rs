@@ -46,8 +46,8 @@ use tokio::{
     time::{Instant, interval_at, sleep, timeout},
 };
 
-/// The time after its FIN at which a caller is asked whether it is there, and from then on between two questions. Most calls have ended
-/// before: who only half closed sees an interim answer with long calls alone.
+/// The time after its FIN at which a caller is asked whether it is there, and the time between two questions. Most
+/// calls have ended before: a caller that only half closed sees an interim answer with long calls alone.
 const ASK: Duration = Duration::from_secs(1);
 /// The question: an interim answer.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -68,7 +68,7 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// Of a connection that has been charged for.
+    /// Wraps a connection that is already charged.
     pub(super) fn new(stream: TcpStream, progress: Arc<Progress>, charge: Charge) -> (Self, Arc<OwnedWriteHalf>) {
         let (read, write) = stream.into_split();
         let socket = Arc::new(write);
@@ -163,9 +163,9 @@ impl Write for Wire {
     }
 }
 
-/// The bytes that come of a caller, and those that the library holds of them: a request's head until it is worked on, and of its body what
-/// nobody has read yet. That is counted by the most that there was of any request of the connection, since the library
-/// keeps its buffer for the next one.
+/// The bytes that come from a caller, and those that the library buffers: a request's head until it is worked on, and
+/// the unread part of its body. The count is the maximum over all requests of the connection, since the library keeps
+/// its buffer.
 struct Counting {
     read: OwnedReadHalf,
     socket: Arc<OwnedWriteHalf>,
@@ -173,7 +173,7 @@ struct Counting {
     charge: Charge,
     /// Bytes that have come since a request was answered.
     seen: usize,
-    /// The most of them that are counted so far.
+    /// The maximum counted so far.
     most: usize,
 }
 
@@ -299,8 +299,8 @@ pub(super) async fn left(socket: &TcpStream, progress: &Progress) {
     }
 }
 
-/// Throws away what a caller still sends, until it closes or has had its time. Whoever has more to send than may come
-/// is given the time to see the answer, and nothing is read.
+/// Throws away what a caller still sends, until it closes or its time is over. If too much is to come, reads nothing,
+/// and only gives the caller time to see the answer.
 pub(super) async fn linger(socket: &TcpStream, progress: &Progress, memory: &Arc<Memory>) {
     let Some(left) = progress.left_unread() else { return };
     let _held = memory.charge(DISCARD);

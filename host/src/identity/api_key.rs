@@ -12,9 +12,9 @@ pub struct KeyHash(blake3::Hash);
 
 /// Random bytes of a new key.
 const RANDOM: usize = 32;
-/// How its text begins, so that people and secret scanners know it.
+/// The prefix of a key's text, by which people and secret scanners know it.
 const PREFIX: &str = "carrel_";
-/// How the text of a hash begins.
+/// The prefix of a hash's text.
 const KIND: &str = "blake3:";
 
 impl KeyHash {

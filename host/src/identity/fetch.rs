@@ -1,7 +1,7 @@
 //! Fetches an issuer's keys from where it publishes them.
 //!
 //! One request on a connection of its own: keys are fetched once in a quarter of an hour. A redirect is not followed,
-//! since who answers with one is not the place that the operator trusts.
+//! since it leads away from the place that the operator trusts.
 
 use http::{Request, Uri, header, uri::Scheme};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -15,11 +15,11 @@ use tokio::{
 };
 use tokio_rustls::rustls::pki_types::ServerName;
 
-/// The body at an address, of no more than so many bytes.
+/// Fetches the body at an address, of at most the given number of bytes.
 ///
 /// # Errors
 ///
-/// In words: it cannot be reached in time, or does not answer with 200 and so many bytes.
+/// In words: the address cannot be reached in time, or does not answer with 200 and at most so many bytes.
 pub(super) async fn fetch(address: &Uri, time: Duration, most: usize) -> Result<Vec<u8>, String> {
     let fetched = timeout(time, request(address, most)).await;
     let why = format!("no answer within {}", humantime::format_duration(time));

@@ -1,11 +1,12 @@
 //! JSON Web Tokens of issuers that the configuration names (RFC 7519, RFC 8725).
 //!
-//! A token is believed if its signature is right, by a key of the issuer that it names and an algorithm that belongs to
-//! that key, if it is meant for this host (`aud`), and if it is valid now (`exp`, `nbf`). `alg: none` is no algorithm. A
-//! public key is never taken for a shared secret, since each key has its algorithms before a token is seen.
+//! A token is accepted if three things hold. It is signed by a key of the issuer that it names, with an algorithm
+//! that belongs to that key; it is meant for this host (`aud`); and it is valid now (`exp`, `nbf`). `alg: none` is no
+//! algorithm. A public key is never taken for a shared secret, since each key has its algorithms before a token is
+//! seen.
 //!
-//! Keys that come from a file can be read again while tokens are checked. They are exchanged as a whole: a token is
-//! checked with the keys of before or with the new ones, and a file that is wrong changes nothing.
+//! Keys that come from a file can be read again while tokens are checked. They are replaced as a whole: a token is
+//! checked with the old keys or with the new ones, and a file that is wrong changes nothing.
 
 use super::{
     Error, Tenants, User, authorization,
@@ -43,15 +44,15 @@ pub(super) const SECRET: usize = 32;
 const KEYS: usize = 1 << 20;
 /// Bytes of a claim that names somebody.
 const NAME: usize = 1024;
-/// How much clocks may differ at most. Who needs more has another problem; and the library takes it off the time of day,
-/// which must not become less than nothing.
+/// The most by which clocks may differ. A larger difference means another problem; and the library subtracts it from
+/// the time of day, which must not become negative.
 const LEEWAY: Duration = Duration::from_secs(60 * 60);
 /// Bytes of the modulus of an RSA key, at least (RFC 7518, 3.3).
 const RSA: usize = 2048 / 8;
 /// Bytes of an Ed25519 public key.
 const ED25519: usize = 32;
 
-/// Who signs tokens, and how they are checked.
+/// An issuer of tokens, and the rules by which they are checked.
 #[derive(Clone)]
 pub(super) struct Issuer {
     name: String,
@@ -59,29 +60,29 @@ pub(super) struct Issuer {
     validation: Validation,
     user_claim: String,
     tenant: Place,
-    /// That it vouches for whom it names.
+    /// The voucher for users whom this issuer names.
     voucher: Voucher,
     /// Scopes that each token must have.
     scopes: Vec<String>,
 }
 
-/// Where a token's tenant is told.
+/// The source of a token's tenant.
 #[derive(Clone)]
 enum Place {
-    /// Each of its tokens is this tenant's.
+    /// This tenant, for all tokens of the issuer.
     Tenant(u16),
-    /// In this claim.
+    /// The claim with this name.
     Claim(String),
 }
 
-/// An issuer's keys, and where they are from.
+/// An issuer's keys, and their source.
 struct Keys {
     source: Source,
     /// The algorithms that the configuration allows, if it names any.
     allowed: Option<Vec<Algorithm>>,
-    /// Copied for each token, so that the lock is held for no longer than that.
+    /// The present keys. The `Arc` is copied for each token, and the lock held no longer than that.
     now: RwLock<Arc<[Key]>>,
-    /// Told when a token has a key that is not there: the issuer may have a new one.
+    /// Notified when a token names an unknown key: the issuer may have a new one.
     missed: Notify,
 }
 
@@ -98,7 +99,7 @@ enum Source {
 pub struct Reread {
     /// The issuer of the keys.
     pub issuer: String,
-    /// Their number now; or why those of before stay, which names the place that they are from.
+    /// The number of new keys; or why the old ones stay, with their source.
     pub keys: Result<usize, String>,
 }
 
@@ -129,7 +130,7 @@ impl Keys {
         self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The keys of the source that an allowed algorithm belongs to.
+    /// Reads the source's keys that an allowed algorithm belongs to.
     fn read(source: &Source, allowed: Option<&[Algorithm]>) -> Result<Arc<[Key]>, String> {
         let mut keys = source.read()?;
         if let Some(allowed) = allowed {
@@ -139,7 +140,7 @@ impl Keys {
         Ok(keys.into())
     }
 
-    /// Fetches the keys from where the issuer publishes them. `None`: they are from somewhere else.
+    /// Fetches the keys that the issuer publishes. `None`: they are from another source.
     async fn fetch(&self) -> Option<Result<usize, String>> {
         let Source::Url(address, time) = &self.source else { return None };
         let fetched = fetch(address, *time, KEYS).await;
@@ -154,7 +155,7 @@ impl Keys {
     fn reread(&self) -> Option<Result<usize, String>> {
         let file = match &self.source {
             Source::Pem(file) | Source::Jwks(file) => file,
-            // Nobody waits for it: it is fetched beside.
+            // Fetched in the background: nobody waits for it.
             Source::Url(..) => {
                 self.missed.notify_one();
                 return None;
@@ -171,7 +172,7 @@ impl Keys {
         Some(Ok(self.exchange(keys)))
     }
 
-    /// Puts other keys in the place of these, as a whole. Gives how many there are now.
+    /// Replaces all keys at once, and returns the new number.
     fn exchange(&self, keys: Arc<[Key]>) -> usize {
         let number = keys.len();
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = keys;
@@ -185,14 +186,14 @@ struct Key {
     key: DecodingKey,
 }
 
-/// The claim by which an issuer is found. It is believed only once that issuer's key has verified the token.
+/// The claim by which an issuer is found. Believed only once that issuer's key has verified the token.
 #[derive(Deserialize)]
 struct Signed {
     iss: String,
 }
 
 impl Issuer {
-    /// Checks a token, and gives the user whom it names.
+    /// Checks a token, and returns the user whom it names.
     pub(super) fn user(issuers: &[Self], tenants: &Tenants, token: &str) -> Result<Holder, Error> {
         let (issuer, claims) = Self::verified(issuers, token)?;
         let text = |claim: &str| match claims.get(claim) {
@@ -212,7 +213,7 @@ impl Issuer {
         Ok(Holder::Verified(user, issuer.voucher))
     }
 
-    /// The issuer that a token names, and what it says, once that issuer's key has verified it.
+    /// The issuer that a token names, and the token's claims, once verified by that issuer's key.
     fn verified<'a>(issuers: &'a [Self], token: &str) -> Result<(&'a Self, Map<String, Value>), Error> {
         let signed: Signed =
             insecure_decode_claims(token).map_err(|_| Error::Invalid("it is no JWT with the claim `iss`"))?;
@@ -260,7 +261,7 @@ impl Issuer {
         }))
     }
 
-    /// What it calls itself in its tokens.
+    /// The issuer's name in its tokens.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -269,8 +270,8 @@ impl Issuer {
         self.voucher
     }
 
-    /// The user whom a token names, where it is NAT's key that says who verifies it. The id is NAT's: of what the issuer
-    /// says, with the issuer's name.
+    /// The user whom a token names, if the issuer comes from NAT's key. The id is NAT's, made of the issuer's name
+    /// and the claim.
     pub(super) fn user_of_nat(issuers: &[Self], token: &str) -> Result<User, Error> {
         let (issuer, claims) = Self::verified(issuers, token)?;
         let has = scopes(&claims);
@@ -288,12 +289,12 @@ impl Issuer {
         Ok(User::from_credential(&format!("{}\u{1f}{identity}", issuer.name)))
     }
 
-    /// Fetches its keys, if it publishes them. Whom it vouches for does not change.
+    /// Fetches the issuer's keys, if it publishes them. Its users do not change.
     pub(super) async fn fetch(&self) -> Option<Reread> {
         Some(Reread { issuer: self.name.clone(), keys: self.keys.fetch().await? })
     }
 
-    /// Keeps its keys as fresh as they are with NAT, for as long as this runs. `None`: it does not publish them.
+    /// Keeps the issuer's keys as fresh as NAT does, for as long as this runs. `None`: it does not publish them.
     pub(super) fn stay_fresh(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
         let (name, keys) = (self.name.clone(), self.keys.clone());
         matches!(keys.source, Source::Url(..)).then_some(async move {
@@ -347,7 +348,7 @@ impl Issuer {
         Some(Self { name, keys: Arc::new(keys), validation, user_claim, tenant: Place::Tenant(0), voucher, scopes })
     }
 
-    /// Reads its file of keys again, if it has one. Whom it vouches for does not change: sessions and cookies stay.
+    /// Reads the issuer's file of keys again, if it has one. Its users do not change: sessions and cookies stay.
     pub(super) fn reread(&self) -> Option<Reread> {
         Some(Reread { issuer: self.name.clone(), keys: self.keys.reread()? })
     }
@@ -403,9 +404,9 @@ impl Issuer {
     }
 }
 
-/// The time after which keys are fetched anew that an issuer publishes; as often as NAT does.
+/// The time after which published keys are fetched anew, as with NAT.
 const FRESH: Duration = Duration::from_secs(15 * 60);
-/// The time after which they are fetched again when that failed, or when a token has a key that is not among them.
+/// The time after which published keys are fetched again if that failed, or if a token names an unknown key.
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// The rules that a token of an issuer must keep to.
@@ -475,7 +476,7 @@ fn read_place(section: &mut Section<'_>, tenants: &Tenants) -> Option<Place> {
     }
 }
 
-/// A shared secret. It is never repeated in a message.
+/// Reads a shared secret, and never repeats it in a message.
 pub(super) fn secret(value: &Value) -> Result<String, String> {
     match value {
         Value::String(it) if it.len() >= SECRET => Ok(it.clone()),
@@ -490,8 +491,8 @@ fn algorithm(value: &Value) -> Result<Algorithm, String> {
 }
 
 impl Key {
-    /// `None`: no algorithm takes it. The library would say so only of each token, and would panic at an Ed25519 key that
-    /// is too short.
+    /// `None`: no algorithm takes the key. The library would report that only with each token, and would panic at an
+    /// Ed25519 key that is too short.
     fn new(id: Option<String>, key: DecodingKey) -> Option<Self> {
         if key.family() == AlgorithmFamily::Ed && key.try_get_as_bytes().ok()?.len() != ED25519 {
             return None;
@@ -515,8 +516,8 @@ fn rsa_size(key: &DecodingKey) -> usize {
     }
 }
 
-/// The keys of a file in PEM: public keys, and those of certificates. Each of its blocks must be one that can be used:
-/// a key that was passed over would be missed only when the first token comes that needs it.
+/// The keys of a file in PEM: public keys, and those of certificates. Each block must be usable: a skipped key would
+/// be missed only when the first token needs it.
 fn from_pem(file: &Path) -> Result<Vec<Key>, String> {
     let name = file.display();
     let text = read_file(file, KEYS).map_err(|error| format!("{name} cannot be read: {error}"))?;
@@ -526,7 +527,7 @@ fn from_pem(file: &Path) -> Result<Vec<Key>, String> {
     }
     const WANTED: &str = "public key in PEM, of RSA (2048 bits at least), EC (P-256, P-384) or Ed25519";
     let blocks = pem::parse_many(text.as_bytes()).map_err(|error| format!("{name} is no {WANTED}: {error}"))?;
-    // What is cut off at the end is no block for the library, and nothing wrong either.
+    // A block that is cut off at the end is silently ignored by the library.
     if blocks.is_empty() || blocks.len() != text.matches("-----BEGIN ").count() {
         return Err(format!("{name} is no {WANTED}, or is cut off"));
     }
@@ -546,7 +547,7 @@ fn from_pem(file: &Path) -> Result<Vec<Key>, String> {
     Ok(keys)
 }
 
-/// The key of a block. Nothing else of a certificate is looked at: the operator vouches for it, and not its authority.
+/// The key of a block. The rest of a certificate is ignored: the operator vouches for it, and not its authority.
 fn public_key(block: &pem::Pem) -> Result<DecodingKey, String> {
     let block = if block.tag() == "CERTIFICATE" {
         let der = CertificateDer::from(block.contents());
@@ -571,7 +572,7 @@ struct KeySet {
     keys: Vec<Value>,
 }
 
-/// The keys of a key set; `place` is where it is from.
+/// The keys of a key set; `place` names its source.
 fn in_jwks(json: &[u8], place: &str) -> Result<Vec<Key>, String> {
     const MARK: &[u8] = b"\xef\xbb\xbf";
     let json = json.strip_prefix(MARK).unwrap_or(json);
@@ -585,7 +586,7 @@ fn in_jwks(json: &[u8], place: &str) -> Result<Vec<Key>, String> {
             continue;
         }
         let Ok(key) = DecodingKey::from_jwk(&jwk) else { continue };
-        // Whoever publishes a secret has none.
+        // A published secret is no secret.
         if key.family() == AlgorithmFamily::Hmac {
             return Err(format!("{place} has a shared secret, which must not be in a set of public keys"));
         }

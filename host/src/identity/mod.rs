@@ -1,16 +1,16 @@
 //! 2. Identity: from a request's headers to a user, and the tenant that the user belongs to.
 //!
-//! Either nobody is verified, as with NAT: `open`. Or every request has to bring a credential that is: a JWT of an
-//! issuer whom the configuration names, an API key, or a session cookie that this host has signed. Then a user is made
-//! of who vouches for the credential and what it says, so that two callers never meet in one session because their
-//! credentials look alike.
+//! Either nobody is verified, as with NAT: `open`. Or every request needs a verified credential: a JWT of a
+//! configured issuer, an API key, or a session cookie that this host has signed. Then a user's id is derived from the
+//! credential and whoever vouches for it, so that two callers never meet in one session because their credentials
+//! look alike.
 //!
 //! # Layout
 //!
-//! * [`Identity`], here; [`User`]: an opaque id. [`TenantConfig`]: whose users they are.
+//! * [`Identity`], here; [`User`]: an opaque id. [`TenantConfig`]: the tenant of users.
 //! * `open`: NAT's way, with `cookie` and `authorization`, which read as NAT reads.
-//! * `verified`: which credential counts. `jwt`, `api_key`, `signed`: the three kinds. `fetch`: keys that an issuer
-//!   publishes.
+//! * `verified`: the choice of the credential that counts. `jwt`, `api_key`, `signed`: the three kinds. `fetch`: keys
+//!   that an issuer publishes.
 
 mod api_key;
 mod authorization;
@@ -39,7 +39,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use verified::Verified;
 
-/// What the cookie that names a user says, where nobody is verified.
+/// The value of the cookie that names a user where nobody is verified.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn cookie_of(headers: &HeaderMap) -> Option<String> {
     cookie::find(headers, COOKIE)
@@ -50,12 +50,12 @@ pub const COOKIE: &str = "nat-session";
 /// The header with an API key.
 const API_KEY: &str = "x-api-key";
 
-/// Who is who.
+/// The way in which a host identifies users.
 #[derive(Clone)]
 pub enum Identity {
     /// Nobody is verified by this host.
     Open(Open),
-    /// Everybody is.
+    /// Everybody is verified.
     Verified(Arc<Verified>),
 }
 
@@ -72,16 +72,16 @@ pub(crate) enum Kind {
     Key,
 }
 
-/// Why a request has no user.
+/// The reason why a request has no user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It brings no credential; and what it could bring.
+    /// The request has no credential; the text lists those that it could have.
     #[error("this request names no user: {0}")]
     Required(&'static str),
-    /// It brings a credential that cannot be read, or is not right.
+    /// The request's credential cannot be read, or is not right.
     #[error("the credential is not taken: {0}")]
     Invalid(&'static str),
-    /// It brings a credential that nobody can verify at the moment.
+    /// The request's credential cannot be verified at the moment.
     #[error("the credential cannot be verified now: {0}")]
     Unavailable(&'static str),
 }
@@ -99,7 +99,7 @@ impl Identity {
         }
     }
 
-    /// A session cookie for whoever a request is of. `None`: none are given.
+    /// Issues a session cookie to a request's user. `None`: this host gives no cookies.
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl Identity {
         }
     }
 
-    /// The header that takes a session cookie away. `None`: none are given.
+    /// The header that takes a session cookie away. `None`: this host gives no cookies.
     pub(crate) fn expire(&self, headers: &HeaderMap) -> Option<String> {
         match self {
             Self::Open(_) => None,
@@ -132,7 +132,7 @@ impl Identity {
         matches!(self, Self::Verified(verified) if verified.is_for_anybody())
     }
 
-    /// Whether session cookies are given.
+    /// Returns true if session cookies are given.
     pub(crate) fn gives_cookies(&self) -> bool {
         matches!(self, Self::Verified(verified) if verified.gives_cookies())
     }
@@ -151,7 +151,7 @@ impl Identity {
         join_all(open.issuers().iter().map(Issuer::fetch)).await.into_iter().flatten().collect()
     }
 
-    /// Keeps the keys fresh that are fetched, in tasks of their own, which end with what this gives.
+    /// Keeps fetched keys fresh, in tasks that end when the returned set is dropped.
     pub(crate) fn stay_fresh(&self) -> JoinSet<()> {
         match self {
             Self::Open(open) => open.issuers().iter().filter_map(Issuer::stay_fresh).collect(),
@@ -175,17 +175,17 @@ impl Identity {
         }
     }
 
-    /// True if it has to be said in so many words before others than this machine are served.
+    /// Returns true if serving others than this machine has to be allowed explicitly.
     pub(crate) fn must_be_said(&self) -> bool {
         matches!(self, Self::Open(open) if !open.is_said() && !open.is_vouched_for())
     }
 
-    /// Nobody is verified, and the configuration says so.
+    /// Makes an identity that verifies nobody, as if the configuration said so.
     pub fn open() -> Self {
         Self::Open(Open::new(true, Callers::default(), Vec::new()))
     }
 
-    /// The same, with more API keys, each with its tenant's place. Where nobody is verified, there are none.
+    /// Adds API keys, each with its tenant's place. If nobody is verified, there are none.
     pub(crate) fn with_keys(&self, keys: impl Iterator<Item = (KeyHash, usize)>) -> Self {
         match self {
             Self::Open(_) => Self::open(),
@@ -193,8 +193,8 @@ impl Identity {
         }
     }
 
-    /// `identity`, and what `general.front_end` says of callers.
-    /// Providers of NAT's that nothing names are added to `ignored`.
+    /// Reads `identity`, and the keys of `general.front_end` about callers.
+    /// NAT providers that nothing names are added to `ignored`.
     pub(crate) fn read(
         top: &mut Section<'_>,
         tenants: &mut [TenantConfig],

@@ -1,6 +1,6 @@
-//! NAT's way: nobody is verified. Whoever sends a user's credential is that user, and a JWT's claims are believed whoever
-//! signed it. The order and the ids are NAT's: the cookie, then `Authorization`, then `X-API-Key`; a user's id is the
-//! UUIDv5 of the credential, whichever of them it came in.
+//! NAT's way: nobody is verified. A request with a user's credential is that user's, and a JWT's claims are believed
+//! whatever its signature. The order and the ids are NAT's: the cookie, then `Authorization`, then `X-API-Key`; a
+//! user's id is the UUIDv5 of the credential, wherever it came from.
 //!
 //! NAT has keys of its own for who is let in (`general.front_end`): a header in which a proxy names the user whom it has
 //! verified, and the kinds of credentials that are accepted. NAT keeps to the second one on websockets only.
@@ -13,7 +13,7 @@ use serde_json::Value;
 /// The way to tell callers apart where this host has no section `identity`.
 #[derive(Clone, Default)]
 pub struct Open {
-    /// The configuration says so in so many words.
+    /// True if the configuration says so explicitly.
     said: bool,
     callers: Callers,
     /// The issuers of the JWTs that are taken; none, if their claims are believed whoever signed them.
@@ -148,7 +148,7 @@ impl Open {
         if self.issuers.is_empty() { authorization::jwt(token) } else { Issuer::user_of_nat(&self.issuers, token) }
     }
 
-    /// True if the configuration says in so many words that callers are not verified.
+    /// Returns true if the configuration says explicitly that callers are not verified.
     pub(super) fn is_said(&self) -> bool {
         self.said
     }
@@ -179,7 +179,7 @@ impl Open {
     }
 }
 
-/// The user whom the proxy in front has verified. Whoever reaches this host directly could be anybody.
+/// The user whom the proxy in front has verified. A caller that reaches this host directly could claim to be anybody.
 fn by_proxy(name: &HeaderName, headers: &HeaderMap) -> Result<User, Error> {
     let mut values = headers.get_all(name).iter();
     let missing = Error::Required("the header that the proxy in front of this host has to set is missing");

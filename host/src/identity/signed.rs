@@ -20,7 +20,7 @@ use std::{
 };
 use uuid::Uuid;
 
-/// Whom a cookie is meant for: no token of anybody else's is taken for one.
+/// The audience of a cookie: no other token is taken for one.
 const AUDIENCE: &str = "carrel-session";
 
 /// `identity.cookies`.
@@ -29,7 +29,7 @@ pub(super) struct Cookies {
     /// The first one signs.
     secrets: Vec<Secret>,
     lifetime: Duration,
-    /// How long after the credential a cookie may be exchanged for a newer one.
+    /// The time after the credential's use during which a cookie may be exchanged for a newer one.
     renewable: Duration,
     same_site: SameSite,
     /// Only over TLS; if it is not said, as the request came.
@@ -40,7 +40,7 @@ pub(super) struct Cookies {
 
 #[derive(Clone)]
 struct Secret {
-    /// Which one it is: a hash, of which nothing can be told.
+    /// The secret's id: a hash that reveals nothing.
     id: String,
     sign: EncodingKey,
     verify: DecodingKey,
@@ -55,25 +55,25 @@ struct Claims {
     tenant: String,
     iat: u64,
     exp: u64,
-    /// What the cookie was given for; nothing, if its user never had anything but cookies.
+    /// The credential that the cookie was given for; none if its user never had anything but cookies.
     #[serde(skip_serializing_if = "Option::is_none")]
     given: Option<Given>,
 }
 
-/// What a cookie was given for.
+/// The credential that a cookie was given for.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Given {
     by: Voucher,
-    /// When the last cookie ends that is given without the credential.
+    /// The end of the last cookie that is given without the credential.
     until: u64,
 }
 
-/// What vouches for a user, as the configuration has it: a hash, from which it cannot be told.
+/// The configured key or issuer that vouches for a user, as a hash that does not reveal it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Voucher(u64);
 
 impl Voucher {
-    /// Of a kind of credential, who is known by it, and the tenant that they belong to, or how that is told.
+    /// Hashes the kind of credential, the key or issuer, and the tenant or the claim that names it.
     pub(super) fn new(kind: &str, who: &str, tenant: &str) -> Self {
         Self(short_hash("carrel 2026-11-24 what vouches for a cookie", &[kind, who, tenant]))
     }
@@ -89,28 +89,28 @@ fn short_hash(context: &str, parts: &[&str]) -> u64 {
     u64::from_be_bytes(short)
 }
 
-/// Whom a cookie is for.
+/// The caller for whom a cookie is issued.
 pub(super) enum Holder {
-    /// One who has just shown another credential.
+    /// A caller who has just shown another credential.
     Verified(User, Voucher),
-    /// One who has shown a cookie.
+    /// A caller who has shown a cookie.
     Known(User, Option<Given>),
-    /// One who has shown nothing.
+    /// A caller who has shown nothing.
     Unknown,
 }
 
 /// A cookie that was issued.
 pub(crate) struct Issued {
-    /// Whose it is.
+    /// The cookie's user.
     pub(crate) user: User,
     /// The header `Set-Cookie`.
     pub(crate) header: String,
-    /// How long it is valid.
+    /// The time for which the cookie is valid.
     pub(crate) lifetime: Duration,
 }
 
 impl Cookies {
-    /// Whose a cookie is, if those who vouch for it still do.
+    /// Verifies a cookie, and that its voucher still exists, and returns its holder.
     pub(super) fn holder(&self, tenants: &Tenants, vouchers: &HashSet<Voucher>, value: &str) -> Result<Holder, Error> {
         let wrong = Error::Invalid("the session cookie is none of this host's");
         let header = decode_header(value).map_err(|_| wrong)?;
@@ -135,7 +135,7 @@ impl Cookies {
         Ok(Holder::Known(User::from_id(tenant, &sub).ok_or(wrong)?, given))
     }
 
-    /// A cookie for somebody. `None`: only who has another credential gets one.
+    /// Issues a cookie to a caller. `None`: callers without another credential get none.
     pub(super) fn issue(&self, tenants: &Tenants, holder: Holder, name: &str, over_tls: bool) -> Option<Issued> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let (user, given) = match holder {

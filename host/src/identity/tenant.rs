@@ -21,17 +21,17 @@ const MOST: usize = 1000;
 pub struct TenantConfig {
     /// The key, for messages.
     pub key: KeyPath,
-    /// What it is called.
+    /// The tenant's name.
     pub name: Arc<str>,
-    /// Its own limits, and for what it says nothing of, those of `limits`.
+    /// The tenant's limits; a key that is not given is as in `limits`.
     pub limits: Limits,
-    /// The functions that its users may call, by name; all, if it does not say.
+    /// The functions that the tenant's users may call, by name; all if not given.
     pub functions: Option<Vec<String>>,
-    /// What a JWT's claim may say for this tenant; its name, if it does not say.
+    /// The values of a JWT's claim that mean this tenant; the tenant's name if not given.
     pub claims: Vec<String>,
-    /// Its API keys.
+    /// The hashes of the tenant's API keys.
     pub api_keys: Vec<KeyHash>,
-    /// Its part of the processor when there is not enough for all, against that of the others.
+    /// The tenant's share of the processor, relative to the others', when there is not enough for all.
     pub share: u32,
 }
 

@@ -3,7 +3,7 @@
 use std::{fmt, sync::LazyLock};
 use uuid::{Builder, Uuid};
 
-/// A user of a tenant: an opaque id, made of the credential, from which the credential cannot be told. Safe to log.
+/// A user of a tenant: an opaque id, derived from the credential without revealing it. Safe to log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct User {
     id: Uuid,
@@ -15,7 +15,7 @@ pub struct User {
 static NAMESPACE: LazyLock<Uuid> = LazyLock::new(|| Uuid::new_v5(&Uuid::NAMESPACE_DNS, b"nemo-agent-toolkit"));
 
 impl User {
-    /// The user whom a credential names where nobody is verified; the id is NAT's. There is only one tenant then.
+    /// The user whom a credential names if nobody is verified; the id is NAT's. There is only one tenant then.
     pub fn from_credential(credential: &str) -> Self {
         Self { id: Uuid::new_v5(&NAMESPACE, credential.as_bytes()), tenant: 0 }
     }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
     use proptest::{collection::vec, prelude::*};
 
-    /// Of so few characters that two are often alike but for where one part ends and the next begins.
+    /// Parts of so few characters that two lists often differ only in where one part ends and the next begins.
     fn parts() -> impl Strategy<Value = Vec<String>> {
         vec("[a\0\u{1}]{0,3}", 3..6)
     }

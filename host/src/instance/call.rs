@@ -23,8 +23,8 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// A call is about to run: room is taken for all that it could write to, and what the instance is now is kept, if
-    /// `keep` says so. `None`, if it is not kept, or holds what lies outside of its memory.
+    /// Prepares a call: reserves room for all that it could write to and, with `keep`, saves the instance's state.
+    /// Returns `None` without `keep`, or if the instance holds something outside of its memory.
     ///
     /// # Errors
     ///
@@ -43,37 +43,37 @@ impl Instance {
         saved.map(Some)
     }
 
-    /// A call has ended well, of which `saved` is what it began with: finds out what it has changed. Gives the units of
-    /// fuel that this has taken.
+    /// Commits a call that ended well and began with `saved`: finds the pages that it changed. Returns the units of
+    /// fuel used.
     pub(crate) fn commit(&mut self, of: &Finding<'_>, saved: &mut Saved) -> u64 {
         let units = self.pages.commit(&mut self.store, of, saved);
         self.settled(of.image);
         units
     }
 
-    /// A call has ended well: gives back what it has left of its stack. The frames are those of the guest's functions.
+    /// Gives back the stack that a call which ended well has left. `frames` are those of the guest's functions.
     pub(crate) fn trim_stack(&mut self, frames: Frames) {
         self.store.trim_stack(frames);
     }
 
-    /// A call has ended well, and what it has changed is not asked: all counts but the stack.
+    /// Ends a call without finding its changes: all memory counts but the stack.
     pub(crate) fn rest(&mut self) {
         self.store.data_mut().memory.rest();
     }
 
-    /// True if nothing is left to be done before its next call.
+    /// Returns true if no work is left before the next call.
     pub(crate) fn is_settled(&self) -> bool {
         self.pages.are_settled()
     }
 
-    /// Does a piece of what is left to be done before its next call; gives whether there is another one.
+    /// Does a piece of the work left before the next call; returns true if there is another piece.
     pub(crate) fn settle(&mut self, image: &Image) -> bool {
         let more = self.pages.settle(&mut self.store, image);
         self.settled(image);
         more
     }
 
-    /// Once it is known which pages differ, no more than these count.
+    /// Charges only the pages that differ, once these are known.
     fn settled(&mut self, image: &Image) {
         if self.is_settled() {
             let written = self.pages.written(image);
@@ -81,26 +81,26 @@ impl Instance {
         }
     }
 
-    /// Its state before a call, of which `saved` is what it began with; `None`, if that is not known. The store goes: it is
-    /// of no use after a trap.
+    /// Undoes a call that began with `saved`, and gives the units of fuel; `None` if the state before is not known.
+    /// The store is dropped: it is unusable after a trap.
     pub(crate) fn undo(self, saved: Saved, image: &Image) -> Option<(Box<Undone>, u64)> {
         let Self { store, pages, .. } = self;
         leave(store, pages).undo(saved, image)
     }
 
-    /// True if it holds something outside of its memory, so that it can be neither parked nor undone.
+    /// Returns true if the instance holds something outside of its memory, and so can be neither parked nor undone.
     pub(crate) fn holds_handles(&self) -> bool {
         self.store.data().holds_handles()
     }
 
-    /// Its memories, to be parked. The store goes.
+    /// Takes the memories, to be parked. The store is dropped.
     pub(crate) fn leave(mut self, image: &Image) -> Box<Undone> {
         self.pages.look(&mut self.store, image);
         self.store.data_mut().memory.settle(self.pages.written(image));
         leave(self.store, self.pages)
     }
 
-    /// One call. After a [`Stop`] the instance can only be dropped.
+    /// Runs one call. After a [`Stop`] the instance can only be dropped.
     pub(crate) async fn call(
         &mut self,
         input: &Json,
@@ -146,7 +146,7 @@ impl Instance {
         done
     }
 
-    /// Bytes that logs of what a call writes to may take, where the instance is large.
+    /// Bytes that the undo logs of a call may take, where the instance is large.
     pub(crate) fn logs(&self, image: &Image) -> usize {
         self.pages.logs(image)
     }

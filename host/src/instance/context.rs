@@ -1,4 +1,4 @@
-//! What a store holds besides the guest: its WASI, its memory limit, and the call that runs.
+//! A store's data besides the guest: its WASI, its memory limit, and the running call.
 
 use super::{
     Engine, Stop, StopKind,
@@ -36,7 +36,7 @@ pub(crate) struct Context {
     /// Made when the guest first asks WASI for something; many never do.
     wasi: Option<Box<Wasi>>,
     pub(super) memory: MemoryLimit,
-    /// Set by what makes one instance differ from another, while an image is made.
+    /// Set while an image is made: notes what makes one instance differ from another.
     watch: Option<Watch>,
     /// Set for a call, and gone after it: an idle instance does not hold its session.
     pub(crate) running: Option<Running>,
@@ -48,14 +48,15 @@ struct Wasi {
     table: ResourceTable,
     log: Arc<Log>,
     files: OpenFiles,
-    /// What the guest owes for what it does.
+    /// The fuel that the guest owes for WASI's work.
     work: Arc<Work>,
     /// Made when the guest first asks for something of HTTP.
     http: Option<Box<Http>>,
 }
 
 impl Wasi {
-    /// The number of the guest's handles, what the host holds for them at the most, and for another one.
+    /// The number of the guest's handles, and the most bytes that the host holds for all of them, and for another
+    /// one.
     fn handles(&mut self) -> (usize, usize, usize) {
         let each = if self.http.is_some() { MESSAGE } else { HANDLE };
         let (mut handles, mut bytes) = (0, 0);
@@ -73,11 +74,11 @@ struct Http {
     outgoing: Outgoing,
 }
 
-/// Whether a guest is told what differs from one instance to the next, or from one tenant to the next.
+/// Flags that a guest was told something that differs between instances or tenants.
 pub(super) struct Watch {
     pub(super) differs: Arc<AtomicBool>,
     pub(super) asked_for_functions: Arc<AtomicBool>,
-    /// What the guest's hash maps may be seeded with.
+    /// The seed for the guest's hash maps.
     pub(super) seed: u128,
 }
 
@@ -98,13 +99,13 @@ pub(crate) struct Running {
     pub(super) by_clock: u64,
     /// 1 for the function that was called from outside.
     pub(crate) depth: usize,
-    /// From where on in the session's list of what can be undone its siblings' entries are: see `session::undo`.
+    /// The index of its siblings' first entry in the session's undo list: see `session::undo`.
     pub(crate) undo: usize,
-    /// Where partial results go.
+    /// The receiver of partial results.
     pub(crate) emitter: Option<Arc<Emitter>>,
 }
 
-/// What of the contract runs.
+/// The part of the contract that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Describe,
@@ -113,14 +114,14 @@ pub(crate) enum Phase {
 }
 
 impl Running {
-    /// Units that it has used while it runs, if the store says that so many are left. A loop keeps what it uses in a
-    /// register of its own until it ends, and one that is cut off has never told.
+    /// Units used so far, given those that are left in the store. A loop counts in a register of its own until it
+    /// ends, so one that is cut off has never reported its use: the clock's estimate is added.
     pub(super) fn used(&self, left: u64) -> u64 {
         let untold = if left == self.told { self.by_clock.min(left) } else { 0 };
         self.allowance.fuel.saturating_sub(left) + untold
     }
 
-    /// The clock has ticked in it, with so much left.
+    /// Notes a tick of the clock, with so much fuel left.
     pub(super) fn tick(&mut self, left: u64) {
         self.by_clock = if left == self.told { self.by_clock + work::TICK } else { 0 };
         self.told = left;
@@ -140,7 +141,7 @@ impl Context {
         Self { function, user, log_budget, grants, wasi: None, memory, watch, running: None }
     }
 
-    /// The guest's WASI, for one of its imports that is called: each comes by here once, and is paid for.
+    /// The guest's WASI, for a call of an import. Each such call comes by here once, and is paid for.
     ///
     /// The sandbox is closed: no arguments, no sockets, nothing to read, no files and no environment but what is
     /// granted, and what the guest writes goes to the log.
@@ -161,14 +162,14 @@ impl Context {
             Box::new(Wasi { ctx, table: ResourceTable::new(), log, files: OpenFiles::default(), work, http: None })
         });
         wasi.work.add(work::CALL);
-        // What is called may give the guest more handles.
+        // The import may give the guest more handles.
         let (handles, bytes, each) = wasi.handles();
         let more = if self.memory.hold(bytes + AT_ONCE * each) { AT_ONCE } else { 0 };
         wasi.table.set_max_capacity((handles + more).min(RESOURCES));
         wasi
     }
 
-    /// The guest was given a handle that takes more than others. Gives whether there is room for it.
+    /// Charges for a handle that takes more than others; returns true if there is room for it.
     pub(super) fn pay_for_handles(&mut self) -> bool {
         let Some(wasi) = &mut self.wasi else { return true };
         let (_, bytes, _) = wasi.handles();
@@ -193,7 +194,7 @@ impl Context {
         }
     }
 
-    /// A call has ended: lines without an end are lines too, and files that it has closed are nobody's.
+    /// Ends a call: writes unfinished lines, and gives back the descriptors of closed files.
     pub(super) fn end_call(&mut self) {
         if let Some(wasi) = &mut self.wasi {
             wasi.log.flush();
@@ -207,26 +208,26 @@ impl Context {
         Polls { table: &mut wasi.table, work: &wasi.work }
     }
 
-    /// What the guest owes for what WASI has done for it, if it has asked WASI for anything.
+    /// The fuel that the guest owes for WASI's work; `None` if it has not used WASI.
     pub(super) fn work(&self) -> Option<&Work> {
         self.wasi.as_ref().map(|wasi| &*wasi.work)
     }
 
-    /// The guest was told something that it is not always told.
+    /// Notes that the guest was told something that is not always the same.
     pub(super) fn differs(&self) {
         if let Some(watch) = &self.watch {
             watch.differs.store(true, Ordering::Relaxed);
         }
     }
 
-    /// The guest was told whether there is a function for its tenant.
+    /// Notes that the guest asked if its tenant has a function.
     pub(super) fn tells_of_functions(&self) {
         if let Some(watch) = &self.watch {
             watch.asked_for_functions.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether the guest holds streams, pollables or anything else that lives outside of its memory.
+    /// Returns true if the guest holds streams, pollables or anything else outside of its memory.
     pub(super) fn holds_handles(&self) -> bool {
         self.wasi.as_ref().is_some_and(|wasi| !wasi.table.is_empty())
     }
@@ -244,7 +245,7 @@ impl WasiView for Context {
     }
 }
 
-/// Every guest may make a request; whether it is sent is for its function's grants to say.
+/// Every guest may make a request; its function's grants decide if it is sent.
 impl WasiHttpView for Context {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         let deadline = self.running.as_ref().map(|running| running.allowance.deadline);
@@ -266,29 +267,29 @@ impl WasiHttpView for Context {
 #[derive(Debug)]
 pub(super) struct MemoryLimit {
     pub(super) limit: usize,
-    /// Of linear memories and tables.
+    /// Bytes of linear memories and tables.
     pub(super) used: usize,
-    /// Of tables.
+    /// Bytes of tables.
     tables: usize,
-    /// Of linear memories, as far as the engine has asked for them.
+    /// Bytes of linear memories that the engine has asked for.
     asked: usize,
-    /// Of handles, the most that there were at once.
+    /// Bytes of handles, the most that there were at once.
     held: usize,
-    /// What it would have used, had its last growth not been refused in this call.
+    /// Bytes that it would have used, had its last growth in this call not been refused.
     pub(super) refused: Option<usize>,
-    /// Any growth was refused, in any call.
+    /// True if any growth was refused, in any call.
     pub(super) was_refused: bool,
     /// There was no memory for the last growth, though the instance's own limit would have allowed it.
     pub(super) full: Option<Full>,
-    /// The host had no place for it.
+    /// True if the host had no place for the last growth.
     pub(super) no_place: bool,
     /// Why there is no room for another handle, if there is none.
     pub(super) no_handle: Option<NoHandle>,
-    /// What was last granted, to be taken back if the growth fails all the same.
+    /// Bytes granted last, to be taken back if the growth fails all the same.
     granted: usize,
-    /// True if all that it grows by is charged already: it is being given memories that there are.
+    /// True if growth is charged already: the instance is being given existing memories.
     covered: bool,
-    /// What it takes of the host's memory.
+    /// The instance's charge on its user's memory.
     charge: Charge,
 }
 
@@ -306,7 +307,7 @@ impl MemoryLimit {
         Self { covered: false, ..Self::of(limit, host.charge(memory::INSTANCE)) }
     }
 
-    /// Of an instance that is being given memories, for which so much was taken already.
+    /// The limit of an instance that is being given memories, which are charged already.
     pub(super) fn of(limit: usize, charge: Charge) -> Self {
         Self {
             limit,
@@ -325,7 +326,7 @@ impl MemoryLimit {
         }
     }
 
-    /// A call begins: what was refused in another is forgotten.
+    /// Begins a call: forgets what another one was refused.
     pub(super) fn begin(&mut self) {
         self.refused = None;
         self.full = None;
@@ -355,7 +356,7 @@ impl MemoryLimit {
         true
     }
 
-    /// The guest's handles are to take so much of the host. Gives whether there is room for that.
+    /// Charges the bytes that the host holds for the guest's handles; returns true if there is room for them.
     fn hold(&mut self, needed: usize) -> bool {
         self.no_handle = None;
         if needed > self.held {
@@ -372,21 +373,22 @@ impl MemoryLimit {
         needed <= self.held
     }
 
-    /// An output is about to be kept until its caller has taken it. What is small is a part of what a connection takes.
+    /// Checks that there is room for an output until its caller has taken it. A small one is part of a connection's
+    /// memory.
     pub(super) fn room_for(&self, output: usize) -> Result<(), Full> {
         if output <= SMALL_OUTPUT { Ok(()) } else { self.charge.of().try_charge(output).map(drop) }
     }
 
-    /// A call begins, which may write to all of its memories: they are charged as a whole.
+    /// Charges the memories as a whole, since the call that begins may write to all of them.
     pub(super) fn reserve(&mut self) -> Result<(), Full> {
-        // Who asks for nothing is not refused it, also where others have taken more than there is.
+        // A request for nothing is never refused, even where others have taken more than there is.
         match self.whole().saturating_sub(self.charge.bytes()) {
             0 => Ok(()),
             more => self.charge.grow(more),
         }
     }
 
-    /// The call does not begin: it takes what it took before.
+    /// Sets the charge back to `bytes`, for a call that does not begin.
     pub(super) fn unreserve(&mut self, bytes: usize) {
         self.charge.set(bytes);
     }
@@ -401,24 +403,24 @@ impl MemoryLimit {
         self.held + self.used
     }
 
-    /// The charge, for whoever goes on with the memories.
+    /// Takes the charge, for the next owner of the memories.
     pub(super) fn take_charge(&mut self) -> Charge {
         let nothing = self.charge.of().charge(0);
         std::mem::replace(&mut self.charge, nothing)
     }
 
-    /// It was given its memories, of so many bytes in all.
+    /// Notes that the instance was given its memories, of so many bytes in all.
     pub(super) fn revived(&mut self, memories: usize) {
         self.covered = false;
         self.used = self.used.saturating_sub(self.asked).saturating_add(memories);
     }
 
-    /// A call has ended: all that it could write to counts, but the stack.
+    /// Ends a call: charges all that it could write to, but not the stack.
     pub(super) fn rest(&mut self) {
         self.charge.set(memory::INSTANCE + self.of_guest());
     }
 
-    /// A call has ended: of its linear memories, so many bytes were written to.
+    /// Ends a call: of the linear memories, charges only the bytes written to.
     pub(super) fn settle(&mut self, written: usize) {
         self.charge.set(memory::INSTANCE + self.held + self.tables + written);
     }
@@ -433,12 +435,12 @@ impl MemoryLimit {
         self.charge.of()
     }
 
-    /// Linear memories were made with so many bytes in all, of which the engine has asked only for those that a new
-    /// instance has before it starts.
+    /// Counts linear memories of so many bytes in all. The engine has asked only for those that a new instance has
+    /// before it starts.
     ///
     /// # Errors
     ///
-    /// They are more than the instance may have: the image, of which it is made, may be of one that has grown further.
+    /// They are more than the instance may have: its image may be of one that has grown further.
     pub(super) fn restored(&mut self, memories: usize) -> Result<(), StopKind> {
         let total = self.used.saturating_add(memories.saturating_sub(self.asked));
         if total.saturating_add(self.held) > self.limit {
@@ -448,8 +450,8 @@ impl MemoryLimit {
         Ok(())
     }
 
-    /// A growth failed after it was granted: beyond the memory's own maximum, or for want of a slot. wasmtime tells of
-    /// refused ones too, for which nothing was granted. Gives what was.
+    /// Takes back a growth that failed after it was granted: beyond the memory's own maximum, or for want of a slot.
+    /// wasmtime reports refused ones too, for which nothing was granted. Returns the bytes taken back.
     fn failed(&mut self, error: &wasmtime::Error) -> usize {
         let granted = std::mem::take(&mut self.granted);
         self.used -= granted;
@@ -473,7 +475,7 @@ const RESOURCES: usize = 250;
 const AT_ONCE: usize = 4;
 /// Bytes that the host holds for a handle, at the most: what it is, and what it buffers.
 pub(super) const HANDLE: usize = 1 << 10;
-/// The same for one of a guest that uses HTTP: a message's fields and texts.
+/// Like [`HANDLE`], for a guest that uses HTTP: a message's fields and texts.
 const MESSAGE: usize = FIELDS + 6 * TEXT;
 /// Bytes of an output for which no room is looked for.
 const SMALL_OUTPUT: usize = 8 << 10;
@@ -518,10 +520,10 @@ impl ResourceLimiter for MemoryLimit {
     }
 }
 
-/// Where partial results go, and how many bytes of them may still come.
+/// The receiver of partial results, and the budget of their bytes.
 #[derive(Debug)]
 pub(crate) struct Emitter {
-    /// `None` where nobody listens: what is emitted then only counts.
+    /// `None` where nobody listens: chunks then only count.
     listener: Option<mpsc::Sender<Chunk>>,
     left: AtomicUsize,
     limit: usize,
@@ -544,7 +546,7 @@ impl Emitter {
         Arc::new(Self { listener, left: AtomicUsize::new(limit), limit })
     }
 
-    /// Takes a chunk off the budget, with what sending it takes. Gives where to send it.
+    /// Takes a chunk and its overhead off the budget; returns the listener to send it to.
     pub(super) fn take(&self, size: usize) -> Result<Option<mpsc::Sender<Chunk>>, StopKind> {
         let size = size + CHUNK;
         let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(size));

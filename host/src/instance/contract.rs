@@ -14,7 +14,7 @@ use carrel_arena::Frames;
 pub use exports::carrel::function::function::Error;
 use wasmtime::component::InstancePre;
 
-/// A component that is linked, and where its exports are: what instances are made of.
+/// A linked component and the indices of its exports, from which instances are made.
 #[derive(Clone)]
 pub struct Linked {
     pre: InstancePre<Context>,
@@ -25,7 +25,7 @@ pub struct Linked {
 impl Linked {
     /// # Errors
     ///
-    /// It does not export what the contract wants.
+    /// The component lacks an export of the contract.
     pub fn new(pre: InstancePre<Context>) -> wasmtime::Result<Self> {
         Ok(Self { exports: GuestIndices::new(&pre)?, frames: Frames::of(pre.component()), pre })
     }

@@ -1,4 +1,4 @@
-//! How wasmtime is set up, and the clock that stops guests.
+//! The setup of wasmtime, and the clock that stops guests.
 
 use crate::limits::{Lane, SLOW_TICK, TICK, TICKS_UNTIL_SLOW, memory};
 use carrel_arena::{Memories, Stacks};
@@ -8,9 +8,9 @@ use wasmtime::Config;
 /// Stack that a guest's code may use. Rust guests keep most of theirs in linear memory. The host may use the rest of
 /// [`memory::STACK`]: its functions run on the guest's stack.
 const WASM_STACK: usize = memory::STACK / 2;
-/// One part in so many of all memory is what free slots of one size may keep, to be quicker at hand.
+/// Free slots of one size may keep one part in so many of all memory, to be reused quickly.
 const FREE: usize = 64;
-/// How long the thread of the clock may run at a time: it needs next to nothing.
+/// The time that the clock's thread may run at once: it needs next to nothing.
 const TICKERS_SLICE: Duration = Duration::from_micros(100);
 
 /// A wasmtime engine with host-owned memories and stacks, and the clock that stops its guests.
@@ -24,8 +24,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine for instances of up to `memory_per_instance` bytes, of which all may take `memory` bytes together, and
-    /// whose calls run in this lane.
+    /// An engine for instances of up to `memory_per_instance` bytes, of which all may take `memory` bytes together,
+    /// and whose calls run in this lane.
     ///
     /// # Errors
     ///
@@ -49,20 +49,21 @@ impl Engine {
 
     fn with(memories: Memories, stacks: Stacks, lane: &Lane) -> Result<Self, String> {
         let mut config = Config::new();
-        // Memories and stacks are slots of a few large mappings, so that users cost no mappings; accesses to memories are
-        // bounds-checked by code, since slots have no guard pages.
+        // Memories and stacks are slots of a few large mappings, so that users cost no mappings; accesses to memories
+        // are bounds-checked by code, since slots have no guard pages.
         carrel_arena::configure(&mut config, &memories, &stacks);
         config
             // Fuel counts, epochs measure time: see `limits`.
             .consume_fuel(true)
             .epoch_interruption(true)
             .max_wasm_stack(WASM_STACK)
-            // One call at a time in a store is what a session promises anyway.
+            // A session runs one call at a time in a store anyway.
             .concurrency_support(false);
         let wasmtime = wasmtime::Engine::new(&config).map_err(|error| format!("cannot set up wasmtime: {error:#}"))?;
         let (ticking, lane) = (wasmtime.weak(), lane.clone());
         let tick = move || {
-            // A guest that computes may have the ticker's processor, and must not keep it from stopping that very guest.
+            // A guest that computes may have the ticker's processor, and must not keep it from stopping that very
+            // guest.
             if let Err(error) = carrel_arena::run_sooner(TICKERS_SLICE) {
                 tracing::debug!(%error, "the clock's thread cannot be run sooner than others");
             }
@@ -93,7 +94,7 @@ impl Engine {
         &self.stacks
     }
 
-    /// Whether an error says that the host has no room for another instance.
+    /// Returns true if an error says that the host has no room for another instance.
     pub(super) fn is_full(error: &wasmtime::Error) -> bool {
         error.chain().any(|cause| cause.to_string().starts_with(carrel_arena::EXHAUSTED))
     }

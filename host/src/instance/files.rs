@@ -1,12 +1,12 @@
-//! `wasi:filesystem`, where what a guest gets of it takes something of the host for as long as it is kept.
+//! The part of `wasi:filesystem` whose results take resources of the host for as long as they are kept.
 //!
 //! # What must always hold
 //!
 //! * Each descriptor of the process that a guest makes it open is one of `limits.open_files`, from before it is open
 //!   until it is closed. A file is closed when neither its handle nor a stream of it is left.
-//! * A listing is read as it is asked for, [`BATCH`] names at a time: however many a folder has, one that is kept takes
-//!   no more than [`LISTING`].
-//! * What handles hold is part of the instance's memory, and so of its user's: see [`price`].
+//! * A listing is read as it is asked for, [`BATCH`] names at a time: however many a folder has, one that is kept
+//!   takes no more than [`LISTING`].
+//! * Memory held for handles is part of the instance's memory, and so of its user's: see [`price`].
 //!
 //! A guest that may have no more is told `insufficient-memory`, and decides what to make of it.
 
@@ -64,7 +64,7 @@ impl OpenFiles {
     }
 }
 
-/// Bytes that the host holds for what a handle stands for, at the most.
+/// The most bytes that the host holds for a handle's resource.
 pub(super) fn price(handle: &dyn Any) -> usize {
     if handle.is::<Listing>() {
         LISTING
@@ -104,8 +104,8 @@ fn read_ahead(mut dir: Dir) -> (Option<Dir>, VecDeque<Result<DirectoryEntry, Err
                 return (None, ahead);
             }
         };
-        // On Linux a file's name is any bytes, and in WASI a text: a name that is none cannot be told. It is left out,
-        // so that the guest sees the files after it.
+        // On Linux a file's name is any bytes, and in WASI a text: a name that is none cannot be told. It is left
+        // out, so that the guest sees the files after it.
         let Ok(name) = entry.file_name().to_str() else { continue };
         if matches!(name, "." | "..") {
             continue;
@@ -141,7 +141,7 @@ fn take(cx: &StoreContextMut<'_, Context>) -> Option<Descriptor> {
     cx.data().descriptors().and_then(Descriptors::take)
 }
 
-/// Replaces what the crate has for these.
+/// Replaces the crate's own versions of these functions.
 pub(super) fn bound(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
     let mut files = linker.instance(FILES)?;
     open_at(&mut files)?;

@@ -1,4 +1,4 @@
-//! What a guest may import: `carrel:function`, and WASI 0.2, all of it closed but for what is granted.
+//! The imports offered to guests: `carrel:function`, and WASI 0.2, closed but for what is granted.
 
 use super::{
     CallError, Chunk, Context, StopKind, files,
@@ -86,8 +86,8 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
 const HTTP_TYPES: &str = "wasi:http/types@0.2.12";
 const HTTP_HANDLER: &str = "wasi:http/outgoing-handler@0.2.12";
 
-/// Texts of a request are kept by the host until it is sent or dropped: what is longer than they may be is not taken, by
-/// the answer that these functions have for what is no such text.
+/// Bounds the texts of a request, which the host keeps until it is sent or dropped. A longer text gets the error that
+/// these functions have for an invalid one.
 fn bound_requests(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
     type Request = Resource<OutgoingRequest>;
     let fits = |text: &Option<String>| text.as_ref().is_none_or(|text| text.len() <= TEXT);
@@ -118,8 +118,8 @@ fn bound_requests(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
     )
 }
 
-/// A request's options are the host's once it is sent, and the crate keeps them for ever: an instance that sends some
-/// would soon have no room for handles, and could never be parked.
+/// Frees a request's options once it is sent. The crate would keep them for ever: an instance that sends some would
+/// soon have no room for handles, and could never be parked.
 fn free_options(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
     type Options = Option<Resource<RequestOptions>>;
     type Sent = Result<Resource<FutureIncomingResponse>, ErrorCode>;
@@ -216,7 +216,7 @@ pub(crate) const OFFERED: [&str; 33] = [
     "wasi:sockets/udp-create-socket",
 ];
 
-/// Whether an import is among those that the host gives, as far as its name and version tell.
+/// Returns true if the host offers an import, as far as its name and version tell.
 pub(crate) fn is_offered(name: &str) -> bool {
     let (interface, version) = name.split_once('@').unwrap_or((name, ""));
     let right_version = match interface.split_once(':') {

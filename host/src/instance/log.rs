@@ -1,7 +1,7 @@
 //! A guest's stdout and stderr: lines of the host's log, with function and user, and a budget for each call.
 //!
-//! What a guest writes never fails: what is beyond the budget is dropped, and the log says so once. Control characters
-//! are escaped, so that no guest can forge another line. The budget is one for a whole call, whatever it calls.
+//! A guest's write never fails: output beyond the budget is dropped, and the log says so once. Control characters are
+//! escaped, so that no guest can forge another line. One budget covers a whole call, whatever it calls.
 
 use super::work::{BYTE, Work};
 use std::sync::{
@@ -14,14 +14,14 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamResult},
 };
 
-/// Bytes of a line; what is longer is cut in several.
+/// Bytes of a line; a longer one is cut in several.
 const LINE: usize = 4096;
 /// Bytes that the host's own part of a line takes.
 const LINE_HEAD: usize = 128;
-/// A budget that is passed, and of which that was told.
+/// A spent budget, once the log has said so.
 const SPENT: usize = usize::MAX;
 
-/// Whose lines they are, and how many may still come.
+/// The lines' function and user, and the budget for more.
 #[derive(Debug)]
 pub(super) struct Log {
     function: Arc<str>,
@@ -53,7 +53,7 @@ impl Log {
         Writer { log: self.clone(), stream }
     }
 
-    /// A call of this instance ended: lines without an end are lines too.
+    /// Writes the unfinished lines, at the end of a call of this instance.
     pub(super) fn flush(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         for stream in [Stream::Stdout, Stream::Stderr] {
@@ -65,11 +65,11 @@ impl Log {
     }
 
     fn write(&self, stream: Stream, bytes: &[u8]) {
-        // What is dropped has been copied, too.
+        // Dropped bytes have been copied, too.
         self.work.add(BYTE * bytes.len() as u64);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n').flat_map(|piece| piece.chunks(LINE)) {
-            // What begins a line pays for the host's part of it.
+            // The first piece of a line pays for the host's part of it.
             let head = if state.buffer(stream).is_empty() { LINE_HEAD } else { 0 };
             let pay = |left: usize| left.checked_sub(head + piece.len()).filter(|_| left != SPENT);
             if self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay).is_err() {
@@ -85,7 +85,7 @@ impl Log {
         }
     }
 
-    /// Once for a call, whichever of its functions passes the budget first.
+    /// Logs once for a call that lines are dropped, whichever of its functions passes the budget first.
     fn say_dropped(&self) {
         // Nothing more of this call fits, not even shorter lines: a reader should not have to guess what is missing.
         if self.budget.swap(SPENT, Ordering::Relaxed) != SPENT {

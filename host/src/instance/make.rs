@@ -1,4 +1,4 @@
-//! Making an instance: a new one, of an image or of the whole guest, or one that there was; and making the image.
+//! Making an instance: a new one, from an image or the whole guest, or a restored one; and making the image.
 
 use super::{
     Context, Description, Linked, Phase, Running, Stop, StopKind,
@@ -32,7 +32,7 @@ use std::{
 #[derive(Clone, Copy)]
 pub(crate) struct Making<'a> {
     pub(crate) function: &'a Function,
-    /// The function's, in the catalog.
+    /// The function's position in the catalog.
     pub(crate) position: usize,
     pub(crate) session: &'a Arc<Session>,
     pub(crate) limits: &'a Limits,
@@ -41,7 +41,7 @@ pub(crate) struct Making<'a> {
 }
 
 impl Making<'_> {
-    /// A store's data; `charge` is what was taken already for the memories that it is to be given, if it is.
+    /// A store's data. `charge` covers the memories that the store is to be given, if it is given any.
     pub(super) fn context(&self, budget: Arc<AtomicUsize>, watch: Option<Watch>, charge: Option<Charge>) -> Context {
         let user = self.session.user();
         let limit = self.limits.memory_per_instance;
@@ -68,8 +68,8 @@ impl Making<'_> {
         }
     }
 
-    /// A store, and a guest or its shell in it, whose memories have these sizes at least, for a price on top of the
-    /// engine's.
+    /// Makes a store with a guest or its shell in it, whose memories have at least these sizes. `price` comes on top
+    /// of the engine's.
     async fn instantiate(
         &self,
         guest: &Linked,
@@ -125,7 +125,7 @@ impl Making<'_> {
         Ok(store)
     }
 
-    /// Lets others have their turns, while the making goes on for long.
+    /// Yields to others during a long making; fails once the deadline has passed.
     async fn turn(&self) -> Result<(), Stop> {
         tokio::task::yield_now().await;
         if tokio::time::Instant::now() < self.allowance.deadline {
@@ -134,8 +134,8 @@ impl Making<'_> {
         Err(Stop { function: self.function.name.clone(), kind: StopKind::DeadlineExceeded })
     }
 
-    /// Units of fuel that writing an image takes: as many as writing the guest's data would, or, where more than that is
-    /// in the image, by its bytes.
+    /// Units of fuel for writing an image: the price of writing the guest's data, or that of the image's bytes, if
+    /// these are more.
     fn price(&self, image: &Image) -> u64 {
         let data = self.function.guest.state.as_ref().map_or(0, |state| state.data);
         data.max(work::BYTE * (image.pages() * PAGE).saturating_sub(work::IMAGE) as u64)
@@ -158,12 +158,12 @@ impl Making<'_> {
         .await
     }
 
-    /// What new instances of the function begin with; `None`, if an instance cannot be made again from its memories.
+    /// Makes the function's image; `None` if an instance cannot be restored from its memories.
     ///
-    /// Twice an instance is made of the whole guest, with other randomness. If both are alike, and neither was told what
-    /// differs from one instance to the next, the image is of a configured instance: all others are made of the guest's
-    /// shell and the image, and no start code runs again. Otherwise each new instance starts and is configured by
-    /// itself, and only those that are woken are made of the shell.
+    /// Two instances are made from the whole guest, with different randomness. If both are alike, and neither was
+    /// told anything that differs between instances, the image is of a configured instance. All others are then made
+    /// from the guest's shell and the image, and no start code runs again. Otherwise each new instance starts and is
+    /// configured by itself, and only parked ones are restored into the shell.
     pub(crate) async fn image(&self) -> Result<(Option<Image>, Told), Stop> {
         const SEEDS: [u128; 2] = [u128::MAX / 3, u128::MAX / 3 * 2];
         let one = self.watched(SEEDS[0]).await?;
@@ -176,7 +176,7 @@ impl Making<'_> {
         Ok((Image::new(memories, alike, state.dead, &state.hash), told))
     }
 
-    /// An instance that is only made to be looked at.
+    /// Makes an instance only to look at it.
     async fn watched(&self, seed: u128) -> Result<Watched, Stop> {
         let budget = Arc::new(AtomicUsize::new(self.limits.log_size));
         let differs = Arc::new(AtomicBool::new(false));
@@ -203,8 +203,8 @@ impl Making<'_> {
     }
 }
 
-/// The memories of an instance after it was instantiated, and after it was configured, and whether it was told by then
-/// what differs from one instance to the next.
+/// The memories of an instance after instantiation and after configuration. The flags are true if it had been told
+/// something by then that may differ between instances.
 struct Watched {
     started: Vec<Vec<u8>>,
     start_differs: bool,
@@ -213,16 +213,16 @@ struct Watched {
     told: Told,
 }
 
-/// What an instance was told until it was configured that may be otherwise for another tenant.
+/// The facts told to an instance, until it was configured, that may differ for another tenant.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Told {
-    /// It has asked whether there are other functions.
+    /// True if it asked for other functions.
     pub(crate) functions: bool,
-    /// It was refused memory.
+    /// True if it was refused memory.
     pub(crate) refused: bool,
     /// Bytes of memories, tables and handles that it had at the most.
     pub(crate) memory: usize,
-    /// Bytes that its user had then.
+    /// Bytes of its user's memory in use then.
     pub(crate) of_user: usize,
 }
 
@@ -238,7 +238,7 @@ impl Told {
 }
 
 impl Instance {
-    /// A new instance, configured. What that takes counts as part of the call that needs it.
+    /// Makes a new instance, configured. The cost is part of the call that needs it.
     pub(crate) async fn create(making: Making<'_>) -> Done<Self> {
         if let Some(image) = making.session.image(making.position).filter(|image| image.is_configured()) {
             let sizes: Vec<usize> = image.sizes().collect();
@@ -264,9 +264,8 @@ impl Instance {
         Done { result, fuel: unbilled.bill() + configured.fuel }
     }
 
-    /// The instance that a snapshot is of.
-    /// From the moment on at which there is one, it counts in place of the snapshot: who could pay for one of them only
-    /// would never be served again.
+    /// Restores an instance from a snapshot. From the start, the instance counts in place of the snapshot: a user
+    /// with room for only one of them would otherwise never be served again.
     pub(crate) async fn restore(making: Making<'_>, snapshot: &mut Snapshot) -> Done<Self> {
         let broken = |why: String| {
             let kind = StopKind::SnapshotBroken { user: making.session.user(), why };
@@ -309,8 +308,8 @@ impl Instance {
         Done { result, fuel }
     }
 
-    /// The instance that was undone: its memories, in a new store. What is still to be put back is put back first. If it
-    /// cannot be made, `undone` holds what it did.
+    /// Revives an undone instance: completes the undo, and gives the memories to a new store. If the undo fails, a
+    /// new instance is made. If the store cannot be made, `undone` holds what it did.
     pub(crate) async fn revive(making: Making<'_>, undone: &mut Option<Box<Undone>>) -> Done<Self> {
         if let (Some(was), Some(image)) = (undone.as_mut(), making.session.image(making.position)) {
             loop {
@@ -346,8 +345,8 @@ impl Instance {
         Done { result, fuel: done.fuel }
     }
 
-    /// Guards what is large of a new instance, if its calls are to be undone. Its memories hold the image, and what is
-    /// noted; if they have to be compared with the image, `compare` says so.
+    /// Guards the large memories of a new instance, if its calls are to be undone. The memories hold the image but
+    /// for the noted pages; with `compare`, they are compared with the image instead.
     async fn start(mut self, making: Making<'_>, compare: bool) -> Result<Self, Stop> {
         if let Some(image) = making.session.undone_by(making.position) {
             let of = Finding { image, room: making.session.undo_room().clone() };
@@ -363,7 +362,7 @@ impl Instance {
     }
 }
 
-/// What a guest says of itself, in an instance that is dropped after it.
+/// Asks a guest for its description, in an instance that is dropped afterwards.
 pub(crate) async fn describe(
     linked: &Linked,
     name: Arc<str>,

@@ -2,18 +2,18 @@
 //!
 //! # What must always hold
 //!
-//! * One [`wasmtime::Store`] for each instance. A trap makes its whole store unusable, so a function that crashes must
-//!   not share one with the function that called it.
-//! * An instance runs only while somebody holds it exclusively, with an [`Allowance`](crate::limits::Allowance) for
-//!   that call alone. Between calls it holds nothing of its session.
+//! * One [`wasmtime::Store`] for each instance. A trap makes its whole store unusable, so a function that crashes
+//!   must not share one with the function that called it.
+//! * An instance runs only while somebody holds it exclusively, with an [`Allowance`](crate::limits::Allowance)
+//!   for that call alone. Between calls it holds nothing of its session.
 //! * A host function gives the guest an error of the contract, never a Rust error: that would be a trap. The one
 //!   exception is a guest that passes a limit in a function that has no error to give, and it shall stop.
 //!
 //! # Layout
 //!
 //! * [`Engine`]: how wasmtime is set up, its memories and stacks, and the clock that stops guests.
-//! * `context`: what a store holds besides the guest: its WASI, with what is [granted](crate::grants), its memory limit,
-//!   the call that runs.
+//! * `context`: what a store holds besides the guest: its WASI, with what is [granted](crate::grants), its memory
+//!   limit, the call that runs.
 //! * `make`: making an instance, and the image of it. `call`: calling it. `run`: whatever runs in a store, within an
 //!   allowance.
 //! * `revive`: a store for an instance that was undone; what it holds is [`state`](crate::state)'s.

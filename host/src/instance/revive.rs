@@ -1,16 +1,16 @@
-//! A store for an instance that has left its last one.
+//! A new store for an instance that has left its old one.
 
 use super::{Making, context::Context, run::new_store};
 use crate::state::{Pages, Undone};
 use carrel_arena::{Held, Tracked};
 
-/// The memories of a store, which goes.
+/// Takes the memories out of a store, which is dropped.
 pub(super) fn leave(mut store: Tracked<Context>, pages: Pages) -> Box<Undone> {
     let charge = store.data_mut().memory.take_charge();
     Undone::new(store.into_memories(), pages, charge)
 }
 
-/// A store for what was undone. Dropped before its end, what that is puts all back.
+/// Makes a store for an undone instance. If the result is dropped before [`Reviving::end`], it puts all back.
 pub(super) fn revive<'a>(undone: Undone, making: &Making<'_>, back: &'a mut Option<Box<Undone>>) -> Reviving<'a> {
     let (memories, pages, charge) = undone.into_parts();
     let context = making.context(making.session.log_budget().clone(), None, Some(charge));
@@ -20,7 +20,7 @@ pub(super) fn revive<'a>(undone: Undone, making: &Making<'_>, back: &'a mut Opti
 
 /// An instance that is being given a store.
 pub(super) struct Reviving<'a> {
-    /// Gone at the end.
+    /// `None` after the end.
     store: Option<Tracked<Context>>,
     memories: Vec<Held>,
     pages: Pages,
@@ -33,7 +33,7 @@ impl Reviving<'_> {
         Some((self.store.as_mut()?, std::mem::take(&mut self.memories)))
     }
 
-    /// The store has an instance now.
+    /// Ends the revival: the store has an instance now.
     pub(super) fn end(mut self) -> Option<(Tracked<Context>, Pages)> {
         let mut store = self.store.take()?;
         let size = store.memories().map(|bytes| bytes.len()).sum();

@@ -12,7 +12,7 @@ use carrel_arena::Tracked;
 use std::pin::pin;
 use wasmtime::{Store, StoreContextMut, Trap, UpdateDeadline};
 
-/// What something that ran in an instance gave, and the fuel that it took.
+/// The result of a run, and the units of fuel that it used.
 pub(crate) struct Done<T> {
     pub(crate) result: Result<T, Stop>,
     pub(crate) fuel: u64,
@@ -21,16 +21,15 @@ pub(crate) struct Done<T> {
 /// A store, in which nothing runs yet.
 pub(super) fn new_store(engine: &wasmtime::Engine, context: Context, limits: &Limits) -> Store<Context> {
     let mut store = Store::new(engine, context);
-    // Bytes that one call across the boundary may copy: what is allowed, and as much again, so that what is a little too
-    // large is told as such.
+    // Bytes that one call across the boundary may copy: more than the limits, so that slightly too large data gets
+    // the proper error.
     store.set_hostcall_fuel(2 * limits.output_size.max(limits.body_size) + (1 << 20));
     store.limiter(|context| &mut context.memory);
     store.epoch_deadline_callback(tick);
     store
 }
 
-/// What a guest that runs when the clock ticks does: it stops if its time is over, and lets others run if it has run
-/// for long.
+/// Handles a tick of the clock in a running guest: stops it if its time is over, and yields if it has run for long.
 fn tick(mut cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline> {
     let fuel = cx.get_fuel()?;
     let owed = cx.data().work().map_or(0, Work::owed);
@@ -100,11 +99,11 @@ pub(super) async fn run<T>(
     Done { result: result.map_err(|kind| store.data().stop(kind)), fuel }
 }
 
-/// A store in which something runs. Dropped before that has ended, its caller went away: what it used is told to its
-/// session, since nobody waits for it any more.
+/// A store in which a guest runs. If this is dropped before the end, the caller went away, and the fuel used is
+/// charged to the session.
 struct Metered<'a> {
     store: &'a mut Tracked<Context>,
-    /// What it may use.
+    /// Units of fuel that the run may use.
     fuel: u64,
 }
 
@@ -122,7 +121,7 @@ impl Metered<'_> {
         self.store.look().get_fuel().unwrap_or(0)
     }
 
-    /// What it used, if it did not come to an end by itself.
+    /// Units of fuel used by a run that was cut off.
     fn cut_off(&self) -> u64 {
         self.store.data().running.as_ref().map_or(0, |running| running.used(self.left()))
     }
@@ -130,7 +129,7 @@ impl Metered<'_> {
 
 impl Drop for Metered<'_> {
     fn drop(&mut self) {
-        // Whether there was enough for it, nobody waits to hear.
+        // Nobody waits to hear if there was enough fuel.
         let _ = self.settle();
         let running = self.store.data().running.as_ref();
         if let Some(session) = running.and_then(|running| running.session.as_ref()) {

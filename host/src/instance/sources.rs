@@ -1,7 +1,7 @@
-//! Where guests get randomness and time from: the host's own, the same for all instances. What is drawn is paid for.
+//! Guests' sources of randomness and time: the host's own, the same for all instances. Drawn numbers are paid for.
 //!
-//! The monotonic clock counts from the start of the host, not of an instance: an instance that is parked and woken must
-//! not see its clock go back.
+//! The monotonic clock counts from the start of the host, not of an instance: an instance that is parked and restored
+//! must not see its clock go back.
 
 use super::work::{DRAW, Work};
 use rand::{RngExt, TryRng};
@@ -15,7 +15,7 @@ use std::{
 };
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtxBuilder};
 
-/// Gives a guest's WASI its sources. `watch` learns whether the guest has asked one of them.
+/// Gives a guest's WASI its sources. `watch` is set once the guest asks one of them.
 pub(super) fn give(wasi: &mut WasiCtxBuilder, work: &Arc<Work>, watch: Option<Arc<AtomicBool>>) {
     let random = Random { work: work.clone(), differs: watch.clone() };
     wasi.secure_random(random.clone()).insecure_random(random);
@@ -29,7 +29,7 @@ pub(super) fn give(wasi: &mut WasiCtxBuilder, work: &Arc<Work>, watch: Option<Ar
     };
 }
 
-/// What draws numbers, and notes how many.
+/// A source of random numbers that notes how many are drawn.
 #[derive(Debug, Clone)]
 struct Random {
     work: Arc<Work>,
@@ -48,7 +48,7 @@ impl Random {
 #[derive(Debug, Clone, Copy)]
 struct Host;
 
-/// The same, and notes that it was asked.
+/// The host's clocks, which note that they were asked.
 #[derive(Debug, Clone)]
 struct Watched(Arc<AtomicBool>);
 

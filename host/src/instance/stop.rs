@@ -28,7 +28,7 @@ pub enum StopKind {
     /// A trap, an abort, or an exit.
     #[error("crashed: {0}")]
     Crashed(String),
-    /// The call used its fuel up, or a sibling what its caller left to it.
+    /// The call used its fuel up, or a sibling the fuel that its caller left to it.
     #[error("used up its fuel; `limits.fuel_per_call` allows {limit} units to a call and all that it calls")]
     FuelExhausted {
         /// Units that a whole call may use.
@@ -56,18 +56,18 @@ pub enum StopKind {
     /// The guest refuses its configuration, which it had taken when the host started.
     #[error("does not take its configuration: {0}")]
     Unconfigurable(String),
-    /// What was kept of the instance while it was parked cannot be used.
+    /// The snapshot of the parked instance cannot be used.
     #[error("cannot be woken: its snapshot for the user {user} cannot be used: {why}")]
     SnapshotBroken {
-        /// Whose instance it is.
+        /// The instance's user.
         user: User,
         /// Why.
         why: String,
     },
-    /// What the user, the tenant or the host may take of memory is taken.
+    /// The memory of the user, the tenant or the host is used up.
     #[error("needed memory, and all {limit} bytes that `{}` allows are in use", Self::memory_of(*level))]
     MemorySpent {
-        /// Whose memory it is.
+        /// The level of the memory.
         level: Level,
         /// Bytes that may be taken of it.
         limit: usize,
@@ -121,7 +121,7 @@ impl StopKind {
         }
     }
 
-    /// The level that has no room left, if that is why, and the bytes that there may be at the most.
+    /// The level that has no room left, and its limit in bytes; `None` for any other reason.
     pub(crate) fn full(&self) -> Option<Full> {
         match *self {
             Self::HostFull => Some(Full { level: Level::Host, limit: usize::MAX }),
@@ -130,12 +130,12 @@ impl StopKind {
         }
     }
 
-    /// What an error of wasmtime means, told from the error and from what the store was doing.
+    /// Maps an error of wasmtime to a kind of stop, by the error and the store's data.
     pub(super) fn from_error(error: &wasmtime::Error, context: &Context, limits: &Limits) -> Self {
         if let Some(stop) = error.downcast_ref::<Stop>() {
             return stop.kind.clone();
         }
-        // One that was refused memory and goes on is stopped for what it does then.
+        // A guest that was refused memory and went on is stopped for its later fault.
         match error.downcast_ref() {
             Some(Trap::OutOfFuel) => return Self::FuelExhausted { limit: limits.fuel_per_call },
             Some(Trap::Interrupt) => return Self::DeadlineExceeded,
@@ -166,7 +166,7 @@ impl StopKind {
             }
             Some(Trap::StackOverflow) => Self::Crashed("its call stack overflowed".into()),
             Some(trap) => Self::Crashed(trap.to_string()),
-            // What is left are the guest's breaches of the component model, such as text that is not UTF-8.
+            // The rest are the guest's breaches of the component model, such as text that is not UTF-8.
             None => refused.unwrap_or_else(|| Self::Crashed(error.root_cause().to_string())),
         }
     }

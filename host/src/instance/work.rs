@@ -1,14 +1,15 @@
-//! What the host does for a guest, paid for in fuel.
+//! The host's work for a guest, and its prices in fuel.
 //!
 //! A guest's own code pays for each instruction. What it asks of the host is paid for here, all of it, so that nobody
-//! gets work for nothing: each call of an import, and what it copies or makes, byte by byte, where that is known. So the
-//! same call of the same instance costs the same each time, whoever else is there and however long it takes.
+//! gets work for nothing: each call of an import, and what it copies or makes, byte by byte, where that is known. So
+//! the same call of the same instance costs the same each time, whoever else is there and however long it takes.
 //!
-//! Imports of `carrel:function` take what they cost off the store's fuel at once. WASI has no hold of the store: it notes
-//! what is [owed](Work), which is taken off by the next import that has, and at the end of the call. A guest that owes
-//! more than it has left is stopped when the clock ticks in it next, or at its end: in either case it has used all it
-//! had, so what a call costs and whether it fails do not hang on when the clock ticks. (wasmtime's own hook at each
-//! crossing would take it off at once, but it is met at the crossings into guests as well, of which there are many more.)
+//! Imports of `carrel:function` take what they cost off the store's fuel at once. WASI has no access to the store:
+//! it notes the fuel [owed](Work). The next import that has access takes it off, or the end of the call does. A
+//! guest that owes more than it has left is stopped when the clock ticks in it next, or at its end: in either case
+//! it has used all it had, so what a call costs and whether it fails do not depend on when the clock ticks.
+//! (wasmtime's own hook at each crossing would take it off at once, but it is met at the crossings into guests as
+//! well, of which there are many more.)
 //!
 //! Instructions with which wasmtime itself helps, such as `memory.grow`, cost what it counts for them.
 //!
@@ -16,11 +17,11 @@
 //!
 //! A unit is about a simple instruction. In the host as it is shipped, guests' own code was measured to take 0.08 to
 //! 0.15 ns a unit, and what is paid for here 0.18 to 0.35: by fuel, a guest gets up to four times as much of the
-//! processor when it asks the host for something as when it computes, and never more. (Two cores of an AMD EPYC; guests
-//! were `tests/guests/raw/flood.wat` and `tests/guests/hostile`, the time what `server-timing` says of a call.) A call
-//! out of a guest took 0.12 to 0.28 us, a random byte 8 ns, a byte that is copied or written 0.3 ns, a pollable of a
-//! list 36 ns, and a sibling that panicked 30 us with its call. In the profile of the tests, where the host is hardly
-//! optimised, they take ten times as long.
+//! processor when it asks the host for something as when it computes, and never more. (Two cores of an AMD EPYC;
+//! guests were `tests/guests/raw/flood.wat` and `tests/guests/hostile`, the time what `server-timing` says of a
+//! call.) A call out of a guest took 0.12 to 0.28 us, a random byte 8 ns, a byte that is copied or written 0.3 ns, a
+//! pollable of a list 36 ns, and a sibling that panicked 30 us with its call. In the profile of the tests, where the
+//! host is hardly optimised, they take ten times as long.
 
 use super::Context;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,11 +39,11 @@ pub(super) const LISTED: u64 = 200;
 pub(super) const IMAGE: usize = 64 << 10;
 /// A sibling that was stopped: it is undone, and its next call makes its instance again.
 pub(crate) const UNDO: u64 = 100_000;
-/// A call whose function is stopped, at the least: the same, what is logged of it, and an answer that says why.
+/// The least cost of a call whose function is stopped: undoing it, logging it, and an answer that says why.
 pub(crate) const STOPPED: u64 = 200_000;
 
-/// What a guest has computed at the least when the clock ticks in it again, for the bill of one that is cut off, whose
-/// own count is not to be had. Slow instructions take a nanosecond each.
+/// The least units that a guest has computed between two ticks of the clock. They bill a guest that is cut off, whose
+/// own count is unavailable. Slow instructions take a nanosecond each.
 pub(super) const TICK: u64 = crate::limits::TICK.as_nanos() as u64;
 
 /// Units that a guest owes for what WASI has done for it.
@@ -82,12 +83,12 @@ pub(crate) fn pay(cx: &mut StoreContextMut<'_, Context>, units: u64) -> wasmtime
     if left.is_some() { Ok(()) } else { Err(Trap::OutOfFuel.into()) }
 }
 
-/// The same for bytes that are copied.
+/// Like [`pay`], for bytes that are copied.
 pub(crate) fn pay_for_bytes(cx: &mut StoreContextMut<'_, Context>, bytes: usize) -> wasmtime::Result<()> {
     pay(cx, BYTE.saturating_mul(bytes as u64))
 }
 
-/// The same for a call of an import that copies so many bytes.
+/// Like [`pay`], for a call of an import that copies so many bytes.
 pub(super) fn pay_for_call(cx: &mut StoreContextMut<'_, Context>, bytes: usize) -> wasmtime::Result<()> {
     pay(cx, BYTE.saturating_mul(bytes as u64).saturating_add(CALL))
 }

@@ -1,4 +1,4 @@
-//! What is left to a call: fuel and time.
+//! The allowance of a call: the fuel and time that it has left.
 //!
 //! A sibling call gets less of both than its caller has left, so that the caller can still answer for a sibling that
 //! used all it got.
@@ -6,12 +6,12 @@
 use super::TICK;
 use tokio::time::Instant;
 
-/// What a call may still use.
+/// The fuel and time that a call may still use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {
     /// Units of fuel.
     pub fuel: u64,
-    /// When it must have ended.
+    /// The time by which the call must have ended.
     pub deadline: Instant,
 }
 
@@ -21,7 +21,7 @@ impl Allowance {
     /// The part of a caller's time that its siblings leave to it.
     const TIME_KEPT: u32 = 16;
 
-    /// What a sibling gets of a caller that has this left.
+    /// The allowance of a sibling that a caller with this allowance calls.
     pub fn for_sibling(self, now: Instant) -> Self {
         let left = self.deadline.saturating_duration_since(now);
         let kept = (left / Self::TIME_KEPT).max(4 * TICK);

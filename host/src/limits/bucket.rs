@@ -1,7 +1,7 @@
-//! A budget over time: a bucket that fills steadily up to a brim, and from which what is used is taken.
+//! A token bucket: fills at a steady rate up to its burst, and is charged for what is used.
 //!
-//! What a call uses is known only when it has ended, so a bucket may be emptied below nothing: the debt is paid before
-//! anything else is let in, and over time nobody gets more than the rate.
+//! A call's usage is known only when it has ended, so the level may fall below zero. The debt is paid before anything
+//! else is admitted, and over time nobody gets more than the rate.
 
 use super::Rate;
 use std::{
@@ -10,7 +10,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// A bucket.
+/// A token bucket.
 #[derive(Debug)]
 pub(crate) struct Bucket {
     rate: Rate,
@@ -27,33 +27,33 @@ struct State {
 const NANOS: i128 = 1_000_000_000;
 
 impl Bucket {
-    /// A full one.
+    /// Makes a full bucket.
     pub(crate) fn new(rate: Rate) -> Self {
         let state = State { level: i128::from(rate.burst) * NANOS, at: Instant::now() };
         Self { rate, state: Mutex::new(state) }
     }
 
-    /// How fast it fills, and how much it holds.
+    /// The rate at which the bucket fills, and its burst.
     pub(crate) fn rate(&self) -> Rate {
         self.rate
     }
 
-    /// What is in it; less than nothing if more was taken.
+    /// The units in the bucket; negative while in debt.
     pub(crate) fn level(&self) -> i64 {
         i64::try_from(self.filled().level.div_euclid(NANOS)).unwrap_or(i64::MIN)
     }
 
-    /// Whether nothing more fits into it.
+    /// Returns true if the bucket is full.
     pub(crate) fn is_full(&self) -> bool {
         self.filled().level >= i128::from(self.rate.burst) * NANOS
     }
 
-    /// Whether so many units are in it; if not, how long until they are.
+    /// Checks that the bucket has this many units; the error is the time until it has.
     pub(crate) fn has(&self, units: u64) -> Result<(), Duration> {
         self.until(&self.filled(), units)
     }
 
-    /// Takes so many units if they are in it; if not, tells how long until they are.
+    /// Takes units if the bucket has them; the error is the time until it has.
     pub(crate) fn try_take(&self, units: u64) -> Result<(), Duration> {
         let mut state = self.filled();
         self.until(&state, units)?;
@@ -61,14 +61,14 @@ impl Bucket {
         Ok(())
     }
 
-    /// Takes units, whether they are in it or not; gives them back if they are less than nothing.
+    /// Takes units, into debt if need be; gives units back if negative.
     pub(crate) fn take(&self, units: i64) {
         let mut state = self.filled();
         state.level = (state.level - i128::from(units) * NANOS).min(i128::from(self.rate.burst) * NANOS);
     }
 
     fn until(&self, state: &State, units: u64) -> Result<(), Duration> {
-        // More than it can hold is there when it is full.
+        // A request for more than the burst is met when the bucket is full.
         let missing = i128::from(units.min(self.rate.burst)) * NANOS - state.level;
         if missing <= 0 {
             return Ok(());
@@ -77,7 +77,7 @@ impl Bucket {
         Err(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
     }
 
-    /// What it is by now.
+    /// The state, filled up to the present.
     fn filled(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();

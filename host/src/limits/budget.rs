@@ -1,9 +1,9 @@
-//! What a user or a tenant has left of its rates.
+//! Budgets: the units that a user or a tenant has left of its rates.
 
 use super::{Quota, bucket::Bucket, quota::Level};
 use std::time::Duration;
 
-/// The buckets of a user, or of a tenant. What has no rate has none.
+/// The token buckets of a user or a tenant, one for each rate that is set.
 #[derive(Debug, Default)]
 pub(crate) struct Budget {
     fuel: Option<Bucket>,
@@ -14,11 +14,11 @@ pub(crate) struct Budget {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{who} may use {per_second} {what} a second, and {burst} at once, and has used them: `{}`", self.setting())]
 pub struct Spent {
-    /// Whose budget it is.
+    /// The level of the spent budget.
     pub level: Level,
-    /// Whether it is fuel that is missing, or a request.
+    /// True if fuel is missing, false if a request is.
     pub is_fuel: bool,
-    /// After so long it is worth to try again.
+    /// The time after which a retry may succeed.
     pub retry_after: Duration,
     who: &'static str,
     what: &'static str,
@@ -52,7 +52,7 @@ impl Budget {
         (budget.fuel.is_some() || budget.requests.is_some()).then_some(budget)
     }
 
-    /// Lets a request in: it takes one of the requests, and there must be fuel.
+    /// Admits a request: takes one from the requests, and requires that fuel is left.
     pub(crate) fn admit(&self, level: Level) -> Result<(), Spent> {
         self.check_fuel(level)?;
         if let Some(requests) = &self.requests {
@@ -61,7 +61,7 @@ impl Budget {
         Ok(())
     }
 
-    /// There is fuel for a call to begin with.
+    /// Checks that there is fuel for a call to begin with.
     pub(crate) fn check_fuel(&self, level: Level) -> Result<(), Spent> {
         match &self.fuel {
             Some(fuel) => fuel.has(1).map_err(|time| Spent::new(level, true, fuel, time)),
@@ -69,26 +69,26 @@ impl Budget {
         }
     }
 
-    /// A request that was let in was refused elsewhere.
+    /// Gives back an admitted request that was refused elsewhere.
     pub(crate) fn readmit(&self) {
         if let Some(requests) = &self.requests {
             requests.take(-1);
         }
     }
 
-    /// Fuel was used, or, if it is less than nothing, less than was thought.
+    /// Charges fuel that was used; a negative number refunds what was charged too much.
     pub(crate) fn use_fuel(&self, units: i64) {
         if let Some(fuel) = &self.fuel {
             fuel.take(units);
         }
     }
 
-    /// Whether more was used than there was.
+    /// Returns true if more fuel was used than there was.
     pub(crate) fn in_debt(&self) -> bool {
         self.fuel.as_ref().is_some_and(|fuel| fuel.level() < 0)
     }
 
-    /// Whether it is as a new one would be.
+    /// Returns true if all buckets are full, as in a new budget.
     pub(crate) fn is_full(&self) -> bool {
         [&self.fuel, &self.requests].into_iter().flatten().all(Bucket::is_full)
     }

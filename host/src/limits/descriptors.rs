@@ -1,7 +1,7 @@
 //! Descriptors of the process that guests hold: files that they have opened, listings of folders, and connections that
 //! they have made. A process has only so many, and callers need them as well.
 //!
-//! They are counted as memory is: what a user holds counts for its tenant too, and what a tenant holds for the host.
+//! Descriptors are counted as memory is: a user's count for its tenant too, and a tenant's for the host.
 
 use super::{
     Level,
@@ -13,27 +13,27 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub(crate) struct Descriptors(Arc<Memory>);
 
-/// One that is held, until this is dropped.
+/// A descriptor that is held, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Descriptor(#[allow(dead_code)] Charge);
 
 impl Descriptors {
-    /// Those of all guests.
+    /// Makes the account of all guests.
     pub(crate) fn new(limit: usize) -> Self {
         Self(Memory::new(limit))
     }
 
-    /// Those of a level within this one; without a limit, they are bounded by what they are within.
+    /// Makes an account within this one; without a limit, only this one bounds it.
     pub(crate) fn within(&self, level: Level, limit: Option<usize>) -> Self {
         Self(self.0.within(level, limit))
     }
 
-    /// One of them, if there is another.
+    /// Takes a descriptor, if one is left.
     pub(crate) fn take(&self) -> Option<Descriptor> {
         self.0.try_charge(1).map(Descriptor).ok()
     }
 
-    /// The number of those that are held, and of those that may be.
+    /// The number of descriptors held, and the limit.
     pub(crate) fn used(&self) -> (usize, usize) {
         (self.0.used(), self.0.limit())
     }

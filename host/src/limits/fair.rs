@@ -1,20 +1,20 @@
-//! Whose turn it is: permits go to those who wait for them, by tenants.
+//! Fair scheduling: grants permits to the waiting calls of tenants, in proportion to the tenants' shares.
 //!
-//! Each tenant has used so much of the permits' time, divided by its share. The next permit goes to the tenant that has
-//! used least among those that wait, and within a tenant to whoever has waited longest. So what a tenant gets does not
-//! depend on how many calls it has: with equal shares, one that spins gets as much as a thousand. (This is stride
-//! scheduling, with time that was really used in place of turns.)
+//! A tenant's usage is the time for which it has held permits, divided by its share. The next permit goes to the
+//! waiting tenant with the least usage, and within a tenant to the call that has waited longest. So a tenant's part
+//! does not depend on its number of calls: with equal shares, one spinning call gets as much as a thousand. (This is
+//! stride scheduling, with the time really used in place of turns.)
 //!
-//! A call that begins needs no permit, and nobody knows yet how long it will run. While calls of its tenant are in the
-//! lane, there is a place for so few others to begin at once as the tenant leaves of the permits, and for one at least:
-//! else a hundred that begin together, and each spin until their first tick, would keep everybody else waiting. Calls of
-//! sessions whose last call was short go first.
+//! A call that begins needs no permit, and its running time is not known yet. While a tenant has calls in the lane,
+//! as many others of it may begin at once as there are permits that it does not have, and at least one. Without this
+//! bound, a hundred calls that begin together and spin until their first tick would keep everybody else waiting.
+//! Calls of sessions whose last call was short go first.
 //!
 //! # What must always hold
 //!
-//! * A permit is free, held or promised; none is ever lost, and none is free while anybody waits.
-//! * Nobody saves up: a tenant that was away, or had too few calls to use its share, comes back with a turn's worth of
-//!   credit at most. Nor is anybody in debt for long: a turn counts for [`LONGEST`] at most.
+//! * A permit is free, held or promised; none is ever lost, and none is free while a call waits.
+//! * No tenant saves up: one that was away, or had too few calls to use its share, comes back with one turn of credit
+//!   at most. No tenant is in debt for long: a turn counts for [`LONGEST`] at most.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,12 +24,12 @@ use tokio::sync::oneshot;
 
 use super::TICK;
 
-/// What a turn counts for at most: if the machine stood still meanwhile, nobody is to blame.
+/// The longest time that one turn is charged: if the machine itself stood still meanwhile, no tenant is to blame.
 const LONGEST: Duration = Duration::from_millis(50);
-/// How far behind the others a tenant may be, in nanoseconds: a turn of one whose share is 1.
+/// The most credit of a tenant that comes back, in nanoseconds: one turn at a share of 1.
 const BEHIND: u64 = TICK.as_nanos() as u64;
 
-/// The permits, and who waits for them. Each operation takes time that grows with the logarithm of their number.
+/// The permits and the calls that wait for them. Each operation takes logarithmic time in the number of waiters.
 #[derive(Debug)]
 pub(super) struct Fair {
     /// All permits.
@@ -39,42 +39,42 @@ pub(super) struct Fair {
     /// Calls that wait for a place to begin.
     beginning: usize,
     tenants: Vec<Tenant>,
-    /// The tenants that wait, by what they have used.
+    /// The tenants that wait, ordered by usage.
     order: BTreeSet<(u64, usize)>,
-    /// What the tenant that was last given a permit had used. It never falls.
+    /// The virtual time: the usage of the tenant last given a permit; never decreases.
     now: u64,
-    /// The next number for one who waits.
+    /// The number of the next waiter.
     next: u64,
 }
 
-/// What is known of a tenant.
+/// A tenant's usage, permits and waiting calls.
 #[derive(Debug)]
 struct Tenant {
     share: u64,
-    /// Nanoseconds that it has held permits for, divided by its share.
+    /// The usage: nanoseconds for which the tenant has held permits, divided by its share.
     used: u64,
-    /// Its calls that wait, in the order in which they came, and how to tell them that they have a permit.
+    /// The calls that wait for a permit, in order of arrival, each with the channel that promises one.
     waiting: BTreeMap<u64, oneshot::Sender<()>>,
-    /// Permits that it has, or was promised.
+    /// Permits held or promised.
     has: usize,
-    /// Places to begin that it has, or was promised.
+    /// Places to begin, held or promised.
     began: usize,
-    /// Its calls that wait for one, as above, those of sessions that are not known yet at the end.
+    /// The calls that wait for a place to begin, as above; those of sessions without an earlier call come last.
     beginning: BTreeMap<(bool, u64), oneshot::Sender<()>>,
 }
 
-/// How a call begins.
+/// The decision about a call that wants to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Begins {
-    /// It just does: nothing of its tenant is in the lane.
+    /// Begin without a place: the lane has no call of this tenant.
     Freely,
-    /// It takes a place, and gives it back.
+    /// Begin with a place, to be given back.
     InPlace,
-    /// There is none for it now.
+    /// Wait: no place is free.
     Not,
 }
 
-/// To be told that it has a permit. Outside of locks: it wakes somebody.
+/// A permit or place that a waiting call has yet to be told of. Tell it outside of locks, since it wakes a task.
 #[must_use]
 #[derive(Debug)]
 pub(super) struct Promise(oneshot::Sender<()>);
@@ -100,12 +100,12 @@ impl Fair {
         Self { permits, free: permits, beginning: 0, tenants, order: BTreeSet::new(), now: 0, next: 0 }
     }
 
-    /// Whether anybody is in the lane, or waits to begin.
+    /// Returns true if a permit is taken, or a call waits to begin.
     pub(super) fn is_busy(&self) -> bool {
         self.free < self.permits || self.beginning > 0
     }
 
-    /// A call of a tenant is about to begin.
+    /// Decides whether a call of a tenant may begin, and takes a place for it if it needs one.
     pub(super) fn begin(&mut self, number: usize) -> Begins {
         let places = self.places(number);
         let tenant = &mut self.tenants[number];
@@ -121,7 +121,7 @@ impl Fair {
         Begins::InPlace
     }
 
-    /// One that did not begin waits for a place, which is told by `tell`. Gives its number.
+    /// Queues a call for a place to begin, to be promised through `tell`. Returns its number.
     pub(super) fn wait_to_begin(&mut self, tenant: usize, unknown: bool, tell: oneshot::Sender<()>) -> (bool, u64) {
         let number = (unknown, self.next);
         self.next += 1;
@@ -130,7 +130,7 @@ impl Fair {
         number
     }
 
-    /// One does not wait for a place any more. `false` if it has been promised one already.
+    /// Removes a call that waits for a place. Returns `false` if it was already promised one.
     #[must_use]
     pub(super) fn leave_beginning(&mut self, tenant: usize, number: (bool, u64)) -> bool {
         let waited = self.tenants[tenant].beginning.remove(&number).is_some();
@@ -138,13 +138,12 @@ impl Fair {
         waited
     }
 
-    /// A place to begin comes back.
+    /// Takes back a place to begin.
     pub(super) fn began(&mut self, tenant: usize) {
         self.tenants[tenant].began -= 1;
     }
 
-    /// Promises a place to begin to the tenant's call that has waited longest, if there is one. To be asked after each
-    /// change.
+    /// Promises a free place to begin to the tenant's first waiting call. To be called after each change.
     pub(super) fn promise_to_begin(&mut self, number: usize) -> Option<Promise> {
         let places = self.places(number);
         let tenant = &mut self.tenants[number];
@@ -157,12 +156,12 @@ impl Fair {
         Some(Promise(tell))
     }
 
-    /// How many calls of a tenant may begin at once.
+    /// The number of calls of a tenant that may begin at once.
     fn places(&self, tenant: usize) -> usize {
         self.permits.saturating_sub(self.tenants[tenant].has).max(1)
     }
 
-    /// A call of a tenant begins to wait, which is told by `tell`. Gives its number.
+    /// Queues a call of a tenant for a permit, to be promised through `tell`. Returns its number.
     pub(super) fn wait(&mut self, tenant: usize, tell: oneshot::Sender<()>) -> u64 {
         let least = self.now.saturating_sub(BEHIND);
         let number = self.next;
@@ -174,7 +173,7 @@ impl Fair {
         number
     }
 
-    /// A call does not wait any more. `false` if it has been promised a permit already.
+    /// Removes a call that waits for a permit. Returns `false` if it was already promised one.
     #[must_use]
     pub(super) fn leave(&mut self, tenant: usize, number: u64) -> bool {
         let mut waited = false;
@@ -182,7 +181,7 @@ impl Fair {
         waited
     }
 
-    /// A permit comes back that a tenant has held for so long.
+    /// Takes back a permit, and charges the tenant for the time it was held.
     pub(super) fn give_back(&mut self, tenant: usize, held: Duration) {
         self.free += 1;
         let held = held.min(LONGEST).as_nanos() as u64;
@@ -192,7 +191,7 @@ impl Fair {
         });
     }
 
-    /// Promises a permit to whoever's turn it is, if one is free and anybody waits. To be asked after each change.
+    /// Promises a free permit to the next waiting call, if there is one. To be called after each change.
     pub(super) fn promise(&mut self) -> Option<Promise> {
         let (used, tenant) = *self.order.first().filter(|_| self.free > 0)?;
         let mut first = None;
@@ -211,7 +210,7 @@ impl Fair {
         self.free
     }
 
-    /// Changes what is known of a tenant, and its place in the order.
+    /// Changes a tenant, and updates its place in the order.
     fn change(&mut self, number: usize, what: impl FnOnce(&mut Tenant)) {
         let tenant = &mut self.tenants[number];
         if !tenant.waiting.is_empty() {
@@ -233,9 +232,9 @@ mod tests {
     /// The permits, and calls that wait for them or hold one.
     struct Calls {
         fair: Fair,
-        /// Those that wait or were promised one: whose, their numbers, and where they are told.
+        /// Calls that wait or were promised a permit: their tenants, numbers and channels.
         waiting: Vec<(usize, u64, oneshot::Receiver<()>)>,
-        /// Those that hold one: whose.
+        /// The tenants of calls that hold a permit.
         holding: Vec<usize>,
         /// Turns that each tenant had.
         turns: Vec<usize>,
@@ -253,7 +252,7 @@ mod tests {
             self.waiting.push((tenant, self.fair.wait(tenant, tell), told));
         }
 
-        /// Those that were promised a permit take it.
+        /// Calls that were promised a permit take it.
         fn take(&mut self) {
             while let Some(promise) = self.fair.promise() {
                 promise.tell();

@@ -40,10 +40,10 @@ pub(crate) struct Lane(Arc<Inner>);
 struct Inner {
     /// A std mutex: nothing waits while it is held.
     fair: Mutex<Fair>,
-    /// What [`Fair::is_busy`] said last.
+    /// The last result of [`Fair::is_busy`].
     busy: AtomicBool,
     met: AtomicBool,
-    /// Who may end at its deadline now.
+    /// The right to end at the deadline: one call at a time has it.
     ends: Arc<Semaphore>,
 }
 
@@ -55,17 +55,17 @@ impl Lane {
         Self(Arc::new(Inner { fair, busy: AtomicBool::new(false), met: AtomicBool::new(false), ends }))
     }
 
-    /// A guest that runs long was running when the clock ticked.
+    /// Notes that a long-running guest was running when the clock ticked.
     pub(crate) fn meet(&self) {
         self.0.met.store(true, Ordering::Relaxed);
     }
 
-    /// Whether one was since this was last asked.
+    /// Returns true if one was noted since the last such question.
     pub(crate) fn was_met(&self) -> bool {
         self.0.met.swap(false, Ordering::Relaxed)
     }
 
-    /// Changes who waits or holds of a tenant, and tells whoever has a permit or a place because of that.
+    /// Changes a tenant's waiting calls or permits, and tells the calls that get a permit or a place because of it.
     fn change<T>(&self, tenant: usize, what: impl FnOnce(&mut Fair) -> T) -> T {
         let mut fair = self.0.fair.lock().unwrap_or_else(PoisonError::into_inner);
         let done = what(&mut fair);
@@ -79,33 +79,33 @@ impl Lane {
     }
 }
 
-/// A session's place in the lane: it holds a permit or not.
+/// A session's side of the lane: what its running call holds there.
 #[derive(Debug)]
 pub(crate) struct Permit {
     lane: Lane,
     /// The tenant's place in the configuration.
     tenant: usize,
     holds: Mutex<Holds>,
-    /// What is known of the session's last call: one of those below.
+    /// The number of ticks that the session's last call met: one of the constants below.
     last: AtomicU8,
 }
 
-/// It has had none.
+/// No call yet.
 const UNKNOWN: u8 = 0;
-/// It met no tick.
+/// The last call met no tick.
 const NO_TICK: u8 = 1;
-/// It met one.
+/// The last call met one tick.
 const ONE_TICK: u8 = 2;
-/// It met more.
+/// The last call met more than one tick.
 const MORE_TICKS: u8 = 3;
 
-/// What a call holds.
+/// The state of a call in the lane.
 #[derive(Debug)]
 enum Holds {
     Nothing,
     /// A place to begin.
     Place,
-    /// A permit, since then.
+    /// A permit, held since this time.
     Permit(Instant),
     /// The right to end.
     End(#[expect(dead_code, reason = "it is given back when it is dropped")] OwnedSemaphorePermit),
@@ -142,14 +142,15 @@ impl Permit {
         }
     }
 
-    /// Takes note of what is held from now on. Gives what was held and is the lane's to take back; a right to end is
-    /// given back here, since that wakes somebody, and the lane takes back while it is locked.
+    /// Replaces what is held, and returns the former if the lane has to take it back. A right to end is given back
+    /// here instead: that wakes a task, and the lane takes back while it is locked.
     fn hold(&self, holds: Holds) -> Holds {
         let held = std::mem::replace(&mut *self.holds.lock().unwrap_or_else(PoisonError::into_inner), holds);
         if matches!(held, Holds::End(_)) { Holds::Nothing } else { held }
     }
 
-    /// What a call does before it begins: while others run long, it waits for its place.
+    /// Admits a call that is about to begin. While others run long, waits for a place, or for a permit if the
+    /// session's last call was long.
     pub(crate) async fn begin(self: &Arc<Self>) {
         let last = self.last.load(Ordering::Relaxed);
         if last != NO_TICK {
@@ -184,8 +185,8 @@ impl Permit {
         }
     }
 
-    /// What a call does at its deadline, if it waits then: it goes on waiting until it has the right to end. What it
-    /// gives, if it comes to its end by itself meanwhile.
+    /// Drives a call that waits at its deadline until it has the right to end. Returns the output if the call ends by
+    /// itself meanwhile.
     pub(crate) async fn end<F: Future>(&self, mut call: Pin<&mut F>) -> Option<F::Output> {
         if !self.lane.0.busy.load(Ordering::Relaxed) {
             return None;
@@ -205,16 +206,16 @@ impl Permit {
         }
     }
 
-    /// Whether a call that meets a tick goes on at once: any may meet one, as chance has it. While the lane is empty, it
-    /// goes on if it is young. While others wait there, it goes on once, however old it is: it may be that the system
-    /// let its thread wait, and in the lane it would wait for all of them.
+    /// Returns true if a call that meets a tick may go on at once, since even a short call can meet one by chance. A
+    /// young call always may. While the lane is busy, any call may at its first tick: perhaps the system had
+    /// suspended its thread, and in the lane it would wait for all the others.
     pub(crate) fn goes_on(&self, is_young: bool) -> bool {
         let is_first = self.last.load(Ordering::Relaxed) <= NO_TICK;
         self.last.store(if is_first { ONE_TICK } else { MORE_TICKS }, Ordering::Relaxed);
         is_young || (is_first && self.lane.0.busy.load(Ordering::Relaxed))
     }
 
-    /// What a call does at a tick: gives its permit back and waits for the next one.
+    /// Gives the permit back at a tick, and waits for the next one.
     pub(crate) fn next_turn(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let (tell, told) = oneshot::channel();
         let held = self.hold(Holds::Nothing);
@@ -236,13 +237,13 @@ impl Drop for Permit {
     }
 }
 
-/// A call's place among those that wait. A call that is dropped while it waits leaves it, and what it was promised.
+/// A waiting call's place in the queue. Dropping it leaves the queue, and gives back what was already promised.
 struct Place {
     permit: Arc<Permit>,
     waits: Option<Waits>,
 }
 
-/// What a call waits for, and its number there.
+/// The queue that a call waits in, and its number there.
 #[derive(Debug, Clone, Copy)]
 enum Waits {
     ToBegin((bool, u64)),
@@ -250,9 +251,9 @@ enum Waits {
 }
 
 impl Place {
-    /// Waits until it has what it waits for.
+    /// Waits until the permit or place is promised, and takes it.
     async fn told(mut self, told: oneshot::Receiver<()>) {
-        // Who is to tell keeps the other end until it has.
+        // The sender is kept until the promise is told.
         let _ = told.await;
         // Whoever is woken by a task that ends its turn is run next on the same thread, before all that wait there: one
         // turn would follow the other. Yielding lets the others go first.

@@ -1,7 +1,7 @@
 //! The memory that there is for this process: the least that the machine, its control groups and its own limit allow.
 //!
-//! `limits.memory` is a part of it unless the file says otherwise, and a bound that is not seen ends the whole process
-//! instead of one call. So every place that sets one is read, and there always is one:
+//! `limits.memory` defaults to a part of it. A bound that is overlooked ends the whole process instead of one call.
+//! So every source of a bound is read, and there always is one:
 //!
 //! | source | read from |
 //! |---|---|
@@ -29,7 +29,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// The place where hierarchies are mounted by custom, for when nothing tells.
+/// The usual mount points of hierarchies, for when nothing tells.
 const BY_CUSTOM: [(Version, &str); 3] = [
     (Version::Two, "/sys/fs/cgroup"),
     (Version::Two, "/sys/fs/cgroup/unified"),
@@ -44,7 +44,7 @@ enum Version {
 }
 
 impl Version {
-    /// The least bytes that a group's folder allows.
+    /// The smallest limit in a group's folder, in bytes.
     fn limit(self, group: &Path) -> Option<usize> {
         let number = |file: &str| fs::read_to_string(group.join(file)).ok()?.trim().parse().ok();
         match self {
@@ -63,9 +63,9 @@ impl Version {
 /// A hierarchy of control groups, as a part of it is mounted.
 struct Mount {
     version: Version,
-    /// The group that stands at the mount, by its path in the hierarchy.
+    /// The group at the mount point, by its path in the hierarchy.
     group: PathBuf,
-    /// Its place.
+    /// The mount point.
     at: PathBuf,
 }
 
@@ -80,7 +80,7 @@ pub(super) fn memory() -> usize {
 
 /// Descriptors of the host besides those of its connections and of guests.
 const OWN: usize = 64;
-/// One in so many of those that the host does not need itself is kept for guests, however many connections there may be.
+/// One in so many of the descriptors beyond [`OWN`] is kept for guests, whatever the number of connections.
 const GUESTS: usize = 4;
 
 /// Files that this process may have open, once [`raise_descriptors`] was called.
@@ -88,8 +88,8 @@ fn descriptors() -> usize {
     getrlimit(Resource::Nofile).maximum.map_or(usize::MAX, saturating)
 }
 
-/// Of these, those that guests may have where so many connections are allowed: what both leave; but where connections
-/// are allowed more than there are, neither callers nor guests have all.
+/// The descriptors left for guests beside the host's own and those of so many connections. If connections are allowed
+/// more than there are, guests still get a part.
 pub(super) fn descriptors_for_guests(connections: usize) -> usize {
     of_guests(descriptors(), connections)
 }
@@ -99,8 +99,8 @@ fn of_guests(descriptors: usize, connections: usize) -> usize {
     left.saturating_sub(connections).max(left / GUESTS).clamp(1, 10_000_000)
 }
 
-/// Raises the number of files that this process may have open to what the system allows it, and says so if that is not
-/// enough for what the limits allow to callers and guests.
+/// Raises the number of files that this process may have open to the system's maximum. Returns a warning if that is
+/// not enough for what the limits allow callers and guests.
 pub fn raise_descriptors(limits: &Limits) -> Option<String> {
     let had = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: had.maximum, maximum: had.maximum });
@@ -116,7 +116,7 @@ pub fn raise_descriptors(limits: &Limits) -> Option<String> {
     })
 }
 
-/// The least bytes that files below a root tell: `proc/` and `sys/` of a machine.
+/// The smallest limit in the files below a root, in bytes: `proc/` and `sys/` of a machine.
 fn told(root: &Path) -> Option<usize> {
     let machine = fs::read_to_string(root.join("proc/meminfo")).ok().and_then(|text| {
         let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
@@ -125,7 +125,7 @@ fn told(root: &Path) -> Option<usize> {
     least([machine, of_the_groups(root)])
 }
 
-/// The least bytes that the process's control groups allow, as far as they are seen.
+/// The smallest limit of the process's visible control groups, in bytes.
 fn of_the_groups(root: &Path) -> Option<usize> {
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let mounts = fs::read(root.join("proc/self/mountinfo")).unwrap_or_default();

@@ -1,10 +1,9 @@
-//! Memory: what all instances and snapshots, callers and the log may take together, of a user, of a tenant, and of the
-//! host.
+//! Memory accounts of users, tenants and the host: for instances and snapshots, callers and the log together.
 //!
-//! What is counted are linear memories, by the pages that were written to, and what an instance takes besides; a memory
-//! that grows counts in full until the call has ended, and so does a new instance, and the stack that it runs on. What a
-//! user takes counts for its tenant too, and what a tenant takes for the host. When one of them has no more, idle sessions
-//! are parked, and then new instances and growth are refused.
+//! Linear memories are counted by the pages written to; each instance counts some more for its other parts. A memory
+//! that grows counts in full until the call has ended, and so do a new instance and the stack that it runs on. A
+//! user's memory counts for its tenant too, and a tenant's for the host. When a level is full, idle sessions are
+//! parked; after that, new instances and growth are refused.
 
 use super::Level;
 use std::sync::{
@@ -21,32 +20,32 @@ pub(crate) const SESSION: usize = 1 << 10;
 /// Bytes that a snapshot takes besides its own.
 pub(crate) const SNAPSHOT: usize = 64;
 
-/// What may be taken of one level, and what is.
+/// The memory account of one level: its limit, and the bytes taken.
 #[derive(Debug)]
 pub(crate) struct Memory {
     level: Level,
     limit: usize,
     used: AtomicUsize,
-    /// The next level, for which it counts as well.
+    /// The enclosing level, charged as well.
     within: Option<Arc<Memory>>,
 }
 
-/// A part of somebody's memory that is taken, until this is dropped.
+/// Bytes taken from a memory account, given back on drop.
 #[derive(Debug)]
 pub(crate) struct Charge {
     of: Arc<Memory>,
     bytes: usize,
 }
 
-/// The room for logs of what calls write to (see `carrel_arena`): a call that finds none goes on for as long as
-/// it takes until its guest can be stopped.
+/// The memory for undo logs of calls' writes (see `carrel_arena`). A call that exceeds it goes on until its guest can
+/// be stopped.
 pub(crate) struct UndoRoom {
     memory: Arc<Memory>,
-    /// Has the guests that run look at the clock.
+    /// The engine whose running guests are made to look at the clock.
     engine: Option<wasmtime::Engine>,
-    /// Bytes that are taken for logs of the call that runs, and that none has yet.
+    /// Bytes taken for the running call's logs, and not used by any yet.
     reserved: AtomicUsize,
-    /// One more than the place of the level of which a log took more than there was.
+    /// One more than the index of the level that a log exceeded; 0 if none.
     outgrown: AtomicUsize,
 }
 
@@ -60,21 +59,21 @@ impl UndoRoom {
         })
     }
 
-    /// The level of which the logs of the call that runs take more than there is.
+    /// The level that the running call's logs exceed.
     pub(crate) fn outgrown(&self) -> Option<Full> {
         let nth = self.outgrown.load(Ordering::Relaxed).checked_sub(1)?;
         let of = self.memory.levels().nth(nth)?;
         Some(Full { level: of.level, limit: of.limit })
     }
 
-    /// Takes what the logs of a function's call may need, so that it is not stopped for want of it.
+    /// Reserves what the logs of a function's call may need, so that the call is not stopped for want of memory.
     pub(crate) fn reserve(&self, bytes: usize) -> Result<(), Full> {
         self.memory.take(bytes)?;
         self.reserved.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
 
-    /// A call from outside has ended: what was reserved and not needed is given back.
+    /// Ends a call from outside: gives back what was reserved and not needed.
     pub(crate) fn end(&self) {
         self.outgrown.store(0, Ordering::Relaxed);
         if self.reserved.load(Ordering::Relaxed) > 0 {
@@ -116,22 +115,22 @@ impl std::fmt::Debug for UndoRoom {
     }
 }
 
-/// There is not so much memory.
+/// An account that has too little memory left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full {
-    /// Whose memory it is that is spent.
+    /// The level that is full.
     pub(crate) level: Level,
-    /// Bytes that may be taken of it.
+    /// The level's limit, in bytes.
     pub(crate) limit: usize,
 }
 
 impl Memory {
-    /// The host's.
+    /// Makes the host's account.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { level: Level::Host, limit, used: AtomicUsize::new(0), within: None })
     }
 
-    /// That of a level within this one; without a limit, it is bounded by what it is within.
+    /// Makes an account within this one; without a limit, only this one bounds it.
     pub(crate) fn within(self: &Arc<Self>, level: Level, limit: Option<usize>) -> Arc<Self> {
         let limit = limit.unwrap_or(usize::MAX);
         Arc::new(Self { level, limit, used: AtomicUsize::new(0), within: Some(self.clone()) })
@@ -147,19 +146,19 @@ impl Memory {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// A part, whether it is there or not: what takes little, and cannot be refused.
+    /// Takes bytes even beyond the limit: for small amounts that cannot be refused.
     pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
         self.add(bytes);
         Charge { of: self.clone(), bytes }
     }
 
-    /// A part, if there is so much.
+    /// Takes bytes, if all levels have them.
     pub(crate) fn try_charge(self: &Arc<Self>, bytes: usize) -> Result<Charge, Full> {
         self.take(bytes)?;
         Ok(Charge { of: self.clone(), bytes })
     }
 
-    /// This level, and those that it is within.
+    /// This level and all that enclose it.
     fn levels(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |memory| memory.within.as_deref())
     }
@@ -176,7 +175,7 @@ impl Memory {
         }
     }
 
-    /// Takes of all levels, or of none.
+    /// Takes bytes of all levels, or of none.
     fn take(&self, bytes: usize) -> Result<(), Full> {
         for (index, memory) in self.levels().enumerate() {
             if let Err(full) = memory.take_of_this(bytes) {
@@ -189,7 +188,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Takes of this level alone.
+    /// Takes bytes of this level alone.
     fn take_of_this(&self, bytes: usize) -> Result<(), Full> {
         let grown = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.limit);
         let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown);
@@ -198,7 +197,7 @@ impl Memory {
 }
 
 impl Charge {
-    /// Whose memory it is a part of.
+    /// The account that is charged.
     pub(crate) fn of(&self) -> &Arc<Memory> {
         &self.of
     }
@@ -208,21 +207,21 @@ impl Charge {
         self.bytes
     }
 
-    /// Takes more, if there is so much.
+    /// Takes more bytes, if all levels have them.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), Full> {
         self.of.take(more)?;
         self.bytes += more;
         Ok(())
     }
 
-    /// Moves it to a level within the one that it is a part of, if there is so much; else it stays where it is.
+    /// Moves the charge to an account within the present one; if there is too little, the charge stays unchanged.
     pub(crate) fn narrow(mut self, to: &Arc<Memory>) -> Result<Charge, (Full, Charge)> {
         let bytes = self.bytes;
         if bytes == 0 {
             return Ok(to.charge(0));
         }
         if to.within.as_ref().is_none_or(|within| !Arc::ptr_eq(within, &self.of)) {
-            // Somebody else's: given back first, so that it is not counted twice where both are parts of one.
+            // Another account: given back first, so that a common enclosing level does not count the bytes twice.
             self.shrink(bytes);
             return to.try_charge(bytes).map_err(|full| {
                 self.set(bytes);
@@ -232,7 +231,7 @@ impl Charge {
         if let Err(full) = to.take_of_this(bytes) {
             return Err((full, self));
         }
-        // What is above has it already.
+        // The enclosing levels have counted it already.
         self.bytes = 0;
         Ok(Charge { of: to.clone(), bytes })
     }
@@ -244,7 +243,7 @@ impl Charge {
         self.of.sub(less);
     }
 
-    /// It is known now how much it really is.
+    /// Sets the charge to the real number of bytes, once known.
     pub(crate) fn set(&mut self, bytes: usize) {
         if bytes > self.bytes {
             self.of.add(bytes - self.bytes);

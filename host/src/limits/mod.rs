@@ -1,15 +1,15 @@
 //! Limits: what a call, an instance, a session and the host may use.
 //!
 //! Each limit is one key of `limits`, enforced in one place, named by one code when it bites, and proved by a hostile
-//! guest or caller in `tests/`. What a tenant's section does not say is as `limits` has it.
+//! guest or caller in `tests/`. A key that a tenant's section leaves out defaults to that of `limits`.
 //!
 //! # Layout
 //!
-//! * [`Limits`], here; [`Quota`]: what a user, or a tenant, may use over time and at once.
-//! * `allowance`: what is left to a call. `lane`: keeps calls that run long from holding the others up; `fair`: whose
-//!   turn it is there. `within`: a deadline.
-//! * `budget`, of `bucket`s: what is left over time. `memory`: what is taken, by whom; `descriptors`: likewise;
-//!   `machine`: how much of both there is for this process.
+//! * [`Limits`], here; [`Quota`]: the rates of a user or a tenant, and what each may hold at once.
+//! * `allowance`: the fuel and time left to a call. `lane`: keeps calls that run long from holding the others up, in
+//!   the order that `fair` schedules. `within`: a deadline.
+//! * `budget`, of token `bucket`s: what is left of a rate. `memory` and `descriptors`: the accounts of both, by host,
+//!   tenant and user; `machine`: how much of both this process has.
 
 mod allowance;
 mod bucket;
@@ -34,12 +34,11 @@ pub(crate) use within::within;
 use crate::config::reader::{Section, count, duration, size};
 use std::time::Duration;
 
-/// How often the clock that stops guests ticks: how long a guest can hold a thread before another gets it. Shorter is
-/// fairer, and costs a wake-up of the clock's thread each.
+/// The interval of the clock that stops guests: the time for which a guest can hold a thread before another gets it.
+/// A shorter one is fairer, and wakes the clock's thread more often.
 pub const TICK: Duration = Duration::from_micros(500);
-/// How often it ticks while it meets no guest that runs for long, as is so when all calls are short: 500 microseconds
-/// would then cost some 5 % of a core for nothing, and interrupt a busy one. A guest that begins to spin meanwhile
-/// holds its thread for so long, once.
+/// The clock's interval while no guest runs for long. [`TICK`] would then cost some 5 % of a core for nothing, and
+/// interrupt a busy one. A guest that begins to spin meanwhile holds its thread for this long, once.
 pub(crate) const SLOW_TICK: Duration = Duration::from_millis(5);
 /// Ticks without meeting a guest after which the clock slows down.
 pub(crate) const TICKS_UNTIL_SLOW: u32 = 200;
@@ -64,11 +63,11 @@ pub struct Limits {
     pub log_size: usize,
     /// Calls of one session that may wait for their turn.
     pub queue_per_session: usize,
-    /// How deep calls may be nested: 1 lets no function call another.
+    /// The depth to which calls may be nested: 1 lets no function call another.
     pub call_depth: usize,
-    /// What each user may use.
+    /// The quota of each user.
     pub user: Quota,
-    /// What each tenant may use.
+    /// The quota of each tenant.
     pub tenant: Quota,
     /// Bytes that all instances and snapshots may take together.
     pub memory: usize,
@@ -84,7 +83,7 @@ pub struct Limits {
     pub guest_size: usize,
     /// Bytes of a function's code, in a guest.
     pub guest_function_size: usize,
-    /// How long a guest may take to be compiled.
+    /// The time that compiling a guest may take.
     pub guest_compile_time: Duration,
 }
 
@@ -138,7 +137,7 @@ impl Limits {
         limits
     }
 
-    /// The `limits` of a tenant: what they do not say is as for all.
+    /// Reads the `limits` of a tenant; a key that is not given is as for all.
     pub(crate) fn read_of_tenant(&self, mut section: Section<'_>) -> Self {
         let mut limits = self.clone();
         limits.read_shared(&mut section);
@@ -146,7 +145,7 @@ impl Limits {
         limits
     }
 
-    /// The keys that a tenant may have of its own.
+    /// Reads the keys that a tenant may set for itself.
     fn read_shared(&mut self, section: &mut Section<'_>) {
         let gib = 1 << 30;
         self.fuel_per_call = section.read("fuel_per_call", self.fuel_per_call, count(1, u64::MAX / 2));

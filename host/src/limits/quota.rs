@@ -1,9 +1,9 @@
-//! What a user, or a tenant, may use over time, and at once.
+//! Quotas: the rates of a user or a tenant, and what each may hold at once.
 
 use crate::config::reader::{Section, count, size};
 use std::fmt;
 
-/// What a user, or a tenant, may use. What is `None` is bounded only by what is around it: a user by the tenant, a
+/// The quota of a user or a tenant. `None` means no bound of its own: a user is then bounded by the tenant, and a
 /// tenant by the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Quota {
@@ -21,7 +21,7 @@ pub struct Quota {
     pub sessions: Option<usize>,
 }
 
-/// So much a second, and so much at once.
+/// A rate: units per second, and a burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     /// Units that are added in a second.
@@ -30,7 +30,7 @@ pub struct Rate {
     pub burst: u64,
 }
 
-/// Whose quota it is.
+/// The level at which a quota applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
     /// A user's, in each of their sessions.

@@ -7,8 +7,7 @@ use std::{
 };
 use tokio::time::{Instant, sleep_until};
 
-/// What something gives, or `None` if it has not ended by then. Most calls end the first time that they are asked, and
-/// make no timer.
+/// Runs a future until a deadline; `None` if it has not ended by then. Most end at the first poll, and make no timer.
 pub(crate) async fn within<F: Future>(until: impl FnOnce() -> Instant, mut what: Pin<&mut F>) -> Option<F::Output> {
     let (mut until, mut timer) = (Some(until), None);
     poll_fn(|cx| {

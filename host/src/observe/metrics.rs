@@ -1,8 +1,8 @@
-//! What the host counts, for Prometheus.
+//! The host's metrics, for Prometheus.
 //!
-//! Figures of calls are counted where a call ends, for each tenant: there are few of them, and their names are the
-//! operator's. No figure names a user. What is known elsewhere, such as how many sessions there are, is looked at when
-//! it is asked for.
+//! Figures of calls are counted where a call ends, for each tenant: there are few tenants, and their names are the
+//! operator's. No figure names a user. Figures that are kept elsewhere, such as the number of sessions, are read on
+//! each scrape.
 
 use crate::{
     instance::Engine,
@@ -101,13 +101,13 @@ impl Metrics {
         }
     }
 
-    /// A request to a function was answered with an error; of nobody's tenant, if it named no user.
+    /// Counts a request to a function that was answered with an error; without a tenant if it named no user.
     pub(crate) fn failed(&self, tenant: Option<&str>, code: &'static str) {
         let tenant = tenant.unwrap_or_default().to_owned();
         self.calls.errors.get_or_create(&What { tenant, code }).inc();
     }
 
-    /// From now on, tells what a host's sessions and engine are, too.
+    /// Adds the figures of a host's sessions and engine.
     pub(crate) fn look_at(&mut self, sessions: Arc<session::Registry>, tenants: Vec<Arc<Tenant>>, engine: Engine) {
         self.registry.register_collector(Box::new(Figures { sessions, tenants, engine }));
     }
@@ -127,9 +127,9 @@ impl Metrics {
     }
 }
 
-/// The figures of a text in OpenMetrics' format, in the one before it. There a counter is called in its head what it is called in
-/// its samples, with `_total`, units are comments, and there is no mark of the end. Counters, gauges and histograms, which
-/// are all that there is here, have the same samples in both.
+/// Converts a text in OpenMetrics' format to the older one. There a counter's name ends in `_total` in its head as in
+/// its samples, units are comments, and there is no end mark. Counters, gauges and histograms, the only kinds here,
+/// have the same samples in both.
 fn older(text: &str) -> String {
     let mut older = String::with_capacity(text.len());
     let mut lines = text.lines().peekable();
@@ -156,7 +156,7 @@ fn older(text: &str) -> String {
 }
 
 impl CallMetrics {
-    /// A call has ended.
+    /// Counts a call that has ended.
     pub(crate) fn ended(&self, bill: &Bill) {
         self.calls.inc();
         self.functions.inc_by(bill.functions.into());
@@ -170,12 +170,12 @@ impl CallMetrics {
         self.calls.get()
     }
 
-    /// Units of fuel that they have used.
+    /// Units of fuel that ended calls have used.
     pub(crate) fn fuel(&self) -> u64 {
         self.fuel.get()
     }
 
-    /// A function was stopped.
+    /// Counts a function that was stopped.
     pub(crate) fn stopped(&self, code: &'static str) {
         self.stops.get_or_create(&What { tenant: self.tenant.clone(), code }).inc();
     }
@@ -185,7 +185,7 @@ fn seconds(time: Duration) -> f64 {
     time.as_secs_f64()
 }
 
-/// What is known elsewhere and looked at when it is asked for.
+/// The sources of figures that are read on each scrape.
 struct Figures {
     sessions: Arc<session::Registry>,
     tenants: Vec<Arc<Tenant>>,
@@ -199,7 +199,7 @@ impl fmt::Debug for Figures {
 }
 
 impl Figures {
-    /// A figure of each tenant.
+    /// Writes a figure of each tenant.
     fn of_tenants(
         &self,
         encoder: &mut DescriptorEncoder<'_>,

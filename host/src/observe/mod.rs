@@ -1,4 +1,4 @@
-//! The host's own words of itself: its log, to stderr (`queue`), and its figures (`metrics`).
+//! The host's log, to stderr (`queue`), and its figures (`metrics`).
 //!
 //! `RUST_LOG` chooses what is logged, by target: `carrel` is the host, `guest` what guests write.
 
@@ -13,7 +13,7 @@ use queue::Queue;
 use std::{io::IsTerminal, sync::Arc};
 use tracing_subscriber::{EnvFilter, fmt, fmt::writer::BoxMakeWriter};
 
-/// How a log line looks.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -23,17 +23,17 @@ pub enum LogFormat {
     Json,
 }
 
-/// Who waits for stderr to take a log line.
+/// The thread that waits for stderr to take a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// Who logs: lines and the output come in the order in which they were written.
+    /// The thread that logs: lines and the output come in the order in which they were written.
     Wait,
-    /// A thread of its own. If lines come faster than stderr takes them, some are dropped, which is told: nothing that
-    /// logs ever waits, whatever stderr is.
+    /// A separate thread. If lines come faster than stderr takes them, some are dropped, which is reported: nothing
+    /// that logs ever waits, whatever stderr is.
     Drop,
 }
 
-/// What writes the log. When it is dropped, what is left is written.
+/// The log's writer. Dropping it writes the remaining lines.
 #[must_use]
 pub struct Log(Option<Queue>);
 
@@ -54,7 +54,7 @@ impl Drop for Log {
     }
 }
 
-/// Sets the log up; `usual` is what is logged where `RUST_LOG` does not say. A second call changes nothing.
+/// Sets the log up; `usual` is the filter if `RUST_LOG` is not set. A second call changes nothing.
 pub fn log(format: LogFormat, pace: Pace, usual: &str) -> Log {
     let queue = (pace == Pace::Drop).then(|| Queue::new(format));
     // Without a thread whoever logs has to wait.

@@ -3,10 +3,10 @@
 //! # What must always hold
 //!
 //! * Nothing that logs waits, whatever stderr is.
-//! * The lines that wait take no more than [`SIZE`], as they are written: escaped, which can make a byte six. They are
-//!   part of the host's memory; where there is none for a guest's line, it is dropped.
-//! * Guests leave [`HOSTS`] of it to the host's own lines.
-//! * Lines that were dropped are told, with their number, as soon as there is room again.
+//! * Waiting lines take at most [`SIZE`] bytes, counted after escaping, which can turn one byte into six. They count
+//!   as the host's memory; if there is none for a guest's line, the line is dropped.
+//! * Guests leave [`HOSTS`] bytes of it to the host's own lines.
+//! * The number of dropped lines is logged as soon as there is room again.
 
 use super::LogFormat;
 use crate::limits::memory::{Charge, Memory};
@@ -24,11 +24,11 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Bytes that lines may take while they wait.
 const SIZE: usize = 4 << 20;
-/// Bytes of these that are the host's own.
+/// Bytes of these that are reserved for the host's own lines.
 const HOSTS: usize = 512 << 10;
 /// Bytes that a line takes besides its text.
 const LINE: usize = 48;
-/// The longest time that the end waits for stderr to take what is left.
+/// The longest time for which the end waits for stderr to take the remaining lines.
 const END: Duration = Duration::from_secs(1);
 
 /// Lines that wait.
@@ -45,12 +45,12 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     lines: VecDeque<Box<[u8]>>,
-    /// Bytes that they take, with the one that is being written.
+    /// Bytes of the waiting lines, with the one that is being written.
     bytes: usize,
-    /// Lines that were dropped, and of which that was not told.
+    /// Dropped lines that are not reported yet.
     dropped: u64,
     ended: bool,
-    /// All is written, and nobody writes any more.
+    /// True once all lines are written, and none can come.
     done: bool,
     charge: Option<Charge>,
 }
@@ -60,7 +60,7 @@ impl Queue {
         Self(Arc::new(Shared { format, state: Mutex::default(), changed: Condvar::new() }))
     }
 
-    /// Starts the thread that writes them.
+    /// Starts the thread that writes the lines.
     pub(super) fn write_to(&self, mut out: impl Write + Send + 'static) -> io::Result<()> {
         let shared = self.0.clone();
         let write = move || {
@@ -75,13 +75,13 @@ impl Queue {
         thread::Builder::new().name("carrel-log".into()).spawn(write).map(drop)
     }
 
-    /// Counts them as part of this memory from now on.
+    /// Charges the waiting lines to this memory from now on.
     pub(super) fn count(&self, memory: &Arc<Memory>) {
         let mut state = self.0.lock();
         state.charge = Some(memory.charge(state.bytes));
     }
 
-    /// Waits until all are written, if stderr takes them soon.
+    /// Waits until all lines are written, if stderr takes them soon.
     pub(super) fn end(&self) {
         let mut state = self.0.lock();
         state.ended = true;
@@ -99,9 +99,9 @@ impl Shared {
 
     fn add(&self, line: &[u8], of_guest: bool) {
         let mut state = self.lock();
-        // Once some are missing, so many are that it is worth a line.
+        // A guest's line waits for half of the room, so that one report stands for many dropped lines.
         if state.dropped > 0 && (!of_guest || state.bytes <= SIZE / 2) {
-            // Told where they are missing.
+            // Reported in the place of the missing lines.
             let told = self.told(state.dropped);
             if state.take(&told, false) {
                 state.dropped = 0;
@@ -135,7 +135,7 @@ impl Shared {
         }
     }
 
-    /// The line that tells of dropped ones, in the form that all have.
+    /// The line that reports dropped ones, in the form of all lines.
     fn told(&self, lines: u64) -> Vec<u8> {
         let timestamp = format!("{:.6}", Timestamp::now());
         let message = "lines of the log were dropped: they came faster than stderr took them";
@@ -160,7 +160,7 @@ impl State {
             return false;
         }
         if let (true, Some(charge)) = (of_guest, &mut self.charge) {
-            // What a guest says is not worth what others need.
+            // A guest's line is not worth the memory that others need.
             match charge.grow(more) {
                 Ok(()) => self.bytes += more,
                 Err(_) => return false,

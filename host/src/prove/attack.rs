@@ -1,7 +1,7 @@
-//! The attacks, one by one: what is done, and which answers are right.
+//! The attacks, one by one: the actions, and the right answers.
 //!
-//! An answer is right if it is a success within the limit, or the refusal of the very limit that is under attack: its
-//! code, and its key. Another limit's, a crash, or a success beyond the limit says that it does not hold.
+//! An answer is right if it is a success within the limit, or a refusal with the code and key of the very limit under
+//! attack. Another limit's refusal, a crash, or a success beyond the limit shows that the limit does not hold.
 
 use super::{
     report::{Limit, Row},
@@ -23,7 +23,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Users of a tenant, by their numbers: who attacks, and who is the neighbour. The crowd begins behind them.
+/// Users of a tenant, by number: the attacker and the neighbour. The crowd begins after them.
 const MALLORY: usize = 0;
 const ALICE: usize = 1;
 const CROWD: usize = 2;
@@ -31,7 +31,7 @@ const CROWD: usize = 2;
 const TIMES: usize = 3;
 /// Calls, or users, that come beyond what is allowed.
 const BEYOND: usize = 3;
-/// The most by which an answer may come later than its deadline: what undoing it takes, on a machine that is busy.
+/// The most by which an answer may be later than its deadline: the time of a rollback on a busy machine.
 const LATE: Duration = Duration::from_secs(1);
 /// The time that sleepers stay, so that all others come meanwhile.
 const SLEEP: u64 = 600;
@@ -44,7 +44,7 @@ const LARGE: usize = 16 << 20;
 const TENTH: usize = 4 << 20;
 /// Users whose deadlines come together.
 const TOGETHER: usize = 10;
-/// The longest that is waited for what `Retry-After` says.
+/// The longest `Retry-After` that is waited for.
 const WAIT: Duration = Duration::from_secs(5);
 /// The most of the processor that a unit of fuel may cost, in that of a plain loop's. A guest gets up to four times as
 /// much of it where it asks the host for something as where it computes (see `instance::work`); the rest is for machines
@@ -55,9 +55,9 @@ const DEAREST: f64 = if cfg!(debug_assertions) { 80.0 } else { 8.0 };
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refusal {
     code: &'static str,
-    /// The key that it must name; none for what is no limit.
+    /// The key that the answer must name; none if it is not about a limit.
     setting: Option<&'static str>,
-    /// Words that it must have: a guest's own, where the guest is what is told.
+    /// Words that the answer must have, such as a guest's own.
     words: &'static str,
 }
 
@@ -85,7 +85,7 @@ impl Refusal {
             && detail.contains(self.words)
     }
 
-    /// True if the guest itself decided on it: then the call has been.
+    /// Returns true if the guest itself decided on the refusal: then its call counts as done.
     fn is_the_guests(&self) -> bool {
         self.code == "function_failed"
     }
@@ -111,7 +111,7 @@ impl Refusal {
     }
 }
 
-/// A limit, and what is done to it.
+/// A limit, and the attack on it.
 pub(super) struct Trial<'a> {
     pub(super) stage: &'a Stage,
     pub(super) tenant: usize,
@@ -120,7 +120,7 @@ pub(super) struct Trial<'a> {
     pub(super) refusal: Refusal,
 }
 
-/// The outcome of an attack: what stopped it, or why it is not held.
+/// The outcome of an attack: the refusal that stopped it, or the reason why the limit does not hold.
 type Outcome = Result<String, String>;
 
 impl Trial<'_> {
@@ -145,7 +145,7 @@ impl Trial<'_> {
         beyond..=beyond + usize::from(self.is_shared())
     }
 
-    /// The most that the limits allow of what is measured.
+    /// The most that the limits allow of each measured figure.
     fn bounds(&self) -> Bounds {
         let (host, limits) = (self.stage.host_limits(), self.stage.limits(self.tenant));
         let of_host =
@@ -244,7 +244,7 @@ impl Trial<'_> {
                 if answer.took > limits.deadline + LATE {
                     return Err(format!("it took {:.1} s", answer.took.as_secs_f64()));
                 }
-                // Where it does not hold once, it need not be tried again.
+                // One failure is enough.
                 refusal.judge(std::slice::from_ref(&answer), 1..=1)?;
                 answers.push(answer);
             }
@@ -297,7 +297,7 @@ impl Trial<'_> {
             let (first, others) = tokio::join!(first, others);
             let answers: Result<Vec<Answer>, String> = [first].into_iter().chain(others).collect();
             let stopped = refusal.judge(&answers?, BEYOND..=BEYOND)?;
-            // All that were let in have been.
+            // All admitted calls have run.
             match calls(&mallory).await.map_err(|why| format!("the next call: {why}"))? {
                 count if count == most as u64 + 2 => Ok(stopped),
                 count => Err(format!("the function has counted {count} calls")),
@@ -309,7 +309,7 @@ impl Trial<'_> {
     /// Calls at once, each of another user.
     pub(super) async fn at_once(self, most: usize) -> Row {
         let refused = match self.limit.key {
-            // Who waits for a place gets it when another leaves; that not too many have one is measured.
+            // A caller that waits for a place gets it when another leaves; the number of places is measured instead.
             "limits.max_sessions" => 1..=BEYOND + 1,
             _ => self.beyond(BEYOND),
         };
@@ -325,7 +325,7 @@ impl Trial<'_> {
         self.run(attack).await
     }
 
-    /// Users come one after the other, each with the same call, of which there is room for so many.
+    /// Users come one after the other, each with the same call; `fit` of them have room.
     pub(super) async fn crowd(self, users: usize, input: Value, fit: usize) -> Row {
         let (refusal, beyond) = (self.refusal, users.saturating_sub(fit));
         // Of memory fewer may fit: an instance takes more than what its guest asks for.
@@ -370,7 +370,7 @@ impl Trial<'_> {
         self.run(attack).await
     }
 
-    /// One user takes memory, call by call: so many of them fit.
+    /// One user takes memory, call by call; `fit` of the calls have room at most.
     pub(super) async fn pile(self, times: usize, input: Value, fit: usize) -> Row {
         let (mallory, refusal) = (self.caller(MALLORY), self.refusal);
         let attack = async {
@@ -481,7 +481,7 @@ impl Trial<'_> {
         self.run(attack).await
     }
 
-    /// A user, or users of the tenant, use what they may over time, and then wait for as long as they are told.
+    /// A user, or users of the tenant, use up a rate, and then wait for as long as `Retry-After` says.
     pub(super) async fn spend(self, rate: Rate, of_user: bool) -> Row {
         let (refusal, is_fuel) = (self.refusal, self.refusal.code == "budget_spent");
         let fuel_per_call = self.stage.limits(self.tenant).fuel_per_call;
@@ -500,7 +500,7 @@ impl Trial<'_> {
                     continue;
                 }
                 refusal.judge(std::slice::from_ref(&answer), 1..=1)?;
-                // Of fuel it is known after a call how much it was.
+                // The fuel of a call is known only after it.
                 let given = (rate.per_second as f64 * began.elapsed().as_secs_f64()) as u64;
                 let may = rate.burst.saturating_add(given).saturating_add(if is_fuel { fuel_per_call } else { 1 });
                 if used > may {
@@ -525,8 +525,8 @@ impl Trial<'_> {
         self.run(attack).await
     }
 
-    /// Somebody opens connections and says nothing. There is no neighbour: nobody gets a connection meanwhile, which is
-    /// what the limit says. But somebody must, as soon as it is over.
+    /// A caller opens connections and sends nothing. There is no neighbour, since the limit lets nobody else connect
+    /// meanwhile. But a connection must be possible as soon as the attack is over.
     pub(super) async fn connections(self, most: usize) -> Row {
         let (address, alice) = (self.stage.address(), self.caller(ALICE));
         self.stage.clear().await;
@@ -560,7 +560,7 @@ impl Trial<'_> {
         self.run_beside(None::<std::future::Pending<_>>, attack).await
     }
 
-    /// Somebody sends what is no request: it is refused, and the connection closed.
+    /// A caller sends a malformed request: it is refused, and the connection closed.
     pub(super) async fn malformed(self, shape: &Shape) -> Row {
         let address = self.stage.address();
         let attack = async {
@@ -600,15 +600,15 @@ pub(super) enum Ask {
     Body(usize),
 }
 
-/// A request that is none, and what it is called.
+/// A malformed request, and its name in the report.
 pub(super) struct Shape {
     pub(super) what: &'static str,
     request: &'static str,
-    /// What is sent after it again and again, so many times.
+    /// The text sent after the request, and its number of repetitions.
     more: (&'static str, usize),
 }
 
-/// Requests that are none.
+/// Malformed requests.
 pub(super) const SHAPES: [Shape; 4] = [
     Shape {
         what: "a request with two lengths",
@@ -624,7 +624,7 @@ pub(super) const SHAPES: [Shape; 4] = [
     Shape { what: "a line without end", request: "GET /", more: ("0123456789abcdef", 100_000) },
 ];
 
-/// Takes memory and writes to it, in one call: what no compression makes fewer bytes of.
+/// The input that takes memory and writes incompressible bytes to it, in one call.
 pub(super) fn taking(bytes: usize) -> Value {
     json!({"do": "all", "of": [{"do": "reserve", "bytes": bytes}, {"do": "overwrite"}]})
 }
@@ -668,8 +668,7 @@ async fn cost(caller: &Caller, input: &Value, refusal: Refusal) -> Result<f64, S
     Ok(took.as_secs_f64() / answer.fuel.max(1) as f64)
 }
 
-/// Waits until memory that others have given back is taken by the system: what an attack uses of it again would not be
-/// seen to be more than before.
+/// Waits until the system has taken back freed memory: an attack's reuse of it would not be seen as growth.
 async fn settle() {
     let mut before = resident();
     for _ in 0..25 {

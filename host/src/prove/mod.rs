@@ -13,9 +13,9 @@
 //!
 //! # Layout
 //!
-//! * [`prove`], here: the attacks in their order. `tried`: the configurations of the hosts that are attacked, on each of
-//!   which the others than the attacked limits leave room. `stage`: such a host, and whoever calls it. `attack`: what is
-//!   done, and which answers are right. `witness`: what the machine and the neighbour see. `report`: the table.
+//! * [`prove`], here: the attacks in their order. `tried`: the configurations of the attacked hosts, in each of which
+//!   the limits not under attack leave room. `stage`: such a host, and its callers. `attack`: the actions, and the
+//!   right answers. `witness`: the machine's and the neighbour's view. `report`: the table.
 
 mod attack;
 mod report;
@@ -40,13 +40,13 @@ use std::time::{Duration, Instant};
 ///
 /// # Errors
 ///
-/// What is wrong with the configuration.
+/// The problems of the configuration.
 pub async fn prove(config: Config, threads: usize) -> Result<Report, config::Error> {
     prove_flawed(config, threads, &|_| {}, &Part::ALL).await
 }
 
-/// Like [`prove`], but the hosts that are attacked are made of what `flaw` makes of their configurations, and judged by
-/// what these were; and only these parts are done. So it can be seen that a limit which does not hold is noticed.
+/// Like [`prove`], but runs only these parts, and attacks hosts whose configurations `flaw` has changed, while
+/// judging them by the unchanged ones. So tests can show that a limit which does not hold is noticed.
 #[doc(hidden)]
 pub async fn prove_flawed(
     config: Config,
@@ -81,7 +81,7 @@ pub enum Part {
     Sizes,
     /// Calls, sessions, connections and files, of all.
     Numbers,
-    /// Rates, and what is no limit.
+    /// Rates, and properties that are no limit.
     Rates,
 }
 
@@ -205,7 +205,7 @@ impl Prover<'_> {
             self.report.add(trial.again(Ask::Call(json!({"do": "spin"}))).await);
         }
         stage.end().await;
-        // What a unit costs is not the tenants' matter, and is measured where there are enough of them.
+        // The cost of a unit does not depend on tenants, and is measured on a host with enough fuel.
         let stage = self.stage(&[tried::PRICE]).await?;
         for (what, input) in has_the_host_work() {
             let limit = self.of_tenant(&stage, 0, key, |it| it.fuel_per_call, u64::to_string);
@@ -410,7 +410,7 @@ fn limit<T: PartialEq>(key: &'static str, value: T, tried: T, show: impl Fn(&T) 
     Limit { key, value: show(&value), tried: lowered }
 }
 
-/// Attacks on what is no limit, and holds all the same.
+/// Attacks on properties that hold without being a limit.
 fn told(key: &'static str, value: impl Into<String>) -> Limit {
     Limit { key, value: value.into(), tried: None }
 }

@@ -1,17 +1,17 @@
-//! The table of what was attacked, and what came of it.
+//! The table of the attacks and their results.
 
 use bytesize::ByteSize;
 use serde_json::{Value, json};
 use std::{fmt, time::Duration};
 
-/// What was attacked, and what came of it.
+/// The attacks and their results.
 #[derive(Default)]
 pub struct Report {
     rows: Vec<Row>,
     pub(super) took: Duration,
 }
 
-/// A limit with its value: as it is configured, and as it is tried.
+/// A limit with its value as configured, and as tried.
 #[derive(Clone)]
 pub(super) struct Limit {
     pub(super) key: &'static str,
@@ -24,7 +24,8 @@ pub(super) struct Row {
     pub(super) tenant: String,
     pub(super) limit: Limit,
     pub(super) what: &'static str,
-    /// The words for what stopped it, and how often, and whatever else is measured of this attack; or why it is not held.
+    /// The refusal that stopped the attack, with its count and other figures; or the reason why the limit does not
+    /// hold.
     pub(super) outcome: Result<String, String>,
     pub(super) took: Duration,
     pub(super) figures: Figures,
@@ -54,18 +55,18 @@ pub(super) struct Figure {
     pub(super) seen: usize,
     /// The limit, in words.
     pub(super) limit: usize,
-    /// The most that it may be: the limit, and what is tolerated.
+    /// The most that the maximum may be: the limit and the tolerance.
     pub(super) most: usize,
 }
 
-/// What a neighbour noticed of an attack.
+/// A neighbour's observations during an attack.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Notice {
-    /// Right answers that it got meanwhile.
+    /// Right answers that the neighbour got meanwhile.
     pub(super) answers: usize,
-    /// Times that it was refused by the very limit under attack, where it shares that with the attacker.
+    /// Refusals by the very limit under attack, where the neighbour shares it with the attacker.
     pub(super) refused: usize,
-    /// The longest that it waited.
+    /// The longest wait for an answer.
     pub(super) longest: Duration,
     /// The last thing that was wrong.
     pub(super) wrong: Option<String>,
@@ -95,7 +96,7 @@ impl Figure {
 }
 
 impl Figures {
-    /// The figure that says that a limit does not hold, in words.
+    /// The figure that shows that a limit does not hold, in words.
     fn wrong(&self) -> Option<String> {
         let size = |bytes: usize| ByteSize::b(bytes as u64).to_string();
         let (Some(resident), Some(counted)) = (self.resident, self.counted) else {
@@ -148,7 +149,7 @@ impl Notice {
 }
 
 impl Row {
-    /// Why the limit does not hold, if it does not: by the answers, by what was measured, or by what a neighbour noticed.
+    /// The reason why the limit does not hold, if so: from the answers, the figures, or the neighbour.
     fn wrong(&self) -> Option<String> {
         let noticed =
             self.neighbour.as_ref().and_then(|it| it.wrong.as_ref()).map(|why| format!("the neighbour: {why}"));

@@ -1,4 +1,4 @@
-//! A host to attack, and whoever calls it.
+//! A host to attack, and its callers.
 
 use crate::{
     Host,
@@ -33,7 +33,7 @@ use tokio::{
 const HOSTILE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hostile.wasm"));
 /// The guest whose table grows: `tables.wat`, assembled.
 const TABLES: &[u8] = include_bytes!("tables.wasm");
-/// The file that the first one may open, and the folder which that is in, as it knows them.
+/// The file that the first of these guests may open, and its folder, by the guest's names for them.
 pub(super) const FILE: &str = "/carrel-prove/hostile.wasm";
 pub(super) const FOLDER: &str = "/carrel-prove";
 /// The route to the guest that does what it is told.
@@ -42,12 +42,12 @@ const PATH: &str = "/carrel-prove";
 const TABLES_PATH: &str = "/carrel-prove-tables";
 /// Users of a tenant who may take part.
 const CROWD: usize = 128;
-/// The time that it may take until nothing is left of an attack: of its calls, its sessions, and those that were just being
-/// parked to make room for it.
+/// The time after which nothing may be left of an attack: its calls, its sessions, and those being parked to make
+/// room.
 const CLEARED_WITHIN: Duration = Duration::from_secs(5);
-/// Bytes of memory that may be counted all the same, beside what was when the host was started.
+/// Bytes of memory that may then be counted beyond those at the host's start.
 const LEFT: usize = 1 << 20;
-/// An answer comes within so long, or it counts as none.
+/// The time within which an answer must come.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The name of a copy of the hostile function; functions that call each other need several.
@@ -64,16 +64,16 @@ pub(super) struct Stage {
     /// The limits that should hold: of the host, and of each tenant.
     limits: (Limits, Vec<Limits>),
     address: SocketAddr,
-    /// Bytes of memory that it counted when it was started.
+    /// Bytes of memory that the host counted at its start.
     memory: usize,
-    /// What the credentials of its users begin with.
+    /// The prefix of its users' credentials.
     secret: String,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<usize>,
     _folder: Folder,
 }
 
-/// A folder that goes with this.
+/// A folder that is deleted on drop.
 struct Folder(PathBuf);
 
 impl Drop for Folder {
@@ -82,7 +82,7 @@ impl Drop for Folder {
     }
 }
 
-/// Somebody who calls.
+/// A caller.
 #[derive(Clone)]
 pub(super) struct Caller {
     address: SocketAddr,
@@ -90,7 +90,7 @@ pub(super) struct Caller {
     credential: (&'static str, String),
 }
 
-/// What came back.
+/// The answer to a request.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) code: String,
@@ -102,7 +102,7 @@ pub(super) struct Answer {
 }
 
 impl Stage {
-    /// Starts a host of a configuration, whose limits should hold, after `flaw` has had its way with it.
+    /// Starts a host of a configuration changed by `flaw`; the limits of the unchanged one should hold.
     pub(super) async fn start(
         mut config: Config,
         threads: usize,
@@ -187,7 +187,7 @@ impl Stage {
         self.host.registry().look(self.user(caller)?)
     }
 
-    /// A caller, as the host knows it.
+    /// A caller's user id on the host.
     pub(super) fn user(&self, caller: &Caller) -> Option<User> {
         let (name, value) = &caller.credential;
         let value = HeaderValue::from_str(value).ok()?;
@@ -218,7 +218,7 @@ fn key(secret: &str, tenant: usize, number: usize) -> String {
 /// Adds the guests that attack, their routes, and users who may call them.
 fn prepare(config: &mut Config, guests: &[PathBuf], grants: Grants, secret: &str) {
     config.admin = None;
-    // A session that is dropped for want of memory makes room that nobody was refused.
+    // A session dropped for want of memory would make room without a refusal.
     config.sessions.drop_longest_idle = false;
     config.guests.extend(guests.iter().map(|path| GuestPath { key: KeyPath::root(), path: path.clone() }));
     let depth = config.tenants.iter().map(|tenant| tenant.limits.call_depth).max().unwrap_or(1);
@@ -266,7 +266,7 @@ impl Caller {
         self.send(input.to_string().into()).await
     }
 
-    /// The same, with any body.
+    /// Calls the function with any body.
     pub(super) async fn send(&self, body: Bytes) -> Result<Answer, String> {
         let began = Instant::now();
         let answer = tokio::time::timeout(PATIENCE, self.ask(body)).await;

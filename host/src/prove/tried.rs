@@ -1,8 +1,8 @@
-//! The configurations that hosts to attack are made of.
+//! The configurations of the hosts to attack.
 //!
-//! On each host some limits are under attack, and the others leave the attack room: what stops it must be the limit that
-//! it is about, and not another one that happens to come first. A limit under attack has the value of the configuration,
-//! or a lower one, where this machine could not be made to reach it, or not soon: the mechanism is the same.
+//! On each host some limits are under attack, and the others leave room, so that no other limit stops the attack
+//! first. A limit under attack has the value of the configuration, or a lower one if this machine could not reach it,
+//! or not soon: the mechanism is the same.
 
 use crate::{
     config::Config,
@@ -10,7 +10,7 @@ use crate::{
 };
 use std::time::Duration;
 
-/// Not a limit: what a unit of fuel costs of the processor.
+/// Not a limit: the processor time of a unit of fuel.
 pub(super) const PRICE: &str = "the price of fuel";
 
 /// The most that is tried of limits that count something.
@@ -25,18 +25,17 @@ const MOST_TIME: Duration = Duration::from_secs(2);
 const MOST_OF_BUCKET: u64 = 200_000_000;
 const MOST_REQUESTS: u64 = 20;
 
-/// The deadline of attacks that are about something else. In this time a machine that does other things as well ends all
-/// of them.
+/// The deadline of attacks on other limits: enough for all of them to end on a busy machine.
 const TIME: Duration = Duration::from_secs(10);
 /// Some 0.3 s on one processor.
 const FUEL: u64 = 2_000_000_000;
 /// The deadline where deadlines are attacked, by guests that compute: more than there is until then.
 const ENDLESS: u64 = 1 << 50;
-/// Fuel that is used up to see what a unit costs: enough to be measured, and not too much for what is not optimised.
+/// Fuel that is used up to measure the cost of a unit: enough to be measured, and not too much for a debug build.
 const MEASURED_FUEL: u64 = 100_000_000;
 /// Memory that the host has: some instances of [`MOST_BYTES`], with what rollback keeps of them.
 const MEMORY: usize = 4 * MOST_BYTES;
-/// Inputs, and what the attackers' calls answer.
+/// Bytes of inputs, and of the answers to the attackers' calls.
 const TEXT: usize = 64 << 10;
 /// Whatever is counted.
 const COUNT: usize = 10 * MOST;

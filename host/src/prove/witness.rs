@@ -1,14 +1,13 @@
-//! Witnesses of an attack: what the machine, and a neighbour, see of it while it goes on.
+//! Witnesses of an attack: the machine and a neighbour, observed while it goes on.
 //!
-//! A host that miscounts is not convicted by its own count. So a [`Meter`] reads what the system says of this process,
-//! beside what the host says of itself, and a [`Neighbour`] calls an ordinary function all the while, and measures how
-//! long that takes.
+//! A host's own count cannot show that it miscounts. So a [`Meter`] reads the system's figures of this process beside
+//! the host's own, and a [`Neighbour`] calls an ordinary function all the while, and measures how long that takes.
 //!
 //! # What must always hold
 //!
-//! * Each witness has a thread of its own, and the neighbour a runtime of its own: an attack that holds all of the host's
-//!   threads up delays neither a sample nor the moment from which a neighbour's waiting is measured.
-//! * A figure that cannot be read is no figure, and never a nought: a limit is not told as held by it.
+//! * Each witness has a thread of its own, and the neighbour a runtime of its own: an attack that blocks all of the
+//!   host's threads delays neither a sample nor the start of a neighbour's measured wait.
+//! * A figure that cannot be read is missing, and never zero: no limit is reported as held because of it.
 
 use super::{
     report::{Figure, Figures, Notice},
@@ -32,18 +31,18 @@ use tokio::{sync::oneshot, time::sleep};
 const SAMPLE: Duration = Duration::from_millis(2);
 /// The time between two calls of the neighbour.
 const PACE: Duration = Duration::from_millis(5);
-/// The time that a neighbour may wait for an answer. In practice it waits for some milliseconds; this is for a machine that
-/// is busy with other things, and far less than the deadline that attackers have.
+/// The time that a neighbour may wait for an answer: in practice some milliseconds. This allows for a busy machine,
+/// and is far less than the attackers' deadline.
 pub(super) const SERVED_WITHIN: Duration = Duration::from_secs(1);
 
-/// The part of a limit by which memory may be beyond it. The host counts what it holds in pages, and an allocator holds it
-/// in more; and a guest that writes, for which rollback keeps what was there, goes on to take memory, counted and
-/// resident, until the clock's next tick stops it.
+/// The part of a limit by which memory may exceed it. The host counts pages, and an allocator takes some more. And a
+/// guest that writes, and so fills the undo log, takes memory, counted and resident, until the clock's next tick
+/// stops it.
 pub(super) const TOLERANCE: f64 = 0.15;
-/// Tolerated whatever the limit is: code that is read from its file when it first runs, what the attackers, who are in
-/// this process as well, send and get, and what allocators have given back, and the system has not taken yet.
+/// Bytes tolerated whatever the limit is: code that is paged in when it first runs, the data of the attackers, who
+/// are in this process as well, and freed memory that the system has not taken back yet.
 pub(super) const FLOOR: usize = 32 << 20;
-/// Bytes by which the host's own count may be above a limit, besides [`TOLERANCE`]: what takes little and is never
+/// Bytes by which the host's own count may exceed a limit, besides [`TOLERANCE`]: small charges that are never
 /// refused, such as sessions and the beginnings of connections.
 pub(super) const UNREFUSED: usize = 1 << 20;
 /// Descriptors of the process that may be beyond a limit: both ends of each connection of the attackers and the
@@ -59,10 +58,10 @@ pub(super) enum Counter {
     User(User),
 }
 
-/// The most that the limits under attack allow of what is measured.
+/// The most that the limits under attack allow of each measured figure.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// The count of memory that is looked at, and the most that it may be.
+    /// The account of memory that is looked at, and its maximum.
     pub(super) counter: Counter,
     pub(super) counted: usize,
     /// Bytes by which the process may grow for the guests' sake, before what is tolerated.
@@ -82,7 +81,7 @@ pub(super) struct Meter {
     bounds: Bounds,
 }
 
-/// The most that was seen of each.
+/// The maximum of each figure.
 #[derive(Default)]
 struct Peaks {
     samples: usize,
@@ -149,7 +148,7 @@ impl Meter {
         Ok(Self { over, peaks, before, bounds })
     }
 
-    /// Ends, and gives what was seen beside what may be.
+    /// Ends, and returns the maxima beside the allowed ones.
     pub(super) async fn read(self) -> Figures {
         self.over.store(true, Ordering::Relaxed);
         let peaks = self.peaks.await.ok().filter(|peaks| !peaks.blind);
@@ -195,7 +194,7 @@ pub(super) fn resident() -> Option<usize> {
 
 /// Open descriptors of this process.
 fn descriptors() -> Option<usize> {
-    // The one that reads them is among them.
+    // The descriptor that reads them is among them.
     Some(fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1))
 }
 
@@ -206,7 +205,7 @@ pub(super) fn processor_time() -> Duration {
     Duration::new(seconds.unwrap_or_default(), nanoseconds.unwrap_or_default())
 }
 
-/// Somebody who calls an ordinary function again and again, each time as soon as the last call is answered.
+/// A caller of an ordinary function, which calls again as soon as the last call is answered.
 pub(super) struct Neighbour {
     over: Arc<AtomicBool>,
     noticed: oneshot::Receiver<Notice>,
@@ -233,12 +232,12 @@ impl Neighbour {
             // Nobody waits for it any more where the attack was given up.
             let _ = told.send(runtime.block_on(call_until(&caller, patience, &ended, ready)));
         })?;
-        // What is wrong with it is noticed.
+        // A failure of the first call is noticed like any other.
         let _ = first.await;
         Ok(Self { over, noticed })
     }
 
-    /// Ends with a call that begins after the attack, and gives what was noticed.
+    /// Ends with a call that begins after the attack, and returns the observations.
     pub(super) async fn ask(self) -> Notice {
         self.over.store(true, Ordering::Relaxed);
         self.noticed.await.unwrap_or_else(|_| Notice {

@@ -1,4 +1,4 @@
-//! What a call costs, and what a session has used.
+//! A call's bill, and a session's running totals.
 
 use super::Session;
 use std::{
@@ -6,16 +6,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// What one call used, with all that it called.
+/// The bill of one call, with all that it called.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bill {
     /// Units of fuel.
     pub fuel: u64,
-    /// How long the call waited for its turn.
+    /// The time that the call waited before it began.
     pub waited: Duration,
-    /// How long it ran, making instances included.
+    /// The time that it ran, making instances included.
     pub ran: Duration,
-    /// How long it took to make the instances that it needed.
+    /// The time spent making the instances that it needed.
     pub made: Duration,
     /// Functions that it ran: the one that was called, and all that were called in it.
     pub functions: u32,
@@ -28,11 +28,11 @@ pub(super) enum Outcome {
     Answered,
     /// Without one.
     Failed,
-    /// Its input did not fit. Such a call is none of the user's requests: NAT looks at the input before it counts.
+    /// The input did not fit. Such a call is not counted as a request: NAT looks at the input before it counts.
     Misfit,
 }
 
-/// What a session has used since it began.
+/// A session's running totals since it began.
 #[derive(Debug)]
 pub struct Account {
     created: SystemTime,
@@ -91,7 +91,7 @@ impl Account {
         self.fuel.load(Ordering::Relaxed)
     }
 
-    /// How long a call took from its arrival to its end, on average.
+    /// The average time of a call, from its arrival to its end.
     pub fn average_latency(&self) -> Duration {
         let calls = self.calls();
         if calls == 0 {
@@ -100,13 +100,13 @@ impl Account {
         Duration::from_micros(self.microseconds.load(Ordering::Relaxed) / calls)
     }
 
-    /// A call arrived.
+    /// Counts a call that arrived.
     pub(super) fn arrive(&self) -> Active<'_> {
         self.active.fetch_add(1, Ordering::Relaxed);
         Active(&self.active)
     }
 
-    /// A call ended.
+    /// Adds a call that ended.
     pub(super) fn add(&self, bill: Bill, outcome: Outcome) {
         self.fuel.fetch_add(bill.fuel, Ordering::Relaxed);
         if outcome == Outcome::Misfit {
@@ -119,8 +119,8 @@ impl Account {
     }
 }
 
-/// Fuel that a function has used, and that its caller is told of. If this is dropped before, the caller went away, and
-/// the session bears it.
+/// Fuel used by a function, to be reported to its caller. If this is dropped before, the caller went away, and the
+/// session is charged.
 pub(crate) struct Unbilled<'a> {
     session: &'a Session,
     fuel: u64,
@@ -131,7 +131,7 @@ impl<'a> Unbilled<'a> {
         Self { session, fuel }
     }
 
-    /// More of it was used.
+    /// Adds used fuel.
     pub(crate) fn add(&mut self, fuel: u64) {
         self.fuel += fuel;
     }

@@ -1,11 +1,11 @@
 //! A sibling's call runs aside, not on its caller's stack.
 //!
-//! What an import waits for is polled on its guest's own stack, and an instance keeps that stack while it is idle. A
-//! sibling's call polled there would cost each user three pages of stack, none of which is in the processor's cache
-//! when it is needed. So the import leaves the sibling's call here and waits; whoever polls the guest finds it, runs it
-//! on the thread's stack, and the import picks up what it gave.
+//! A future that an import awaits is polled on its guest's own stack, and an instance keeps that stack while it is
+//! idle. A sibling's call polled there would cost each user three pages of stack, none of which is in the processor's
+//! cache when it is needed. So the import leaves the sibling's call here and waits. The poller of the guest finds the
+//! call and runs it on the thread's stack, and the import picks up the result.
 //!
-//! What is left here is taken at once, on the same thread: the calls of a session run one after the other, and of
+//! A call left here is taken at once, on the same thread: the calls of a session run one after the other, and of
 //! nested ones only the innermost one runs.
 
 use super::{Frame, run};
@@ -23,7 +23,7 @@ use std::{
 type Given = Done<Result<String, GuestError>>;
 type Call = Pin<Box<dyn Future<Output = Given> + Send>>;
 
-/// Where an import leaves its sibling's call, and what that gives is left.
+/// The place where an import leaves its sibling's call, and finds the result.
 #[derive(Default)]
 pub(crate) struct Aside(Mutex<Left>);
 
@@ -40,7 +40,7 @@ impl Aside {
         std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), left)
     }
 
-    /// What an import does: has a sibling's call run, and waits for what it gives.
+    /// Has a sibling's call run, and waits for the result. Called by an import.
     pub(crate) async fn run(
         &self,
         frame: Frame,
@@ -52,7 +52,7 @@ impl Aside {
         self.leave(Left::Call(Box::pin(async move { run(frame, &input, allowance, depth, emitter).await })));
         poll_fn(|_| match self.leave(Left::Nothing) {
             Left::Given(given) => Poll::Ready(*given),
-            // Nobody has seen the call yet; who finds it wakes the import by polling its guest.
+            // Nobody has taken the call yet; whoever takes it polls the guest afterwards, and so wakes the import.
             left => {
                 self.leave(left);
                 Poll::Pending
@@ -61,8 +61,8 @@ impl Aside {
         .await
     }
 
-    /// Runs a guest, and beside it what its imports leave here. Dropped before its end, it drops the sibling's call
-    /// first.
+    /// Runs a guest, and beside it the calls that its imports leave here. If dropped before its end, drops the
+    /// sibling's call first.
     pub(crate) async fn beside<F: Future>(&self, guest: F) -> F::Output {
         let mut guest = pin!(guest);
         let mut call: Option<Call> = None;

@@ -15,32 +15,32 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// What a call from outside gives.
+/// The answer to a call from outside.
 #[derive(Debug)]
 pub struct Answer {
     /// The output, as JSON text, or why there is none.
     pub result: Result<String, Failure>,
-    /// The functions that lost what they held for this user: they were stopped, or were used by one that was, and could
-    /// not be undone.
+    /// The functions that lost this user's state: they were stopped, or used by one that was, and could not be
+    /// undone.
     pub dropped: Vec<Arc<str>>,
-    /// What it used.
+    /// The call's bill.
     pub bill: Bill,
 }
 
 /// Why a call has no output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// It did not get its turn; nothing was run.
+    /// The call did not get its turn; nothing was run.
     Refused(Refusal),
-    /// The function says that the input does not fit. Its state is its own.
+    /// The function says that the input does not fit. Its state is committed.
     InvalidInput(String),
-    /// The function says that it could not do it. Its state is its own.
+    /// The function says that it could not do it. Its state is committed.
     Failed(String),
-    /// The function was stopped, or one that it called, and it passed that on.
+    /// The function was stopped, or passed on the stop of one that it called.
     Stopped {
         /// Why.
         stop: Stop,
-        /// Whether all is as it was before the call.
+        /// True if all is as it was before the call.
         undone: bool,
     },
 }
@@ -54,8 +54,8 @@ pub(crate) struct Ready {
 impl Handle {
     /// Calls a function, at its place in the catalog.
     ///
-    /// The call waits for its turn for as long as the returned future is polled. If it is dropped while the call runs,
-    /// the call is undone; where that cannot be, it runs to its end.
+    /// The call waits for its turn for as long as the returned future is polled. If it is dropped while the call
+    /// runs, the call is undone; where that cannot be, it runs to its end.
     pub(crate) async fn call(self, position: usize, input: Arc<Json>, emitter: Arc<Emitter>) -> Answer {
         match self.turn().await {
             Ok(ready) => ready.run(position, input, emitter).await,
@@ -84,11 +84,11 @@ impl Handle {
         Ok(turn)
     }
 
-    /// Waits until the call may begin, whose turn it is.
+    /// Waits until the call, which has its turn, may begin.
     async fn begin(&self) -> Result<(), Refusal> {
         let session = self.session();
         let begun = within(|| self.deadline(), pin!(session.permit().begin())).await;
-        // The guest has what is left of its time, and none is none.
+        // The guest gets the time that is left; with none left, the call is refused.
         begun.filter(|()| Instant::now() < self.deadline()).ok_or(Refusal::WaitedTooLong)?;
         Ok(session.check_fuel()?)
     }
@@ -102,8 +102,8 @@ impl Handle {
 }
 
 impl Ready {
-    /// Runs the call. If what this gives is dropped before its end, the call is undone, or runs to its end where that
-    /// cannot be.
+    /// Runs the call. If the future is dropped before its end, the call is undone or, where that is impossible, runs
+    /// to its end.
     pub(crate) fn run(
         self,
         position: usize,
@@ -143,7 +143,7 @@ impl Ready {
     }
 }
 
-/// A call from outside that runs. Dropping it before its end tells that its caller went away.
+/// A running call from outside. If this is dropped before its end, the caller went away.
 struct Running<'a> {
     session: &'a Session,
     turn: Option<Turn>,
@@ -202,8 +202,8 @@ async fn outer(
     }
 }
 
-/// Runs a call that may hold a permit of the slow lane. It holds none while it waits for anything, else a guest that
-/// sleeps would keep all others that run long from running; nor after its end, whichever that is.
+/// Runs a call that may hold a permit of the slow lane. The permit is given back while the call waits, or a sleeping
+/// guest would block all other long runners, and after any end of the call.
 async fn permitted<F: Future>(permit: &Permit, mut call: Pin<&mut F>) -> F::Output {
     struct GiveBack<'a>(&'a Permit);
 
@@ -224,7 +224,7 @@ async fn permitted<F: Future>(permit: &Permit, mut call: Pin<&mut F>) -> F::Outp
     .await
 }
 
-/// Runs a function, whether it was called from outside or by another one: in its instance, or in a new one.
+/// Runs a function, called from outside or by another one, in its instance or in a new one.
 pub(super) async fn run(
     mut frame: Frame,
     input: &Json,
@@ -256,7 +256,7 @@ pub(super) async fn run(
     };
     done.fuel += unbilled.bill();
     match &done.result {
-        // Whoever asked from outside is told of a stop, so that the whole call never happened.
+        // The caller from outside is told of a stop, so the whole call is undone.
         Ok(Err(GuestError::Failed(why))) if depth == 1 && session.undoes(|stop| passes_on(why, stop)) => {
             done.fuel += frame.abort();
         }
@@ -266,7 +266,7 @@ pub(super) async fn run(
             let stop = stop.clone();
             done.fuel += frame.abort();
             done.fuel = done.fuel.max(least(&session, depth));
-            // A guest that was refused memory in its call has ended with it; the next one shall find some.
+            // A guest that was refused memory was stopped; room is made for the next call.
             if let Some(scope) = full_scope(&session, &stop.kind, Room::default()) {
                 session.shared.pressure.ask_for_room(scope, Room::default());
             }
@@ -275,20 +275,20 @@ pub(super) async fn run(
     done
 }
 
-/// Units of fuel that a function costs at the least which was stopped, so deep in a call from outside: its caller pays for a
-/// sibling.
+/// The least units of fuel that a stopped function costs at this depth of a call. For a sibling there is no least:
+/// its caller pays.
 fn least(session: &Session, depth: usize) -> u64 {
     if depth == 1 { STOPPED.min(session.limits().fuel_per_call) } else { 0 }
 }
 
-/// The scope in which others can make the room for want of which something was stopped.
+/// The scope in which others can make the room that a stopped function lacked.
 fn full_scope(session: &Session, kind: &StopKind, need: Room) -> Option<Scope> {
     Scope::of(kind.full()?, Some(session.user().tenant()), need)
 }
 
-/// Makes a function's instance, if it has none: a new one, or the one that was parked, whose making the caller does not
-/// pay for; and begins its call. If there is no room for either, idle sessions are parked, and it is tried again: the
-/// caller pays for what failed for want of room.
+/// Makes a function's instance, if it has none, and begins the call. The caller pays for a new instance, but not for
+/// restoring a parked one. If there is no room, idle sessions are parked, and it is tried again: the caller pays for
+/// attempts that failed for want of room.
 async fn prepare(frame: &mut Frame, session: &Arc<Session>, allowance: Allowance, depth: usize) -> Done<()> {
     let (mut failed, mut tidied) = (Unbilled::new(session, 0), session.shared.tidying.watch());
     loop {
@@ -319,7 +319,7 @@ async fn prepare(frame: &mut Frame, session: &Arc<Session>, allowance: Allowance
             None => false,
         };
         if !is_freed {
-            // Most calls change little, so that one may well end without what it could need to be undone.
+            // Most calls change little, so this one may well end without the room for its undo logs.
             let begun = frame.begin(false).is_ok_and(|begun| begun);
             return Done { result: if begun { Ok(()) } else { Err(stop) }, fuel: failed.bill() };
         }
@@ -357,7 +357,7 @@ mod tests {
     async fn the_wait_for_the_turn_and_that_for_a_place_end_at_one_deadline() {
         let host = host().await;
         assert!(call(session(&host, "alice")).await.result.is_ok());
-        // One who makes room, and has much to do.
+        // An evictor that counts as running, and never answers.
         let _evicting = host.registry().shared().pressure.evicting();
         let other = session(&host, "bob");
         let turn = other.session().turn_if_free().unwrap();
@@ -365,7 +365,7 @@ mod tests {
         sleep(Duration::from_secs(6)).await;
         drop(turn);
         refused(&waiting.await.unwrap(), TooManySessions::Live(1).into());
-        // Of a call that came to its turn too late nothing is asked any more.
+        // A call whose deadline passes before its turn is refused, and asks for no place.
         let turn = other.session().turn_if_free().unwrap();
         let waiting = tokio::spawn(call(session(&host, "bob")));
         sleep(Duration::from_secs(11)).await;

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 use tokio::{task::yield_now, time::sleep};
 
-/// How long it goes on before it rests, and how long it rests at least.
+/// The longest stretch of work, and the shortest rest after it.
 const WORK: Duration = Duration::from_millis(1);
 
-/// Rests for as long as it works, so that it never takes a thread for long, nor a whole core from those who are served.
+/// Rests for as long as it works, so that it never takes a thread for long, nor a whole core from those who are
+/// served.
 pub(super) struct Pace {
     since: Instant,
 }
@@ -16,7 +17,7 @@ impl Pace {
         Self { since: Instant::now() }
     }
 
-    /// Lets others have their turns.
+    /// Yields to others, or rests after a stretch of work.
     pub(super) async fn step(&mut self) {
         if self.since.elapsed() < WORK {
             yield_now().await;

@@ -1,11 +1,11 @@
-//! Puts idle sessions to sleep: their instances go, and snapshots of them stay.
+//! Parks idle sessions: frees their instances, and keeps a snapshot of each.
 //!
 //! A session is parked when it has been idle for `sessions.park_after`, and earlier if room is needed for others: see
 //! `evict`. It is parked at its own turn, so that a call that comes meanwhile waits for some microseconds; other
 //! sessions get theirs in between.
 //!
-//! An instance that holds something outside of its memory cannot be parked: its instance stays, and so does its session's
-//! place, but its session's other instances go.
+//! An instance that holds something outside of its memory cannot be parked: the instance stays, and so does the
+//! session's place, but the session's other instances are parked.
 
 use super::{Registry, Session, Slot, evict::evictors, pace::Pace, pressure::Room, tidy::TIDYING};
 use crate::state::Parking;
@@ -15,10 +15,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 /// The least and the most time between two looks for sessions that have been idle long enough.
 const LOOK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 
-/// Parks sessions that were idle for `after`, if that is said, and makes room when it is needed, for ever.
+/// Parks sessions that were idle for `after`, if given, and makes room when it is needed; never returns.
 pub(crate) async fn park(registry: Arc<Registry>, after: Option<Duration>) {
     let _evicting = registry.shared().pressure.evicting();
-    // Whoever waits for room does not wait for those that are parked by the time.
+    // The evictors run beside the timed parking, so that no wish for room waits for it.
     let _evictors = evictors(&registry);
     let Some(after) = after else { return pending().await };
     let mut looks = interval((after / 4).clamp(LOOK.0, LOOK.1));
@@ -34,9 +34,9 @@ pub(crate) async fn park(registry: Arc<Registry>, after: Option<Duration>) {
 }
 
 impl Registry {
-    /// Parks all sessions that were idle for so long. Gives how many.
+    /// Parks all sessions that were idle for `time`; returns their number.
     pub async fn park_idle(&self, time: Duration) -> usize {
-        // What is left of calls that have ended is no use of a session.
+        // Tidying is no use of a session: wait for it, so that tidied sessions can be parked as well.
         let (mut tidied, deadline) = (self.shared().tidying.watch(), Instant::now() + TIDYING);
         while tidied.another(deadline).await {}
         let (mut parked, mut pace) = (0, Pace::new());
@@ -50,7 +50,7 @@ impl Registry {
         parked
     }
 
-    /// Parks a session, unless it is used: all of it, or what can be. Gives what that has freed.
+    /// Parks a session that nobody uses, or as many of its instances as can be; returns the room freed.
     pub(super) async fn park(&self, session: &Arc<Session>) -> Room {
         if self.parked() >= self.shared().policy.max_sleeping() {
             return Room::default();
@@ -70,8 +70,8 @@ impl Registry {
 }
 
 impl Session {
-    /// Replaces its instances by snapshots. Gives true if that was so for all, and the bytes that it freed. Called at its
-    /// turn.
+    /// Replaces the session's instances by snapshots. Returns true if no instance is left, and the bytes freed.
+    /// Called at the session's turn.
     async fn park(&self) -> (bool, usize) {
         let (mut all, mut pace) = (true, Pace::new());
         let before = self.memory().used();
@@ -99,7 +99,7 @@ impl Session {
     }
 }
 
-/// A function that is being parked. Dropped, it is: if that is before the end, the rest is done at once.
+/// A function that is being parked. Dropping it completes the parking: what is left is done at once.
 struct Parked<'a> {
     session: &'a Session,
     position: usize,
@@ -132,7 +132,7 @@ mod tests {
     use std::path::Path;
     use tower::ServiceExt;
 
-    /// A command of a user, its status, and what came of it.
+    /// Sends a user's command; returns the status and the answer.
     async fn ask(host: &Arc<Host>, user: &str, command: [&str; 4]) -> (u16, Value) {
         let [command, action, param1, param2] = command;
         let input = json!({"command": command, "action": action, "param1": param1, "param2": param2});
@@ -144,7 +144,7 @@ mod tests {
         (status, serde_json::from_slice(&body).unwrap())
     }
 
-    /// Flips a bit in the middle of what is kept of a user's function.
+    /// Flips a bit in the middle of the snapshot of a user's function.
     fn flip(host: &Arc<Host>, user: &str, function: &str) {
         let session = host.registry().look(User::from_credential(user)).unwrap().session;
         match &mut *session.slot(host.catalog().position(function).unwrap()) {

@@ -1,19 +1,19 @@
-//! `sessions`: what is done with them.
+//! The `sessions` settings: rollback, parking and eviction.
 
 use crate::config::reader::{Section, boolean, count, duration};
 use std::time::Duration;
 
-/// `sessions`: what is done with them.
+/// The `sessions` settings: rollback, parking and eviction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// Whether a call that fails changes nothing. If not, what it touched is dropped.
+    /// True if a failed call changes nothing. If false, the instances that it touched are dropped.
     pub rollback: bool,
-    /// How long a session may be idle before it is parked: its instances go, and what it takes to make them again is
-    /// kept. `None`: it never is.
+    /// The idle time after which a session is parked: its instances are freed, and a snapshot of each is kept.
+    /// `None`: sessions are never parked.
     pub park_after: Option<Duration>,
     /// Sessions that may be parked at once.
     pub max_parked: usize,
-    /// Whether the longest idle sessions are dropped when there is no memory for others and none can be parked.
+    /// True if the longest idle sessions are dropped when there is no memory for others and none can be parked.
     pub drop_longest_idle: bool,
 }
 
@@ -34,7 +34,7 @@ impl Policy {
         if self.park_after.is_some() { self.max_parked } else { 0 }
     }
 
-    /// Whether idle sessions can make room for others: by being parked, or dropped.
+    /// Returns true if idle sessions can make room for others, by being parked or dropped.
     pub(crate) fn makes_room(&self) -> bool {
         self.park_after.is_some() || self.drop_longest_idle
     }

@@ -1,8 +1,8 @@
 //! Room: memory, or places among the live sessions, for those who have none.
 //!
-//! Whoever needs room wishes for it in the scope that is full. The scope has an evictor of its own (see `evict`), which
-//! parks its idle sessions, and the wisher is told what was freed in that scope since it asked. While something was, and
-//! its deadline lasts, it tries again.
+//! Whoever needs room wishes for it in the scope that is full. The scope has an evictor of its own (see `evict`),
+//! which parks its idle sessions, and the wisher is told what was freed in that scope since it asked. While something
+//! was, and its deadline lasts, it tries again.
 //!
 //! | what is full | scope | who makes room | if nobody can |
 //! |---|---|---|---|
@@ -16,16 +16,15 @@
 //!
 //! # What must always hold
 //!
-//! * Of one scope's room another scope's wisher hears nothing: neither does it go on because of it, nor give up. What a
-//!   tenant's session leaves is room of the tenant, and of the host.
-//! * Each wish is answered by a round that began after it. Wishes are numbered under a lock, and an evictor takes all of
-//!   them at once under the same lock: a wish is among those that it takes, or was made after, and then its notice comes
-//!   after, too, which [`Notify`] keeps for an evictor that does not wait. So no wish is lost, however many notices
-//!   become one.
-//! * Nobody sleeps past an answer: answers are a number that only grows, and a wisher waits until it is its own or a
-//!   larger one. It does not matter when the wisher looks.
-//! * All that is freed counts, whoever asked for it and whatever of a session it was: also the part of a session that
-//!   could be parked while the rest of it could not.
+//! * Room freed in one scope is not reported to the wishers of another: they neither go on nor give up because of it.
+//!   Room that a tenant's session leaves counts for the tenant, and for the host.
+//! * Each wish is answered by a round that began after it. Wishes are numbered under a lock, and an evictor takes all
+//!   of them at once under the same lock: a wish is among those that it takes, or was made after, and then its notice
+//!   comes after, too, which [`Notify`] keeps for an evictor that does not wait. So no wish is lost, however many
+//!   notices become one.
+//! * Nobody sleeps past an answer: the number answered last only grows, and a wisher waits until it reaches the
+//!   wisher's own number, whenever the wisher looks.
+//! * All room that is freed counts, whoever asked for it: also that of a session which was parked only in part.
 
 use crate::limits::{
     Level,
@@ -53,10 +52,10 @@ pub(crate) enum Scope {
 }
 
 impl Scope {
-    /// The scope in which so much room can be made when a tenant's, or the host's, is full; none, if nobody can make it.
+    /// The scope in which the room can be made when a level is full; `None` if nobody can make it.
     pub(crate) fn of(full: Full, tenant: Option<u16>, need: Room) -> Option<Self> {
         match full.level {
-            // More than there may be is never there.
+            // More than the limit can never be freed.
             _ if need.bytes > full.limit => None,
             Level::Host => Some(Self::Host),
             Level::Tenant => tenant.map(Self::Tenant),
@@ -64,7 +63,7 @@ impl Scope {
         }
     }
 
-    /// The tenant whose sessions it has; none, if it has all.
+    /// The tenant of the scope's sessions; `None` for the host.
     pub(super) fn tenant(self) -> Option<u16> {
         match self {
             Self::Host => None,
@@ -94,7 +93,7 @@ impl Room {
         self == Self::default()
     }
 
-    /// True if it is as much as is needed.
+    /// Returns true if this is as much as is needed.
     pub(super) fn covers(self, need: Self) -> bool {
         self.sessions >= need.sessions && self.bytes >= need.bytes
     }
@@ -110,7 +109,7 @@ impl AddAssign for Room {
 impl Sub for Room {
     type Output = Self;
 
-    /// The room that was freed between two readings; a count may have begun anew meanwhile.
+    /// The room freed between two readings; a count may have wrapped around meanwhile.
     fn sub(self, earlier: Self) -> Self {
         Self { sessions: self.sessions.wrapping_sub(earlier.sessions), bytes: self.bytes.wrapping_sub(earlier.bytes) }
     }
@@ -123,11 +122,11 @@ pub(crate) struct Pressure {
     ledgers: Box<[Ledger]>,
     /// Sets of evictors that run: one, while the host serves.
     evicting: AtomicUsize,
-    /// Sessions that were parked, since the start.
+    /// Sessions parked since the start.
     parked: AtomicU64,
-    /// Instances that were woken, since the start.
+    /// Instances restored from snapshots since the start.
     woken: AtomicU64,
-    /// Sessions that were dropped for want of room, since the start.
+    /// Sessions dropped for want of room since the start.
     dropped: AtomicU64,
 }
 
@@ -165,7 +164,7 @@ impl Ledger {
         self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the wish's number.
+    /// Adds a wish; returns its number.
     fn wish(&self, need: Room) -> u64 {
         let number = {
             let mut wishes = self.wishes();
@@ -190,7 +189,7 @@ impl Ledger {
 }
 
 impl Pressure {
-    /// For a host with so many tenants.
+    /// Makes the ledgers of a host with so many tenants.
     pub(crate) fn new(tenants: usize) -> Self {
         Self {
             ledgers: (0..=tenants).map(|_| Ledger::new()).collect(),
@@ -201,8 +200,8 @@ impl Pressure {
         }
     }
 
-    /// Has room made in a scope that is full, and waits for it until the deadline. Gives what was freed there meanwhile:
-    /// if that is none, it is of no use to try again.
+    /// Requests room in a full scope, and waits for it until the deadline. Returns the room freed there meanwhile:
+    /// if that is none, a retry is useless.
     ///
     /// Room that is freed is not kept for the wisher: whoever comes first takes it.
     pub(crate) async fn make_room(&self, scope: Scope, need: Room, deadline: Instant) -> Room {
@@ -218,15 +217,15 @@ impl Pressure {
         ledger.freed() - before
     }
 
-    /// Has room made for whoever comes next; nobody waits for it.
+    /// Requests room for whoever comes next, without waiting for it.
     pub(super) fn ask_for_room(&self, scope: Scope, need: Room) {
         if let Some(ledger) = self.ledger(scope) {
             ledger.wish(need);
         }
     }
 
-    /// Takes more of somebody's memory: a tenant's, or the host's. If there is none, room is made first, for as long as
-    /// that frees any.
+    /// Grows a charge on a tenant's or the host's memory. If there is none left, room is made first, for as long
+    /// as that frees any.
     pub(crate) async fn grow(
         &self,
         charge: &mut Charge,
@@ -254,13 +253,14 @@ impl Pressure {
         std::iter::once(Scope::Host).chain((0..tenants).map(Scope::Tenant))
     }
 
-    /// There are evictors, until what this gives is dropped.
+    /// Counts a set of running evictors, until the result is dropped.
     pub(super) fn evicting(&self) -> Evicting<'_> {
         self.evicting.fetch_add(1, Ordering::AcqRel);
         Evicting(self)
     }
 
-    /// Waits for wishes of a scope. Gives the newest one's number, and what all of them need. For the scope's evictor.
+    /// Waits for wishes of a scope. Returns the newest one's number, and the room that all of them need. For the
+    /// scope's evictor.
     pub(super) async fn wishes(&self, scope: Scope) -> (u64, Room) {
         let Some(ledger) = self.ledger(scope) else { return std::future::pending().await };
         ledger.wished.notified().await;
@@ -275,13 +275,13 @@ impl Pressure {
         }
     }
 
-    /// A tenant's session was parked, or a part of it.
+    /// Counts a tenant's session that was parked, or a part of it.
     pub(super) fn was_parked(&self, tenant: u16, freed: Room) {
         self.parked.fetch_add(freed.sessions as u64, Ordering::Relaxed);
         self.free(tenant, freed);
     }
 
-    /// A tenant's session was dropped for want of room.
+    /// Counts a tenant's session that was dropped for want of room.
     pub(super) fn was_dropped(&self, tenant: u16, freed: Room) {
         self.dropped.fetch_add(freed.sessions as u64, Ordering::Relaxed);
         self.free(tenant, freed);
@@ -294,28 +294,28 @@ impl Pressure {
             .for_each(|it| it.free(freed));
     }
 
-    /// An instance was woken.
+    /// Counts an instance restored from its snapshot.
     pub(super) fn woke(&self) {
         self.woken.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Sessions that were parked, since the start.
+    /// Sessions parked since the start.
     pub(crate) fn parked(&self) -> u64 {
         self.parked.load(Ordering::Relaxed)
     }
 
-    /// Instances that were woken, since the start.
+    /// Instances restored from snapshots since the start.
     pub(crate) fn woken(&self) -> u64 {
         self.woken.load(Ordering::Relaxed)
     }
 
-    /// Sessions that were dropped for want of room, since the start.
+    /// Sessions dropped for want of room since the start.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 }
 
-/// The evictors run.
+/// A set of running evictors.
 pub(super) struct Evicting<'a>(&'a Pressure);
 
 impl Drop for Evicting<'_> {

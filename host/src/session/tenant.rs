@@ -1,4 +1,4 @@
-//! A tenant: what all of its users' sessions share.
+//! A tenant: the state shared by all sessions of its users.
 
 use super::{Refusal, TooManySessions};
 use crate::{
@@ -13,15 +13,15 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// What the instances of each function begin with, by position. Tenants to whom a function looks the same share them.
+/// The image of each function, by position. Tenants to whom a function looks the same share its image.
 type Images = Box<[Option<Arc<Image>>]>;
 
-/// What all sessions of a tenant share.
+/// The state shared by all sessions of a tenant.
 #[derive(Debug)]
 pub struct Tenant {
     name: Arc<str>,
     limits: Limits,
-    /// Which functions its users may call, by their positions; all, if there is no list.
+    /// The functions that its users may call, by position; all, if there is no list.
     functions: Option<Box<[bool]>>,
     memory: Arc<Memory>,
     descriptors: Descriptors,
@@ -29,7 +29,7 @@ pub struct Tenant {
     /// Calls that wait or run.
     calls: AtomicUsize,
     sessions: AtomicUsize,
-    /// What its users' instances of each function begin with, by position.
+    /// The image of each function, by position.
     images: OnceLock<Images>,
     pub(super) metrics: CallMetrics,
 }
@@ -62,7 +62,7 @@ impl Tenant {
         }
     }
 
-    /// What it is called.
+    /// The tenant's name.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
@@ -72,17 +72,17 @@ impl Tenant {
         &self.limits
     }
 
-    /// Whether its users may call a function.
+    /// Returns true if the tenant's users may call a function.
     pub fn may_call(&self, position: usize) -> bool {
         self.functions.as_ref().is_none_or(|allowed| allowed[position])
     }
 
-    /// What its users' instances of a function begin with, if they can be made again from their memories.
+    /// A function's image; `None` if an instance cannot be restored from its memories.
     pub(crate) fn image(&self, position: usize) -> Option<&Image> {
         self.images.get()?.get(position)?.as_deref()
     }
 
-    /// The functions were tried out for it: this is what its users' instances begin with.
+    /// Sets the images, found by trying the functions out for this tenant.
     pub(crate) fn set_images(&self, images: Images) {
         // Once, before the host serves.
         let _ = self.images.set(images);
@@ -118,12 +118,12 @@ impl Tenant {
         self.budget.as_ref().and_then(Budget::fuel_left)
     }
 
-    /// What a user of it may take of memory.
+    /// The memory budget of one user of the tenant.
     pub(super) fn memory_of_user(&self) -> Arc<Memory> {
         self.memory.within(Level::User, self.limits.user.memory)
     }
 
-    /// The descriptors that a user of it may hold.
+    /// The descriptor budget of one user of the tenant.
     pub(super) fn descriptors_of_user(&self) -> Descriptors {
         self.descriptors.within(Level::User, self.limits.user.open_files)
     }
@@ -138,17 +138,17 @@ impl Tenant {
         &self.memory
     }
 
-    /// A request of it is let in, if its rates allow that.
+    /// Admits a request of the tenant, if its rates allow it.
     pub(super) fn admit(&self) -> Result<(), Spent> {
         self.budget.as_ref().map_or(Ok(()), |budget| budget.admit(Level::Tenant))
     }
 
-    /// There is fuel for one of its calls to begin with.
+    /// Checks that there is fuel for one of the tenant's calls to begin with.
     pub(super) fn check_fuel(&self) -> Result<(), Spent> {
         self.budget.as_ref().map_or(Ok(()), |budget| budget.check_fuel(Level::Tenant))
     }
 
-    /// A request of it that was let in was refused elsewhere.
+    /// Takes back the admission of a request that was refused elsewhere.
     pub(super) fn readmit(&self) {
         self.budget.iter().for_each(Budget::readmit);
     }
@@ -157,7 +157,7 @@ impl Tenant {
         self.budget.iter().for_each(|budget| budget.use_fuel(units));
     }
 
-    /// It gets another session.
+    /// Counts another session of the tenant, if it may have one.
     pub(super) fn session_begins(&self) -> Result<(), TooManySessions> {
         let most = self.limits.tenant.sessions.unwrap_or(usize::MAX);
         let one_more = |sessions| (sessions < most).then_some(sessions + 1);
@@ -170,15 +170,15 @@ impl Tenant {
     }
 }
 
-/// A call that has arrived, and counts. It ends when this is dropped, or, where this is kept, with [`InFlight::end`].
+/// A call that counts as in flight until this is dropped or, where this is kept, until [`InFlight::end`].
 pub(super) struct InFlight<'a> {
     all: &'a AtomicUsize,
-    /// None, where it is the operator's.
+    /// `None` for the operator's.
     tenant: Option<&'a Tenant>,
 }
 
 impl<'a> InFlight<'a> {
-    /// Counts it among all calls, of which there may be so many, and among the tenant's.
+    /// Counts a call among all, of which there may be `most`, and among the tenant's.
     pub(super) fn begin(all: &'a AtomicUsize, most: usize, tenant: Option<&'a Tenant>) -> Result<Self, Refusal> {
         // In one step each, so that no two take the last place.
         let take = |calls: &AtomicUsize, level, limit| {
@@ -204,7 +204,7 @@ impl<'a> InFlight<'a> {
         if let Some(tenant) = tenant {
             tenant.calls.fetch_sub(1, Ordering::Relaxed);
         }
-        // Whoever sees that none is left sees all that they have done.
+        // A reader that sees no call left sees all that the calls did.
         all.fetch_sub(1, Ordering::Release);
     }
 }

@@ -1,8 +1,8 @@
-//! What is left to do of a call that has been answered.
+//! Work left from a call that has been answered.
 //!
-//! A call may have written to all of a large instance. To put back what that held, if it failed, or to give back the
-//! memory of what was kept for that, if it did not, takes milliseconds, for which nobody has to wait but the next call of
-//! the same user: it is done in pieces, by a task that keeps the session's turn.
+//! A call may have written to all of a large instance. Restoring that, if the call failed, or freeing the undo data,
+//! if it did not, takes milliseconds. Only the same user's next call waits for it: a task that keeps the session's
+//! turn does the work in pieces.
 
 use super::{Session, Slot, Turn, pace::Pace};
 use crate::state::Gone;
@@ -19,35 +19,35 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// How long those who look for idle sessions wait at the most for one to be tidied.
+/// The longest time that a search for idle sessions waits for one to be tidied.
 pub(super) const TIDYING: Duration = Duration::from_secs(1);
-/// Pages of which the memory is given back in a piece.
+/// Pages of undo data freed in one piece.
 const PIECE: usize = 256;
 
 /// The sessions that are being tidied: there will be more memory soon.
 #[derive(Debug, Default)]
 pub(crate) struct Tidying {
     sessions: AtomicUsize,
-    /// Counts those that were.
+    /// The number of sessions tidied so far.
     tidied: watch::Sender<u64>,
 }
 
-/// Those that are tidied from some time on.
+/// A watch on sessions that are tidied after its creation.
 pub(crate) struct Tidied<'a> {
     tidying: &'a Tidying,
     tidied: watch::Receiver<u64>,
 }
 
 impl Tidying {
-    /// For whoever is going to try something that may fail for want of memory.
+    /// Begins a watch. Call this before an attempt that may fail for want of memory.
     pub(crate) fn watch(&self) -> Tidied<'_> {
         Tidied { tidying: self, tidied: self.tidied.subscribe() }
     }
 }
 
 impl Tidied<'_> {
-    /// Waits until another session was tidied, until the deadline at the most; gives whether one was: if not, it is of no
-    /// use to try again.
+    /// Waits until another session was tidied, or until the deadline; returns true if one was. If not, a retry is
+    /// useless.
     pub(crate) async fn another(&mut self, deadline: Instant) -> bool {
         // In this order: see `One::drop`.
         let will_be = self.tidying.sessions.load(Ordering::Acquire) > 0;
@@ -70,14 +70,14 @@ impl One {
 impl Drop for One {
     fn drop(&mut self) {
         let tidying = &self.0.shared.tidying;
-        // In this order: who sees none that is being tidied sees that this one was.
+        // In this order: a reader that sees no session being tidied sees that this one was.
         tidying.tidied.send_modify(|tidied| *tidied += 1);
         tidying.sessions.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 impl Turn {
-    /// A call from outside has ended: has done what is left of it, and gives back the turn.
+    /// Has a task do the work left from the ended call, and then gives back the turn.
     pub(super) fn tidy(self) {
         if !std::mem::take(&mut self.session().current().untidy) {
             return;
@@ -87,7 +87,7 @@ impl Turn {
             let one = One::new(self.session());
             runtime.spawn(async move {
                 self.session().tidy().await;
-                // While it has the turn: its next call may be tidied, too.
+                // Cleared while the turn is held: the next call may be tidied, too.
                 self.session().is_tidied.store(false, Ordering::Release);
                 drop(self);
                 drop(one);
@@ -97,7 +97,7 @@ impl Turn {
 }
 
 impl Session {
-    /// True while it is being tidied.
+    /// Returns true while the session is being tidied.
     pub(crate) fn is_tidied(&self) -> bool {
         self.is_tidied.load(Ordering::Acquire)
     }
@@ -118,16 +118,15 @@ impl Session {
         }
     }
 
-    /// Does a piece of what is left to be done of a function's last call, which has ended well; gives whether there is
-    /// another one.
+    /// Does a piece of the work left from a function's committed call; returns true if there is another piece.
     fn settle_a_piece(&self, position: usize) -> bool {
         let mut slot = self.slot(position);
         let (Slot::Idle(instance), Some(image)) = (&mut *slot, self.undone_by(position)) else { return false };
         !instance.is_settled() && instance.settle(image)
     }
 
-    /// Puts back a piece of what a function held, if its call has failed and is not undone yet; gives whether there is
-    /// another one.
+    /// Restores a piece of a function's state, if its call failed and is not undone yet; returns true if there is
+    /// another piece.
     pub(super) fn undo_a_piece(&self, position: usize) -> bool {
         let mut slot = self.slot(position);
         let (Slot::Undone(undone), Some(image)) = (&mut *slot, self.image(position)) else { return false };

@@ -11,7 +11,7 @@ use std::{
 };
 use tokio::runtime::Handle;
 
-/// Runs `what`; to its end, even if this is dropped before, if `must` says so then.
+/// Runs `what`. If the future is dropped early, and `must` returns true then, a task runs `what` to its end.
 pub(crate) fn to_the_end<F, M>(what: F, must: M) -> ToTheEnd<F, M>
 where
     F: Future + Send + 'static,

@@ -22,7 +22,7 @@ pub(super) struct Queue {
 /// Why a call did not get its turn. Nothing was run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// As many calls wait as may.
+    /// The user's queue is full.
     #[error("{waiting} calls of this user are already waiting, which is what `limits.queue_per_session` allows")]
     QueueFull {
         /// Calls that wait.
@@ -31,15 +31,15 @@ pub enum Refusal {
     /// There is no place for another session.
     #[error(transparent)]
     TooManySessions(#[from] TooManySessions),
-    /// As many calls wait or run as may.
+    /// The tenant's or the host's limit of calls that wait or run is reached.
     #[error("{limit} calls wait or run, which is what `{}` allows", calls_of(*.level))]
     TooManyCalls {
-        /// Whose calls they are.
+        /// The level of the limit.
         level: Level,
-        /// How many there may be.
+        /// The most calls that may wait or run.
         limit: usize,
     },
-    /// What may be used over time is used.
+    /// The user's or the tenant's budget over time is spent.
     #[error(transparent)]
     Spent(#[from] Spent),
     /// The call's deadline came before its turn did.
@@ -56,7 +56,7 @@ pub(crate) fn calls_of(level: Level) -> &'static str {
     }
 }
 
-/// It is this call's turn, until this is dropped.
+/// A call's turn in its session, given back on drop.
 pub(crate) struct Turn(Arc<Session>);
 
 impl Queue {
@@ -66,7 +66,7 @@ impl Queue {
 }
 
 impl Session {
-    /// The turn, if it is nobody's.
+    /// Takes the turn if it is free.
     pub(super) fn turn_if_free(self: &Arc<Self>) -> Option<Turn> {
         let permit = self.queue.turn.try_acquire().ok()?;
         permit.forget();
@@ -102,7 +102,7 @@ impl Drop for Turn {
     }
 }
 
-/// A place among those who wait, given back when it is dropped.
+/// A place in the queue, given back on drop.
 struct Place<'a>(&'a AtomicUsize);
 
 impl<'a> Place<'a> {

@@ -1,23 +1,23 @@
 //! Images: the memories that all instances of a function begin with.
 //!
-//! An image is the bytes of the linear memories of a new instance. Between calls, an instance is its image, and the
-//! pages that differ: that is all that has to be kept of it to make it again. Which these are is for `pages` to say.
+//! An image is the bytes of the linear memories of a new instance. Between calls, an instance is its image and the
+//! pages that differ from it: no more must be kept to restore it. `pages` finds these pages.
 
 use super::pages::Numbers;
 use carrel_arena::PAGE;
 use std::ops::Range;
 
-/// What identifies the image: snapshots of another one are refused.
+/// An image's identity: snapshots of another image are refused.
 pub(crate) type Key = [u8; 16];
 
 /// The linear memories of a new instance.
 pub(crate) struct Image {
     memories: Box<[Start]>,
-    /// Whether the instance is configured in it, so that a new one need not be.
+    /// True if the image is of a configured instance, so that a new one need not be configured.
     configured: bool,
     /// Pages at the start of the only memory that hold nothing between calls: stack below its top.
     dead: usize,
-    /// What snapshots are compressed with: texts of the guest, which its heap has many of.
+    /// The dictionary for compressing snapshots: texts of the guest, of which its heap has many.
     dictionary: Box<[u8]>,
     key: Key,
 }
@@ -25,7 +25,7 @@ pub(crate) struct Image {
 /// The most bytes of a dictionary: as far as LZ4 looks back.
 const DICTIONARY: usize = 64 << 10;
 
-/// What a linear memory begins with.
+/// The initial content of a linear memory.
 struct Start {
     /// Bytes.
     size: usize,
@@ -41,11 +41,11 @@ const MEMORIES: usize = 256;
 const PAGES: usize = 1 << 24;
 
 impl Image {
-    /// The image of an instance with these memories. `dead` is how many bytes at the start of the memory, if there is
-    /// one only, hold nothing between calls. Which image it is, is said by the guest's hash and by what the memories hold:
-    /// what else an instance was told, by its configuration or its grants, is in them or makes no difference.
+    /// Makes the image of an instance with these memories. `dead` is the number of bytes at the start of the memory,
+    /// if there is one only, that hold nothing between calls. The key is made of the guest's hash and the memories:
+    /// all else that an instance was told, by its configuration or its grants, is in them or makes no difference.
     ///
-    /// None, if the memories are of a kind that has no image.
+    /// Returns `None` if the memories are of a kind that has no image.
     pub(crate) fn new(memories: &[Vec<u8>], configured: bool, dead: usize, guest: &[u8; 32]) -> Option<Self> {
         let mut starts = Vec::new();
         let mut identity = blake3::Hasher::new();
@@ -108,7 +108,7 @@ impl Image {
         self.memories.get(memory).map_or(0, |start| start.written.len())
     }
 
-    /// What a page begins with; none, if with zeroes.
+    /// The initial bytes of a page; `None` beyond the last page that is not all zero.
     pub(crate) fn page(&self, memory: usize, page: usize) -> Option<&[u8]> {
         self.memories.get(memory)?.bytes.get(page * PAGE..(page + 1) * PAGE)
     }
@@ -123,9 +123,9 @@ impl Image {
         if memory == 0 { self.dead } else { 0 }
     }
 
-    /// Writes the image to the memories of a guest's shell, which are all zero. One may be smaller than in the image, if
-    /// it is not of a configured instance: start code may grow memories by chance. Only these of the image's pages are
-    /// written, counted through all memories.
+    /// Writes these pages of the image, counted through all memories, to the memories of a guest's shell, which are
+    /// all zero. A memory may be smaller than in the image, if that is not of a configured instance: start code may
+    /// grow memories by chance.
     pub(crate) fn apply<'a>(&self, memories: impl Iterator<Item = &'a mut [u8]>, pages: Range<usize>) {
         let mut before = 0;
         for (memory, start) in memories.zip(&self.memories) {
@@ -141,7 +141,7 @@ impl Image {
         }
     }
 
-    /// Makes a page of a memory what it begins with.
+    /// Resets a page of a memory to its initial bytes.
     pub(crate) fn put_back(&self, memory: usize, page: usize, bytes: &mut [u8]) {
         let Some(bytes) = bytes.get_mut(page * PAGE..(page + 1) * PAGE) else { return };
         match self.page(memory, page) {
@@ -150,7 +150,7 @@ impl Image {
         }
     }
 
-    /// Adds those of these pages of a memory to `known` that differ from the image and are not in it.
+    /// Adds to `known` the pages in a range of a memory that differ from the image.
     pub(crate) fn find_differing(&self, memory: usize, bytes: &[u8], pages: Range<usize>, known: &mut Numbers) {
         let Some(start) = self.memories.get(memory) else { return };
         let mut found = Vec::new();
@@ -171,7 +171,7 @@ impl Start {
         pages.filter(|page| !self.is(now, *page..page + 1)).for_each(&mut found);
     }
 
-    /// Whether these pages are as they were at first.
+    /// Returns true if these pages hold their initial bytes.
     fn is(&self, now: &[u8], pages: Range<usize>) -> bool {
         let (start, end) = (pages.start * PAGE, pages.end * PAGE);
         let written = end.min(self.bytes.len()).max(start);

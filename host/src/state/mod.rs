@@ -6,10 +6,10 @@
 //!
 //! * `carrel_examine`, a crate of its own: where a guest keeps its state, found out by looking at its code.
 //! * [`Image`]: what all instances of a function begin with, by its content.
-//! * [`Pages`]: which pages of an instance differ from its image, and which of them a call changes. [`Saved`]: what these
-//!   held before the call. `pages::undo`: putting that back, piece by piece.
-//! * [`Undone`]: an instance whose call has failed, without its store. [`Parking`] makes a [`Snapshot`] of it, its state
-//!   as bytes.
+//! * [`Pages`]: which pages of an instance differ from its image, and which of them a call changes. [`Saved`]: what
+//!   these held before the call. `pages::undo`: putting that back, piece by piece.
+//! * [`Undone`]: an instance whose call has failed, without its store. [`Parking`] makes a [`Snapshot`] of it, its
+//!   state as bytes.
 //! * [`prices`]: what of this is on a call's bill.
 
 mod image;

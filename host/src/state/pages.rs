@@ -1,7 +1,7 @@
-//! Which pages of an instance differ from its function's image, and which of them a call changes.
+//! Finds the pages of an instance that differ from its function's image, and those that a call changes.
 //!
-//! A call costs what it changes, and not what there is. So an instance's memories are *guarded* (see `carrel_arena`): the
-//! first write to a closed page is noticed, and what the page held before is kept in a log. Noticing takes some
+//! A call costs what it changes, and not what there is. So an instance's memories are *guarded* (see `carrel_arena`):
+//! the first write to a closed page is noticed, and what the page held before is kept in a log. Noticing takes some
 //! microseconds, and most calls of a guest write to the same few pages, so these stay open: they are *hot*, and are
 //! copied before each call, which takes a tenth of a microsecond for each.
 //!
@@ -11,8 +11,8 @@
 //! | guarded | its hot pages are copied | the log's pages are hot now; those that were not changed for [`QUIET`] calls are closed |
 //! | that cannot be guarded | the pages that differ are copied | the others are compared with the image |
 //!
-//! Only small memories are compared, but where the kernel refuses to guard a large one. Where guarding takes mappings,
-//! of which a process has few, only large ones are guarded.
+//! Only small memories are compared, but where the kernel refuses to guard a large one. Where guarding takes
+//! mappings, of which a process has few, only large ones are guarded.
 //!
 //! # What must always hold
 //!
@@ -52,7 +52,7 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
-    /// Adds a page; gives whether it was not there.
+    /// Adds a page; returns true if it was not there.
     pub(crate) fn insert(&mut self, page: usize) -> bool {
         let word = page / 64;
         if word >= self.words.len() {
@@ -88,7 +88,7 @@ impl Numbers {
         self.within(0..self.words.len() * 64)
     }
 
-    /// Those of these pages that are in it, in order.
+    /// The set's pages within a range, in order.
     pub(crate) fn within(&self, pages: Range<usize>) -> impl Iterator<Item = usize> {
         let words = pages.start / 64..pages.end.div_ceil(64).min(self.words.len());
         let words = self.words.get(words.clone()).unwrap_or_default().iter().zip(words.start..);
@@ -131,7 +131,7 @@ struct Known {
 #[derive(Debug, Clone, Copy)]
 struct Rest {
     from: usize,
-    /// They have to be compared with the image.
+    /// True if they have to be compared with the image.
     compare: bool,
 }
 
@@ -150,7 +150,7 @@ pub(crate) struct Finding<'a> {
 }
 
 impl Pages {
-    /// Of memories that hold the image but for these pages, of one memory after the other.
+    /// Describes memories that hold the image but for these pages, given memory by memory.
     pub(crate) fn new(changed: Vec<Numbers>) -> Self {
         Self(changed.into_iter().map(|changed| Known { changed, ..Known::default() }).collect())
     }
@@ -162,8 +162,8 @@ impl Pages {
         &mut self.0[memory]
     }
 
-    /// Guards the memories that are too large to be compared, which then are to be [settled](Self::settle). Those of a new
-    /// instance may hold anything: `compare` says whether they have to be compared once.
+    /// Guards the memories that are too large to be compared, which then are to be [settled](Self::settle). With
+    /// `compare`, they are compared once: those of a new instance may hold anything.
     ///
     /// # Errors
     ///
@@ -189,7 +189,7 @@ impl Pages {
         self.0.iter().all(Known::is_settled)
     }
 
-    /// Looks at some of the pages that are left, and closes them; gives whether there are others. It takes a part of a
+    /// Looks at some of the pages that are left, and closes them; returns true if there are others. Takes a part of a
     /// millisecond.
     pub(crate) fn settle<T: Send + 'static>(&mut self, store: &mut Tracked<T>, image: &Image) -> bool {
         let Some(memory) = self.0.iter().position(|known| !known.is_settled()) else { return false };
@@ -208,8 +208,8 @@ impl Pages {
         (image.pages() + self.0.iter().map(|known| known.changed.len()).sum::<usize>()) * PAGE
     }
 
-    /// Bytes that logs may take in a call: those of all pages of large memories that could be written to, and of which no
-    /// copy is made before.
+    /// Bytes that a call's undo logs may take: those of all pages of large memories that could be written to and are
+    /// not copied before.
     pub(crate) fn logs(&self, image: &Image) -> usize {
         let large = self.0.iter().enumerate().filter(|(_, known)| known.guarded);
         let pages =
@@ -217,7 +217,7 @@ impl Pages {
         pages.filter(|pages| *pages > SMALL).sum::<usize>() * PAGE
     }
 
-    /// Copies of the pages that a call which begins may change unnoticed.
+    /// Copies the pages that a call may change unnoticed, before it begins.
     ///
     /// # Errors
     ///
@@ -251,9 +251,9 @@ impl Pages {
         })
     }
 
-    /// A call has ended well: finds out what it has changed; where that is much, it is then to be
-    /// [settled](Self::settle). `saved` is what it began with, which is complete then. Gives the units of fuel that this
-    /// takes.
+    /// Commits a call that ended well: finds the pages that it changed; where these are many, the rest is to be
+    /// [settled](Self::settle). `saved` is the state before the call, and is complete then. Returns the units of fuel
+    /// used.
     pub(crate) fn commit<T: Send + 'static>(
         &mut self,
         store: &mut Tracked<T>,
@@ -289,7 +289,7 @@ impl Pages {
         units
     }
 
-    /// Finds out what has changed without a call's end: in an instance that is not undone, and so is not guarded.
+    /// Finds the changed pages outside of a call's end, in an instance that is not undone, and so is not guarded.
     pub(crate) fn look<T: Send + 'static>(&mut self, store: &mut Tracked<T>, image: &Image) {
         while self.settle(store, image) {}
         for memory in 0..store.memories_len() {
@@ -317,7 +317,7 @@ impl Known {
         self.closing.is_empty() && self.rest.is_none()
     }
 
-    /// Compares what of these pages is not known to differ with the image.
+    /// Compares the pages that are not known to differ with the image.
     fn compare(&mut self, memory: usize, lent: &mut Lent<'_>, pages: Range<usize>, image: &Image) {
         if lent.size() / PAGE <= SMALL {
             image.find_differing(memory, lent.bytes(), pages, &mut self.changed);
@@ -330,7 +330,7 @@ impl Known {
         }
     }
 
-    /// Guards the memory, of which all pages are to be looked at by then.
+    /// Guards the memory, and leaves all of its pages to be looked at.
     fn guard(&mut self, memory: usize, lent: &mut Lent<'_>, of: &Finding<'_>, compare: bool) -> io::Result<()> {
         if lent.is_guarded() {
             // It was given up, and the kernel did not open it.
@@ -374,8 +374,8 @@ impl Known {
         }
     }
 
-    /// A call has ended in a guarded memory: what it wrote to is known, and which pages are hot now. Gives the number of
-    /// pages that it wrote to first.
+    /// Ends a call in a guarded memory: notes the pages that it wrote to, and updates the hot ones. Returns the
+    /// number of pages that were in the log.
     fn ended(&mut self, memory: usize, lent: &mut Lent<'_>, saved: &mut Saved, image: &Image) -> usize {
         let mut open = Vec::new();
         if self.hot.len() > FEW {
@@ -403,10 +403,10 @@ impl Known {
         }
         close.sort_unstable();
         self.closing = close;
-        // What it has grown by.
+        // Pages that the memory has grown by.
         let (end, size) = (lent.guarded_end(), lent.size() / PAGE);
         self.rest = (end < size).then_some(Rest { from: end, compare: false });
-        // It may be smaller than in the image at first, and have nothing where that has something.
+        // The memory may begin smaller than in the image, and hold zeroes where the image has content.
         self.changed.extend((end..size.min(image.size(memory) / PAGE)).filter(|page| image.has(memory, *page)));
         if self.closing.len() + size.saturating_sub(end) <= PIECE {
             while !self.is_settled() {
@@ -426,8 +426,8 @@ impl Known {
         self.hot = pages.into_iter().map(|page| Hot { page: page as u32, quiet: 0 }).collect();
     }
 
-    /// Checks what must hold after each call: all that differs from the image is known, and no page is open that is neither
-    /// hot nor part of a stack.
+    /// Checks what must hold after each call: all that differs from the image is known, and no page is open that is
+    /// neither hot nor part of a stack.
     #[cfg(debug_assertions)]
     fn check(&self, memory: usize, lent: &mut Lent<'_>, image: &Image) {
         let pages = 0..lent.size() / PAGE;
@@ -442,7 +442,7 @@ impl Known {
         }
     }
 
-    /// The kernel refuses to guard the memory: from now on it is compared.
+    /// Stops guarding a memory that the kernel refuses to guard: from now on it is compared.
     fn give_up(&mut self, lent: &mut Lent<'_>) {
         tracing::warn!("the kernel refuses to guard a memory: it is compared after each call from now on");
         lent.unguard();
@@ -453,8 +453,8 @@ impl Known {
     }
 }
 
-/// Units of fuel that guarding a memory of so many bytes takes in a call: so many of its pages were met, and so many copied. For small
-/// ones it is nothing that would matter, and their calls cost the same each time.
+/// Units of fuel for guarding a memory of `size` bytes in a call, with the pages met and copied. Small memories cost
+/// nothing, so that their calls cost the same each time.
 fn price(size: usize, met: usize, copied: usize) -> u64 {
     let large = size / PAGE > SMALL;
     if large { prices::MET * met as u64 + prices::COPY * copied as u64 } else { 0 }

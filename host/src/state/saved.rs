@@ -11,9 +11,9 @@ pub(crate) struct Saved {
     copies: Copies,
     /// The pages that the call has written to, with what they held, by memories.
     logs: Vec<(usize, Log)>,
-    /// The pages of each memory that are in it, once another call's was added.
+    /// The saved pages of each memory, once another call's were added.
     has: Vec<Numbers>,
-    /// Something that a call has changed is not in it.
+    /// True if a page that a call changed is not saved.
     lost: bool,
     /// The copies' part of their user's memory.
     _charge: Charge,
@@ -56,18 +56,18 @@ pub(crate) fn copied(page: usize) -> Range<usize> {
 }
 
 impl Saved {
-    /// Of nothing yet; the copies that are going to be made are charged for.
+    /// Begins with nothing saved; `charge` pays for the copies to come.
     pub(crate) fn new(charge: Charge) -> Self {
         let copies = BUFFERS_KEPT.with_borrow_mut(Vec::pop).unwrap_or_default();
         Self { copies, logs: Vec::new(), has: Vec::new(), lost: false, _charge: charge }
     }
 
-    /// Of an instance that is not gone back to.
+    /// Makes an empty one, for an instance that is not undone.
     pub(crate) fn nothing(memory: &Arc<Memory>) -> Self {
         Self::new(memory.charge(0))
     }
 
-    /// The next memory, before any of its pages.
+    /// Adds the next memory, before any of its pages.
     pub(crate) fn memory(&mut self, size: usize, compared: bool) {
         let first = self.copies.pages.len();
         self.copies.memories.push(Before { size, compared, first });
@@ -125,12 +125,12 @@ impl Saved {
         self.logs.last().map(|(memory, _)| *memory)
     }
 
-    /// So many of the last pages in the last log.
+    /// The last `pages` pages of the last log.
     pub(crate) fn last(&self, pages: usize) -> impl Iterator<Item = (usize, Option<&[u8]>)> {
         self.logs.last().into_iter().flat_map(move |(_, log)| log.pages().skip(log.len().saturating_sub(pages)))
     }
 
-    /// Drops so many of the last pages in the last log, and a log that is empty then. Gives whether there are others.
+    /// Drops so many of the last pages in the last log, and the log once it is empty; returns true if a log is left.
     pub(crate) fn shorten(&mut self, pages: usize) -> bool {
         let Some((_, log)) = self.logs.last_mut() else { return false };
         log.truncate(log.len().saturating_sub(pages));
@@ -146,12 +146,12 @@ impl Saved {
         copies.skip(which.start).take(which.len()).map(|((memory, page), bytes)| (*memory, *page, bytes))
     }
 
-    /// True if all is there that the call has changed.
+    /// Returns true if all that the call has changed is saved.
     pub(crate) fn is_whole(&self) -> bool {
         !self.lost && self.logs.iter().all(|(_, log)| log.is_whole())
     }
 
-    /// Adds what a later call began with, so that this is what there was before both. Both are complete.
+    /// Adds the state before a later call, so that this is the state before both. Both must be complete.
     pub(crate) fn add(&mut self, later: Saved) {
         if self.has.is_empty() {
             self.has.resize(self.copies.memories.len(), Numbers::default());
@@ -168,7 +168,7 @@ impl Saved {
         self.lost |= memories.into_iter().any(|(before, later)| later.compared && !before.compared);
         for (memory, mut log) in later.logs.drain(..) {
             let Some(before) = self.copies.memories.get(memory) else { continue };
-            // What was compared is known without it; a page that is in it already held something else before.
+            // A compared memory needs no log. A page that is saved already keeps its earlier content.
             if before.compared {
                 continue;
             }
@@ -184,7 +184,7 @@ impl Saved {
 }
 
 impl Drop for Saved {
-    /// The buffers are kept for another one.
+    /// Keeps the buffers for another one.
     fn drop(&mut self) {
         let mut copies = std::mem::take(&mut self.copies);
         if copies.bytes.capacity() > BUFFER || copies.bytes.capacity() == 0 {

@@ -2,15 +2,16 @@
 //!
 //! # Format
 //!
-//! A snapshot is a list of pieces, each of at most [`PIECE`] pages, so that neither parking nor waking holds a thread for
-//! long, however much there is. A piece is a byte for the version, 16 bytes that identify the image (the guest, the
-//! function's configuration, and the bytes of a new instance), 8 bytes of a hash over all else, and the body, compressed
-//! with LZ4. The body has the piece's number, 1 if it is the last one and 0 if not, and a number for each linear memory,
-//! its size in pages; after them, for each run of bytes that differ: how many bytes lie between it and the run before,
-//! how long it is, and the bytes. Offsets count through all memories, one after the other. Numbers are LEB128.
+//! A snapshot is a list of pieces, each of at most [`PIECE`] pages, so that neither parking nor waking holds a thread
+//! for long, however much there is. A piece is a byte for the version, 16 bytes that identify the image (the guest,
+//! the function's configuration, and the bytes of a new instance), 8 bytes of a hash over all else, and the body,
+//! compressed with LZ4. The body has the piece's number, 1 if it is the last one and 0 if not, and a number for each
+//! linear memory, its size in pages; after them, for each run of bytes that differ: how many bytes lie between it and
+//! the run before, its length, and the bytes. Offsets count through all memories, one after the other. Numbers are
+//! LEB128.
 //!
-//! A piece is checked before anything is made of it: one that is cut short, changed, of another function, or out of its
-//! place is an error. An instance that is made of pieces is nobody's before the last one is in it.
+//! A piece is checked before anything is made of it: one that is cut short, changed, of another function, or out of
+//! its place is an error. An instance that is made of pieces is nobody's before the last one is in it.
 
 use super::{
     image::{Image, Key},
@@ -23,7 +24,7 @@ use std::ops::Deref;
 const VERSION: u8 = 2;
 const CHECK: usize = 8;
 const HEAD: usize = 1 + size_of::<Key>() + CHECK;
-/// Bytes that are alike between two runs and make it not worth it to end one.
+/// The longest gap of equal bytes that is kept in a run instead of ending it.
 const GAP: usize = 16;
 /// The most pages of a piece: 128 KiB.
 pub(crate) const PIECE: usize = 32;
@@ -34,9 +35,9 @@ const GRAIN: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pieces: Vec<Box<[u8]>>,
-    /// Bytes of the memories that it is of.
+    /// Bytes of the instance's memories.
     memory: usize,
-    /// What it takes of the host's memory.
+    /// The snapshot's charge on its user's memory.
     charge: Charge,
 }
 
@@ -48,7 +49,7 @@ pub(crate) struct Piece {
     /// True if it is the last one.
     pub(crate) is_last: bool,
     body: Vec<u8>,
-    /// Where the runs begin in the body.
+    /// The offset of the runs in the body.
     runs: usize,
 }
 
@@ -67,13 +68,13 @@ pub(crate) enum Broken {
 }
 
 impl Snapshot {
-    /// Of memories of so many bytes in all, without its pieces.
+    /// Makes a snapshot without pieces, of memories of so many bytes in all.
     pub(crate) fn new(memory: usize, charge: Charge) -> Self {
         Self { pieces: Vec::new(), memory, charge }
     }
 
-    /// Adds the next piece, of memories of these sizes, of which these pages may differ from the image: by memory and
-    /// number, in order, and after those of the piece before.
+    /// Adds the next piece, of memories of these sizes. `pages` are those that may differ from the image, by memory
+    /// and number, in order, and after those of the piece before.
     pub(crate) fn add<'a>(
         &mut self,
         image: &Image,
@@ -99,7 +100,7 @@ impl Snapshot {
                     None => *bytes == [0; GRAIN],
                 };
                 if !same {
-                    // What lies between this and the run before is in this page, or nothing lies there.
+                    // Runs are joined only over a gap within this page.
                     runs.add(memory, at + grain, bytes, &now[..grain]);
                 }
             }
@@ -121,19 +122,19 @@ impl Snapshot {
         self.pieces.iter().map(|piece| piece.len()).sum()
     }
 
-    /// Bytes of the memories that it is of.
+    /// Bytes of the instance's memories.
     pub(crate) fn memory(&self) -> usize {
         self.memory
     }
 
-    /// From now on it counts no longer, as what is made of it does; until what this gives is dropped.
+    /// Stops counting the snapshot, since the instance made from it counts, until the result is dropped.
     pub(crate) fn uncounted(&mut self) -> Uncounted<'_> {
         let bytes = self.charge.bytes();
         self.charge.set(0);
         Uncounted { snapshot: self, bytes }
     }
 
-    /// One of its pieces, checked, and that it is of this image.
+    /// Reads a piece, after checking that it is whole and of this image.
     pub(crate) fn piece(&self, image: &Image, index: usize) -> Result<Piece, Broken> {
         let bytes = self.pieces.get(index).ok_or(Broken::Damaged)?;
         let (&version, rest) = bytes.split_first().ok_or(Broken::Damaged)?;
@@ -171,22 +172,22 @@ impl Snapshot {
         Ok(piece)
     }
 
-    /// What it is made of, to be broken on purpose.
+    /// The bytes of the first piece, to be damaged on purpose.
     #[cfg(test)]
     pub(crate) fn bytes(&mut self) -> &mut [u8] {
         &mut self.pieces[0]
     }
 }
 
-/// A snapshot that does not count, since what is made of it does. Dropped, it counts again, whether there is room for it
-/// or not: nothing came of what was made.
+/// A snapshot that does not count, since the instance made from it does. If this is dropped before
+/// [`Uncounted::end`], making failed, and the snapshot counts again, whether there is room for it or not.
 pub(crate) struct Uncounted<'a> {
     snapshot: &'a mut Snapshot,
     bytes: usize,
 }
 
 impl Uncounted<'_> {
-    /// The instance is made: the snapshot is to go.
+    /// Ends the restore: the instance is made, and the snapshot is to be dropped.
     pub(crate) fn end(mut self) {
         self.bytes = 0;
     }
@@ -207,7 +208,8 @@ impl Drop for Uncounted<'_> {
 }
 
 impl Piece {
-    /// Writes the runs to memories of the right sizes that hold the image, and notes the pages of each that they touch.
+    /// Writes the runs to memories of the right sizes that hold the image, and notes the pages of each that they
+    /// touch.
     pub(crate) fn apply<'a>(&self, memories: impl Iterator<Item = &'a mut [u8]>, touched: &mut Vec<Numbers>) {
         let mut memories: Vec<_> = memories.collect();
         touched.resize(memories.len(), Numbers::default());
@@ -219,7 +221,7 @@ impl Piece {
         });
     }
 
-    /// All runs: memory and offset in it, and the bytes. `None`, if one is not within its memory.
+    /// Visits all runs: memory, offset in it, and bytes. Returns `None` if one is not within its memory.
     fn each(&self, mut run: impl FnMut((usize, usize), &[u8])) -> Option<()> {
         let mut left = &self.body[self.runs..];
         let (mut memory, mut offset) = (0, 0usize);
@@ -243,7 +245,7 @@ impl Piece {
 /// Runs that are being written.
 struct Runs {
     body: Vec<u8>,
-    /// Where the last run that was written ends.
+    /// The end of the last run that was written.
     end: usize,
     memory: usize,
     /// The run that is not written yet.
@@ -252,7 +254,8 @@ struct Runs {
 }
 
 impl Runs {
-    /// Adds bytes at an offset, after those that were added before. `before` is what lies before them in their page.
+    /// Adds bytes at an offset, after those that were added before. `before` holds the bytes before them in their
+    /// page.
     fn add(&mut self, memory: usize, at: usize, bytes: &[u8], before: &[u8]) {
         let gap = at - self.run.end;
         if self.bytes.is_empty() || gap > GAP || memory != self.memory || gap > before.len() {
@@ -329,7 +332,7 @@ mod tests {
         Image::new(&memories, true, 0, blake3::hash(identity.as_bytes()).as_bytes()).unwrap()
     }
 
-    /// Of these pages of each memory, two in a piece.
+    /// A snapshot of these pages of each memory, two in a piece.
     fn of_pages(image: &Image, memories: &Memories, pages: &[Numbers]) -> Snapshot {
         let sizes: Vec<_> = memories.iter().map(Vec::len).collect();
         let pages = pages.iter().enumerate().flat_map(|(memory, pages)| {
@@ -345,7 +348,7 @@ mod tests {
         snapshot
     }
 
-    /// As an instance's is taken.
+    /// A snapshot, taken as of an instance.
     fn taken(image: &Image, now: &Memories) -> Snapshot {
         let differing = now.iter().enumerate().map(|(memory, bytes)| {
             let mut pages = Numbers::default();
@@ -355,7 +358,7 @@ mod tests {
         of_pages(image, now, &differing.collect::<Vec<_>>())
     }
 
-    /// As an instance is made of it.
+    /// The memories, restored as for an instance.
     fn restored(image: &Image, snapshot: &Snapshot) -> Result<Memories, Broken> {
         let sizes = snapshot.piece(image, 0)?.sizes;
         let mut memories: Memories = sizes.iter().map(|size| vec![0; *size]).collect();
@@ -370,7 +373,7 @@ mod tests {
                 break;
             }
         }
-        // What was not written is known to be as it was: a second snapshot needs no other pages.
+        // Pages not written are known to be unchanged: a second snapshot needs no other pages.
         assert_eq!(of_pages(image, &memories, &touched).pieces, snapshot.pieces);
         Ok(memories)
     }
@@ -379,7 +382,7 @@ mod tests {
         Snapshot { pieces: vec![bytes.into()], memory: 0, charge: Memory::new(usize::MAX).charge(0) }
     }
 
-    /// With the right key and hash, whatever the body is.
+    /// A snapshot with the right key and hash, whatever the body is.
     fn sealed(image: &Image, version: u8, body: &[u8]) -> Snapshot {
         let mut bytes = [&[version], image.key().as_slice(), &[0; CHECK]].concat();
         bytes.extend(lz4_flex::block::compress_prepend_size_with_dict(body, image.dictionary()));
@@ -388,7 +391,7 @@ mod tests {
         of(&bytes)
     }
 
-    /// What is written to memories: which, where, how many times, and which byte.
+    /// A write to memories: memory, offset, length and byte.
     type Write = (usize, usize, usize, u8);
 
     fn written(memories: &mut Memories, writes: &[Write]) {
@@ -448,7 +451,7 @@ mod tests {
             prop_assert_eq!(restored(&image, &taken(&image, &now)), Ok(now));
         }
 
-        /// What no host has written, but with the right hash: an error, or a state within its own bounds.
+        /// A body that no host has written, but with the right hash: an error, or a state within its own bounds.
         #[test]
         fn any_body_is_read_within_its_bounds(body in vec(prop_oneof![0..20u8, any::<u8>()], 0..60), (start, _) in states()) {
             let image = image(start, "a guest");

@@ -1,7 +1,7 @@
 //! An instance whose call has failed: its memories, as they were before the call, and no store.
 //!
-//! A store is of no use after a trap. The memories stay where they are, and the next call gives them to a new store of
-//! the guest's shell, which writes nothing to them.
+//! A store is of no use after a trap. The memories stay where they are, and the next call gives them to a new store
+//! of the guest's shell, which writes nothing to them.
 
 use super::{
     image::Image,
@@ -19,21 +19,21 @@ pub(crate) const AT_ONCE: usize = 128;
 pub(crate) struct Undone {
     memories: Vec<Held>,
     pages: Pages,
-    /// Its part of its user's memory.
+    /// The instance's charge on its user's memory.
     charge: Charge,
-    /// What is still to be put back. Until then, its memories are not what it held.
+    /// The rest of the undo. Until it is done, the memories are not as before the call.
     left: Option<Undo>,
 }
 
 impl Undone {
-    /// Of the memories that a store has left, and their part of their user's memory.
+    /// Takes the memories that a store has left, and their charge on their user's memory.
     pub(crate) fn new(memories: Vec<Held>, pages: Pages, charge: Charge) -> Box<Self> {
         Box::new(Self { memories, pages, charge, left: None })
     }
 
-    /// Puts back what it held before a call, of which `saved` is what it began with: now, or where that is much, by
-    /// [`step`](Self::step). `None`, if that is not all known, for want of memory, or because the kernel refused to help.
-    /// Gives the units of fuel that this takes, too.
+    /// Restores the state before a call that began with `saved`: now or, where that is much, by [`step`](Self::step).
+    /// Returns the units of fuel as well; `None` if the state is not all known, for want of memory, or because the
+    /// kernel refused to help.
     pub(crate) fn undo(mut self: Box<Self>, saved: Saved, image: &Image) -> Option<(Box<Self>, u64)> {
         let (undo, units) = match self.left.take() {
             Some(left) => left.and(&self.memories, saved)?,
@@ -47,16 +47,16 @@ impl Undone {
         Some((self, units))
     }
 
-    /// True if it is not yet what it was before its last call.
+    /// Returns true if the state before the last call is not fully restored yet.
     pub(crate) fn is_being_undone(&self) -> bool {
         self.left.is_some()
     }
 
-    /// Puts back a piece; gives whether there is another one after it.
+    /// Restores a piece; returns true if there is another one after it.
     ///
     /// # Errors
     ///
-    /// The kernel refuses to help: what the instance held is gone.
+    /// The kernel refuses to help: the instance's state is lost.
     pub(crate) fn step(&mut self, image: &Image) -> Result<bool, Gone> {
         let Some(left) = &mut self.left else { return Ok(false) };
         let more = left.step(&mut self.pages, &mut self.memories, image).map_err(|error| {
@@ -75,25 +75,25 @@ impl Undone {
         self.memories.iter().map(Held::size).sum()
     }
 
-    /// Has it parked, which must not be [being undone](Self::is_being_undone).
+    /// Begins to park the instance, which must not be [being undone](Self::is_being_undone).
     pub(crate) fn park(self: Box<Self>, image: &Image) -> Parking<'_> {
         let sizes: Vec<_> = self.memories.iter().map(Held::size).collect();
         let snapshot = Snapshot::new(sizes.iter().sum(), self.charge.of().charge(0));
         Parking { undone: self, image, sizes, snapshot, next: (0, 0), is_done: false }
     }
 
-    /// Its parts, of which a store can be made.
+    /// The parts from which a store can be made.
     pub(crate) fn into_parts(self) -> (Vec<Held>, Pages, Charge) {
         (self.memories, self.pages, self.charge)
     }
 }
 
-/// What an instance held cannot be put back.
+/// An instance's state cannot be restored.
 #[derive(Debug)]
 pub(crate) struct Gone;
 
-/// An instance that becomes a snapshot, piece by piece: what is in one takes no memory of the instance's any more, so that
-/// both together take no more than the instance did.
+/// An instance that becomes a snapshot, piece by piece. The pages in a piece are freed in the instance, so that both
+/// together take no more memory than the instance did.
 pub(crate) struct Parking<'a> {
     undone: Box<Undone>,
     image: &'a Image,
@@ -106,7 +106,7 @@ pub(crate) struct Parking<'a> {
 }
 
 impl Parking<'_> {
-    /// Makes the next piece; gives whether there is another one after it.
+    /// Makes the next piece; returns true if there is another one after it.
     pub(crate) fn step(&mut self) -> bool {
         if self.is_done {
             return false;
@@ -120,7 +120,7 @@ impl Parking<'_> {
             .iter()
             .filter_map(|(memory, page)| Some((*memory, *page, memories.get(*memory)?.bytes().get(copied(*page))?)));
         self.snapshot.add(self.image, &self.sizes, bytes, next.is_none());
-        // After the last one, all of it goes.
+        // After the last piece, all of the instance is freed.
         if next.is_some() {
             for run in some.chunk_by(|one, next| (one.0, one.1 + 1) == *next) {
                 if let Some(held) = memories.get_mut(run[0].0) {
@@ -134,7 +134,7 @@ impl Parking<'_> {
         !self.is_done
     }
 
-    /// The snapshot. What is left to do is done at once.
+    /// Completes the parking at once; returns the snapshot.
     pub(crate) fn end(mut self) -> Snapshot {
         while self.step() {}
         self.snapshot

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Waits out what a refusal says: until a second before it is too early, and then it is not.
+/// Waits as long as a refusal says: a second before that is too early, and then the call is admitted.
 async fn wait_out(caller: &Caller, refusal: &Reply) -> Reply {
     let code = refusal.header("carrel-error");
     advance(Duration::from_secs(refusal.retry_after() - 1)).await;
@@ -21,7 +21,7 @@ async fn requests_beyond_the_rate_are_refused_for_as_long_as_it_is_told() {
         .start()
         .await;
     let (alice, bob) = (user(&server, "alice"), user(&server, "bob"));
-    // What comes of a request does not matter.
+    // The outcome of a request does not matter.
     alice.call(count()).await.ok();
     alice.body("no JSON").await.error(422, "invalid_input");
     alice.call(json!({"do": "panic"})).await.error(500, "function_crashed");
@@ -83,7 +83,7 @@ async fn whoever_has_used_their_fuel_waits_until_it_is_paid() {
             .start()
             .await;
         let (alice, bob) = (of(&server, "red", "alice"), of(&server, "red", "bob"));
-        // It is let in, and not cut short by what it makes of the budget.
+        // The call is admitted, and not cut short when it overdraws the budget.
         let spun = alice.call(json!({"do": "spin"})).await;
         spun.error(500, "fuel_exhausted");
         assert!(spun.fuel() > 4_900_000, "{}", spun.fuel());
@@ -122,7 +122,7 @@ async fn a_budget_is_charged_to_the_unit_whatever_comes_of_a_call() {
     server.park().await;
     billed += alice.call(count()).await.fuel() as i64;
     assert_eq!(used(), billed, "being woken costs nothing");
-    // What a caller who goes away has used is charged, to the tenant as to the session.
+    // Fuel used for a caller who goes away is charged, to the tenant as to the session.
     let works =
         json!({"do": "all", "of": [{"do": "call", "name": "h1", "input": {"do": "work", "milliseconds": 5}}, sleep()]});
     alice.abandon(works).await;

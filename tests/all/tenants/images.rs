@@ -1,4 +1,4 @@
-//! Images: what a tenant's instances begin with is made within its limits, and with its functions.
+//! Images: the initial state of a tenant's instances is made within its limits, and with its functions.
 
 use super::*;
 
@@ -63,7 +63,7 @@ async fn a_tenant_whose_limits_are_too_small_for_a_function_keeps_nobody_else_fr
     let refused = of(&server, "small", "alice").call(holds()).await;
     is_limited(&refused, 500, "memory_exhausted", "limits.memory_per_instance");
     held(&server, &of(&server, "large", "alice")).await;
-    // If the limits of all are, the host does not start.
+    // If the limits of all are too low, the host does not start.
     let told = test.set("limits.user.memory", "64 KiB").refused().await;
     assert!(told.contains("functions.hostile: the function could not be set up"), "{told}");
 }

@@ -8,7 +8,7 @@ async fn when_a_tenants_memory_is_spent_its_own_idle_sessions_make_room_and_no_o
         verified().set("tenants.small.limits.tenant.memory", "2 MiB").set("tenants.big", json!({})).start().await;
     let quiet = of(&server, "big", "alice");
     quiet.call(count()).await.ok();
-    // Nobody makes room as long as the host does not serve.
+    // No evictor runs as long as the host does not serve.
     let refused = loop {
         let there = server.host.tenants()[0].sessions();
         assert!(there < 100, "nobody was refused");
@@ -58,7 +58,7 @@ async fn a_users_instances_take_together_what_the_user_may_have() {
     assert_eq!(refused.header("retry-after"), "", "waiting does not help");
     assert_eq!(alice.call(json!({"do": "holds"})).await.ok()["said"]["kept"], 1_500_000);
     bob.call(take(3_000_000)).await.ok();
-    // One that is refused memory and goes on is stopped for what it does then.
+    // A guest that is refused memory and goes on is stopped for what it does next.
     let probe = alice.call(json!({"do": "probe"})).await;
     is_limited(&probe, 500, "fuel_exhausted", "limits.fuel_per_call");
 }

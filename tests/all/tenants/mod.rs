@@ -1,4 +1,4 @@
-//! What users, tenants and the host may use over time and at once: whoever has used it is refused, with a true time
+//! Limits of users, tenants and the host over time and at once: calls beyond a limit are refused with the true time
 //! after which to come again, and others notice nothing.
 
 mod budgets;
@@ -21,7 +21,7 @@ use tokio::{
 /// A shared secret, for tests only.
 const SECRET: &str = "a secret of the tests, which everybody knows";
 
-/// A host whose callers are verified, and say in a claim of which tenant they are.
+/// A host whose callers are verified and name their tenant in a claim.
 fn verified() -> Test {
     let jwt = json!({"issuer": "https://all.example", "audience": "carrel", "secret": SECRET, "tenant_claim": "org"});
     Test::hostile().set("identity.jwt", jwt)

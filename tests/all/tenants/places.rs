@@ -1,4 +1,4 @@
-//! What may be at once: calls, sessions, connections, and the functions that a tenant may call.
+//! Limits at once: calls, sessions, connections, and the functions that a tenant may call.
 
 use super::*;
 
@@ -147,7 +147,7 @@ async fn a_tenant_has_as_many_sessions_as_it_may_and_another_when_one_has_ended(
     drop(listening);
 }
 
-/// What the first tenant may use of memory and fuel says nothing of what the others' functions need.
+/// The first tenant's limits of memory and fuel are independent of the needs of the others' functions.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_host_tries_its_functions_at_nobodys_cost() {
     let tiny =

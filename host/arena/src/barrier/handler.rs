@@ -1,8 +1,9 @@
-//! The handler of the signals that a write to a closed page gives.
+//! The handler of the signals raised by writes to closed pages.
 //!
-//! It finds the guard by the address: each region of slots has a table with a place for each slot, and all tables are in
-//! one list that never moves. It takes no lock and waits for nothing. What is no write to a closed page goes to whoever
-//! handled the signal before: wasmtime, which makes traps of some, or the system, which ends the process.
+//! The handler finds the guard by the address: each region of slots has a table with an entry for each slot, and all
+//! tables are in one list that never moves. The handler takes no lock and waits for nothing. A signal that is no
+//! write to a closed page goes to the previous handler: wasmtime's, which turns some into traps, or the system's,
+//! which ends the process.
 
 use super::Guard;
 use crate::{PAGE, region::Region};
@@ -20,7 +21,7 @@ use std::{
 /// Regions that there may be at a time in a process; each engine has three.
 const REGIONS: usize = 1024;
 
-/// A region that has a table. It never changes, and is never freed: a handler may read it at any time.
+/// A region that has a table. An entry never changes and is never freed: a handler may read one at any time.
 struct Listed {
     /// The region's addresses.
     start: usize,
@@ -48,7 +49,8 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Of a region of `count` slots of `size` bytes. Each one that was ever made takes 32 bytes until the process ends.
+    /// Makes the table of a region of `count` slots of `size` bytes. Each table ever made takes 32 bytes until the
+    /// process ends.
     ///
     /// # Errors
     ///
@@ -69,7 +71,7 @@ impl Table {
         Ok(Self { entries, place, count })
     }
 
-    /// Notes who guards a slot.
+    /// Sets the guard of a slot.
     ///
     /// # Safety
     ///
@@ -104,7 +106,7 @@ fn find(address: usize) -> Option<NonNull<Guard>> {
     None
 }
 
-/// The handlers that there were before.
+/// The previous handlers.
 struct Before(UnsafeCell<[MaybeUninit<libc::sigaction>; 2]>);
 
 // SAFETY: it is written once, under `INSTALLED`, before the handler that reads it is installed.
@@ -114,8 +116,8 @@ static BEFORE: Before = Before(UnsafeCell::new([MaybeUninit::uninit(); 2]));
 static INSTALLED: Mutex<[bool; 2]> = Mutex::new([false; 2]);
 const SIGNALS: [libc::c_int; 2] = [libc::SIGBUS, libc::SIGSEGV];
 
-/// Installs the handler for a signal, once in a process. For `SIGSEGV` it has to come before that of wasmtime, and is
-/// therefore to be installed after an engine was made.
+/// Installs the handler for a signal, once in a process. For `SIGSEGV` this must be done after an engine was made, so
+/// that this handler runs before wasmtime's.
 ///
 /// # Errors
 ///
@@ -165,7 +167,7 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, context: *
     }
 }
 
-/// Leaves a signal to whoever handled it before.
+/// Passes a signal on to the previous handler.
 ///
 /// # Safety
 ///
@@ -176,7 +178,7 @@ unsafe fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut
     let before = unsafe { (*BEFORE.0.get())[index].assume_init() };
     match before.sa_sigaction {
         libc::SIG_DFL | libc::SIG_IGN => {
-            // The instruction is run again, and the system does what it does.
+            // The instruction runs again, and the system's default action follows.
             // SAFETY: the structure is what the kernel gave.
             unsafe { libc::sigaction(signal, &raw const before, std::ptr::null_mut()) };
         }

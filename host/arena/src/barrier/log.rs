@@ -3,24 +3,25 @@
 use crate::PAGE;
 use std::{fmt, ptr::NonNull, sync::Arc};
 
-/// Pages of the first chunk, which the allocator gives, and of all others, which the kernel does: what an allocator is
-/// given back it keeps for a while, and logs of large memories are large.
+/// Pages of the first chunk, which comes from the allocator, and of the others, which come from the kernel: an
+/// allocator keeps freed memory for a while, and logs of large memories are large.
 const FIRST: usize = 4;
 const CHUNK: usize = 64;
-/// Entries that there is room for at first.
+/// The initial capacity for entries.
 const ENTRIES: usize = 16;
 
-/// The count of the memory that logs take. Called from a handler of signals, between two instructions of a guest or
-/// of a copy to its memory: it must wait for nothing, and must not panic.
+/// Accounts for the memory that logs take. The methods are called from a signal handler, between two instructions of
+/// a guest or of a copy to its memory: they must wait for nothing and must not panic.
 pub trait Room: Send + Sync {
-    /// A log takes so many bytes more. It takes them in any case; who has no room has to stop the guest.
+    /// Adds bytes that a log takes. The log takes them in any case: without room, the implementer has to stop the
+    /// guest.
     fn take(&self, bytes: usize);
 
-    /// A log has given back so many bytes.
+    /// Subtracts bytes that a log has given back.
     fn give_back(&self, bytes: usize);
 }
 
-/// Room without a limit, and without a count.
+/// A room without a limit that counts nothing.
 pub(super) struct Unlimited;
 
 impl Room for Unlimited {
@@ -31,25 +32,25 @@ impl Room for Unlimited {
 
 /// The pages of a memory that were written to, in the order of their first writes, and what each of them held before.
 ///
-/// It grows in a handler of signals, and allocates there. That is sound since no allocator is interrupted: the signal
-/// comes of a write to a guarded memory, which neither an allocator nor anything that holds its locks ever does.
+/// A log grows, and allocates, in a signal handler. This is sound because no allocator is interrupted: the signal
+/// comes from a write to a guarded memory, and neither an allocator nor a holder of its locks ever writes there.
 pub struct Log {
     entries: Vec<Entry>,
     /// The bytes of the first [`FIRST`] pages.
     first: Vec<u8>,
-    /// Those of the others. All but the last one are full.
+    /// The bytes of the other pages. All chunks but the last are full.
     chunks: Vec<Chunk>,
     room: Arc<dyn Room>,
-    /// Bytes that were taken of the room.
+    /// Bytes taken from the room.
     taken: usize,
-    /// There was no memory for a page.
+    /// True if there was no memory for a page.
     lost: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     page: u32,
-    /// Its bytes' place among all, in pages; [`ZEROES`] for none.
+    /// The index of the page's copy among all copies; [`ZEROES`] if there is none.
     place: u32,
 }
 
@@ -65,7 +66,7 @@ impl Log {
         &self.room
     }
 
-    /// Adds a page, and what it holds: `None` for zeroes. It may be called where nothing must panic.
+    /// Adds a page and its contents: `None` for zeroes. Never panics.
     pub(super) fn keep(&mut self, page: usize, bytes: Option<&[u8]>) {
         if self.entries.len() == self.entries.capacity() {
             let more = self.entries.len().max(ENTRIES);
@@ -82,7 +83,7 @@ impl Log {
         self.entries.push(Entry { page: page as u32, place });
     }
 
-    /// The place of a copy; `None`, if there is no memory for it.
+    /// Copies a page's bytes and returns the copy's place; `None` if there is no memory for it.
     fn copy(&mut self, bytes: &[u8]) -> Option<u32> {
         const NOTHING: [u8; PAGE] = [0; PAGE];
         if *bytes == NOTHING {
@@ -116,7 +117,7 @@ impl Log {
         }
     }
 
-    /// Something that was written to is not in it.
+    /// Marks the log as incomplete: a page was written to and is missing.
     pub(super) fn lose(&mut self) {
         self.lost = true;
     }
@@ -136,12 +137,12 @@ impl Log {
         self.entries.is_empty()
     }
 
-    /// True if no page is missing that was written to; one may be, for want of memory.
+    /// True if no written page is missing; one may be, for want of memory.
     pub fn is_whole(&self) -> bool {
         !self.lost
     }
 
-    /// Keeps only the pages that are wanted, which are asked for in the order of the log. The others' bytes go.
+    /// Keeps only the pages that `wanted` accepts, called in the order of the log. The others' bytes are freed.
     pub fn retain(&mut self, mut wanted: impl FnMut(usize) -> bool) {
         let kept: Vec<bool> = self.pages().map(|(page, _)| wanted(page)).collect();
         if kept.iter().all(|kept| *kept) {
@@ -155,7 +156,7 @@ impl Log {
         *self = fewer;
     }
 
-    /// Forgets the pages from the `len`-th on, and gives back what their bytes took.
+    /// Drops the pages from the `len`-th on, and gives back their bytes' memory.
     pub fn truncate(&mut self, len: usize) {
         self.entries.truncate(len);
         let last = self.entries.iter().rev().find(|entry| entry.place != ZEROES);
@@ -172,7 +173,7 @@ impl Log {
         self.room.give_back(less);
     }
 
-    /// The pages, by their numbers, and what they held: `None` for zeroes.
+    /// The pages' numbers and previous contents: `None` for zeroes.
     pub fn pages(&self) -> impl ExactSizeIterator<Item = (usize, Option<&[u8]>)> {
         self.entries.iter().map(|entry| {
             let bytes = (entry.place != ZEROES).then(|| self.at(entry.place as usize));
@@ -194,7 +195,7 @@ unsafe impl Send for Chunk {}
 unsafe impl Sync for Chunk {}
 
 impl Chunk {
-    /// None, if the kernel gives no memory.
+    /// Maps a chunk; `None` if the kernel gives no memory.
     fn map() -> Option<Self> {
         // SAFETY: an anonymous mapping at an address that the kernel chooses touches no existing mapping.
         let base = unsafe {
@@ -263,7 +264,7 @@ mod tests {
         }
     }
 
-    /// So many pages with this byte, or as many of them as there are dropped off the end.
+    /// Steps, each of which adds a number of pages filled with a byte, or drops up to that many off the end.
     fn steps() -> impl Strategy<Value = Vec<(bool, u8, usize)>> {
         let byte = prop_oneof![Just(0u8), 1..4u8];
         prop::collection::vec((any::<bool>(), byte, prop_oneof![0..6usize, 0..200usize]), 1..30)

@@ -1,4 +1,4 @@
-//! Slots of linear memories against a plain model, and what their edges and their ends are.
+//! Slots of linear memories against a plain model, and their edges and ends.
 
 use super::*;
 use proptest::{prelude::*, sample::Index};
@@ -10,7 +10,7 @@ fn slice(slot: &Slot) -> &mut [u8] {
     unsafe { std::slice::from_raw_parts_mut(slot.base().as_ptr(), slot.size) }
 }
 
-/// Whether all bytes are zero, by `memcmp`: these tests read gigabytes, and run without optimisation.
+/// Returns true if all bytes are zero, by `memcmp`: these tests read gigabytes, and run without optimisation.
 fn zero(bytes: &[u8]) -> bool {
     const ZEROES: &[u8] = &[0; 1 << 20];
     bytes.chunks(ZEROES.len()).all(|chunk| *chunk == ZEROES[..chunk.len()])
@@ -81,7 +81,7 @@ fn a_memory_that_finds_no_slot_of_its_size_gets_a_larger_one() {
     let large = memory(&memories, 1).unwrap();
     assert_eq!([&small, &middle, &large].map(|it| it.byte_capacity()), [256 << 10, 1 << 20, 4 << 20]);
     assert!(memory(&memories, 1).is_err());
-    // One that cannot grow stays what it was.
+    // A memory that cannot grow stays as it was.
     small.bytes().fill(1);
     assert!(small.grow_to(SMALLER[0] + 1).unwrap_err().to_string().starts_with(EXHAUSTED));
     assert_eq!(small.bytes(), [1]);
@@ -177,7 +177,7 @@ enum Step {
     Drop { which: Index },
 }
 
-/// Bytes around the borders of slots, of pages, and of what is kept.
+/// Sizes around the borders of slots, of pages, and of the kept bytes.
 fn sizes() -> impl Strategy<Value = usize> + Clone {
     prop_oneof![
         2 => prop::sample::select(vec![0, 1, 4095, 4096, 65536, KEEP, KEEP + 1, SMALLER[0], SMALLER[0] + 1, 1 << 20]),
@@ -200,10 +200,10 @@ fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
 
 const LARGEST: usize = 4 << 20;
 const SLOTS: usize = 3;
-/// So little that it is used up.
+/// Bounds so low that the tests reach them.
 const FEW: Keep = Keep { of_each: KEEP, of_all: KEEP + 65536 + 4096 };
 
-/// What memories ought to be: plain vectors, and how many slots of each size are in use.
+/// The model: memories as plain vectors, and the number of slots of each size in use.
 #[derive(Default)]
 struct Model {
     lives: Vec<(Memory, Vec<u8>)>,

@@ -1,4 +1,4 @@
-//! Slots of fiber stacks against a plain model, and what their edges and their ends are.
+//! Slots of fiber stacks against a plain model, and their edges and ends.
 
 use super::*;
 use proptest::{prelude::*, sample::Index};
@@ -23,7 +23,7 @@ impl Stack {
         *self.bytes() == [0; SIZE]
     }
 
-    /// Whether a write to its guard page, at this offset, ends the process, which is one that is made for this.
+    /// Returns true if a write to the guard page, at this offset, ends the process: a child made for this.
     fn is_guarded_at(&self, offset: usize) -> bool {
         let byte = self.guard_range().start.wrapping_add(offset);
         // SAFETY: `fork` in a test with threads: the child only writes one byte and exits, it calls nothing that
@@ -44,7 +44,7 @@ impl Stack {
     }
 }
 
-/// How many mappings the stacks' region is. Regions of other tests may lie beside it: they are not counted.
+/// The number of mappings of the stacks' region. Adjacent regions of other tests are not counted.
 fn mappings(stacks: &Stacks) -> usize {
     let start = stacks.slots.region().at(0).as_ptr() as usize;
     let end = start + MOST_IN_TESTS * stacks.slots.size();
@@ -82,7 +82,8 @@ fn what_a_call_has_left_deep_on_a_stack_goes_and_what_is_at_its_top_stays() {
         // SAFETY: nothing runs on it.
         unsafe { stack.0.trim(Frames::Small) };
         assert!(stack.bytes()[deep..].iter().all(|byte| *byte == 0xaa));
-        // All of it; or just what a small frame leaves in the page by which it is told; or what a large one does.
+        // The whole depth; or only what a small frame leaves in the page that is tested; or what a large frame
+        // leaves.
         let all = || (0..deep, 0xbb, Frames::Small);
         let edge = |at: usize| (at..at + 8, 0xbb, Frames::Small);
         let touched = (deep - PAGE..deep - PAGE + 4, 0, Frames::Any);
@@ -255,7 +256,7 @@ fn code_tells_whether_a_function_takes_more_than_a_page() {
     };
     for (numbers, frames) in [(4, Frames::Small), (300, Frames::Small), (600, Frames::Any), (5000, Frames::Any)] {
         let component = Component::new(&engine, wat::parse_str(function(numbers)).unwrap()).unwrap();
-        // Where the instruction is not known, any frame may be a large one.
+        // On other architectures the instruction is not known, and any frame may be a large one.
         let frames = if cfg!(target_arch = "x86_64") { frames } else { Frames::Any };
         assert_eq!(Frames::of(&component), frames, "{numbers}");
     }

@@ -1,4 +1,4 @@
-//! Guarded memories: what is written to is noted with what it held, by real guests and by the host.
+//! Guarded memories: writes by real guests and by the host are logged with the previous contents.
 
 use crate::{Guest, Host, Unlimited, WASM_PAGE, block_on, guard_all, is_zero};
 use carrel_arena::{Log, PAGE, Room};
@@ -33,7 +33,7 @@ const NAMES: [&str; 2] = ["one", "two"];
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// The guest writes a zero, even if there was one before.
+    /// The guest writes a zero, even over a zero.
     Write(usize, Index),
     Fill(usize, Index, Index),
     Copy(usize, Index, Index, Index),
@@ -43,7 +43,7 @@ enum Step {
     Guard(usize, usize),
     /// The log is taken, and all of its pages are closed again, or every second one.
     Take(usize, bool),
-    /// All is put back as it was when the logs were last taken, in a new store.
+    /// All is restored to the last taking of the logs, in a new store.
     Undo,
     /// The guest traps after a write; its memories go to another store.
     Trap(Index),
@@ -69,7 +69,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-/// A memory, as far as it is known.
+/// The model of a memory.
 #[derive(Debug, Default, Clone)]
 struct Model {
     /// The bytes that it holds.
@@ -77,13 +77,13 @@ struct Model {
     guarded: Option<Known>,
 }
 
-/// A guarded memory, as far as it is known.
+/// The model of a guarded memory.
 #[derive(Debug, Clone)]
 struct Known {
     skip: usize,
     /// The bytes that it held when its log was last taken.
     then: Vec<u8>,
-    /// Pages that were open then: what happens to them is not noted.
+    /// Pages that were open then: writes to them are not logged.
     open: Vec<bool>,
     /// Pages that were written to since then.
     written: Vec<bool>,
@@ -101,7 +101,7 @@ impl Model {
         }
     }
 
-    /// The pages that a log has to have, if it is to be exact: those that were closed and are written.
+    /// The pages of an exact log: those that were closed and have been written to.
     fn expected(&self) -> BTreeMap<usize, Vec<u8>> {
         let Some(known) = &self.guarded else { return BTreeMap::new() };
         let pages = known.skip..known.then.len() / PAGE;
@@ -114,7 +114,7 @@ fn told(log: &Log) -> BTreeMap<usize, Vec<u8>> {
     log.pages().map(|(page, held)| (page, held.map_or(vec![0; PAGE], <[u8]>::to_vec))).collect()
 }
 
-/// Its memories, in a new store. What they hold stays.
+/// Moves a guest's memories, with their contents, to a new store.
 fn move_on(host: &Host, module: &Module, guest: Guest, sizes: Option<[usize; 2]>) -> Guest {
     let pre = Linker::new(&host.engine).instantiate_pre(module).unwrap();
     let mut held = guest.store.into_memories();
@@ -187,7 +187,7 @@ fn run(host: &Host, steps: Vec<Step>, exact: bool) {
                 let expected = model[which].expected();
                 let told = told(&log);
                 assert!(expected.iter().all(|(page, held)| told.get(page) == Some(held)));
-                // Who writes from page to page opens some ahead, but not more than were written to.
+                // Sequential writes open some pages ahead, but not more than were written to.
                 assert!(!exact || told.len() <= 2 * expected.len(), "{:?} {:?}", told.keys(), expected.keys());
                 assert!(log.is_whole());
                 let now = model[which].now.clone();
@@ -199,7 +199,7 @@ fn run(host: &Host, steps: Vec<Step>, exact: bool) {
                         known.open[*page] = false;
                     }
                 }
-                // What it has grown by since is guarded from now on, and what was written to there is told.
+                // The pages that it has grown by are guarded from now on, and those written to are returned.
                 let old = known.then.len() / PAGE;
                 let mut grown = Vec::new();
                 let (end, size) = (lent.guarded_end(), lent.size() / PAGE);
@@ -215,7 +215,7 @@ fn run(host: &Host, steps: Vec<Step>, exact: bool) {
                 known.then = now;
             }
             Step::Undo => {
-                // Only where all is noted: pages that are open, or skipped, are not.
+                // Only where all writes are logged: those to open or skipped pages are not.
                 let undoes = |model: &Model| {
                     let known = model.guarded.as_ref();
                     known.is_some_and(|known| known.skip == 0 && !known.open.contains(&true))
@@ -281,7 +281,7 @@ proptest! {
     }
 }
 
-/// Guarding slots leaves their neighbours, the mappings, and what comes after as they are.
+/// Guarding slots leaves neighbouring slots, mappings and later users unchanged.
 #[test]
 fn guarding_costs_no_mappings_where_there_is_userfaultfd() {
     let host = Host::new(1 << 20, 2_000, 10);
@@ -300,7 +300,8 @@ fn guarding_costs_no_mappings_where_there_is_userfaultfd() {
     assert!(mappings() < before + 500, "{before} before, {} now", mappings());
 }
 
-/// Few are guarded where that costs mappings: a memory that is written to all over has no more than so many.
+/// Few memories are guarded where that costs mappings, and one that is written to all over has a bounded number of
+/// them.
 #[test]
 fn without_userfaultfd_a_memory_has_few_mappings_and_few_are_guarded() {
     let host = Host::without_userfaults(4 << 20, 1_000, 10);
@@ -377,7 +378,7 @@ fn what_a_log_takes_is_counted_and_given_back() {
     assert_eq!(count.0.load(Ordering::Relaxed), 0);
 }
 
-/// A store that comes to nothing gives back what it was given.
+/// A store whose instantiation fails gives back the memories that it was given.
 #[test]
 fn memories_that_no_instance_took_are_given_back() {
     let host = Host::new(LARGEST, 5, 5);
@@ -400,7 +401,7 @@ fn memories_that_no_instance_took_are_given_back() {
     assert_eq!(host.memories.in_use(), 0);
 }
 
-/// Writes from page to page are met less often than there are pages, all others each time.
+/// Sequential writes fault less often than once a page; all others fault each time.
 #[test]
 fn writes_from_page_to_page_open_some_ahead() {
     let host = Host::new(LARGEST, 5, 5);

@@ -1,5 +1,5 @@
-//! There are no guard pages between memories: what keeps a guest in its own is the code that wasmtime makes of it. Here
-//! every kind of access is tried at every edge, with guests on both sides whose memories must stay as they are.
+//! There are no guard pages between memories: only the bounds checks in the code that wasmtime compiles confine a
+//! guest. Here every kind of access is tried at every edge, with guests on both sides whose memories must not change.
 
 use crate::{Guest, Host, WASM_PAGE};
 use std::fmt::Write;
@@ -60,9 +60,9 @@ const STORES: [(&str, u64); 16] = [
     ("v128.store32_lane", 4),
     ("v128.store64_lane", 8),
 ];
-/// What every store writes to every byte.
+/// The value that every store instruction writes to every byte.
 const STORED: u8 = 0xc3;
-/// What the victim's memory holds, and those of its neighbours.
+/// The bytes that fill the victim's memory and its neighbours'.
 const OWN: u8 = 0x11;
 const BELOW: u8 = 0x5a;
 const ABOVE: u8 = 0xa5;
@@ -92,13 +92,14 @@ impl Addresses {
         OFFSETS.into_iter().chain(larger.iter().copied())
     }
 
-    /// Where to access `width` bytes, by an instruction that adds `offset`, in a memory of `size` bytes.
+    /// The addresses at which to access `width` bytes of a memory of `size` bytes, by an instruction that adds
+    /// `offset`.
     fn edges(self, size: u64, capacity: u64, width: u64, offset: u64) -> Vec<u64> {
         let around = |at: u64| (at.saturating_sub(width + 1)..=at + width).collect::<Vec<_>>();
         let mut wanted = [around(0), around(size), around(capacity), around(1 << 32)].concat();
         wanted.extend([capacity * 2, capacity * 3 - 1, 1 << 31]);
         let mut edges: Vec<_> = wanted.iter().filter_map(|at| at.checked_sub(offset)).collect();
-        // What the offset brings round to the memory's beginning, if nobody is careful.
+        // Addresses that the offset would wrap to the memory's beginning without a check.
         edges.extend(wanted.iter().map(|at| at.wrapping_sub(offset) & self.largest()));
         edges.extend(around(self.largest() - 16 - 1));
         edges.extend([self.largest(), self.largest() - 1, self.largest() / 2, self.largest() / 2 + 1]);
@@ -164,7 +165,7 @@ fn attacker(addresses: Addresses, minimum: usize, maximum: Option<usize>) -> Str
 /// A guest whose memory is as large as its slot.
 const NEIGHBOUR: &str = r#"(module (memory (export "memory") 0))"#;
 
-/// Three guests in slots that lie side by side, the outer ones of which fill theirs.
+/// Three guests in adjacent slots, the outer two of which fill theirs.
 struct Siege {
     below: Guest,
     victim: Guest,
@@ -174,8 +175,8 @@ struct Siege {
 }
 
 impl Siege {
-    /// The victim has `pages` pages at last: `minimum` from the start or, where `restored` is more, as many as that; and
-    /// what is missing it grows by. Its slot has `capacity` bytes then.
+    /// The victim has `pages` pages in the end: it starts with the larger of `minimum` and `restored`, and grows by
+    /// the rest. Its slot then has `capacity` bytes.
     fn new(
         addresses: Addresses,
         memory: (usize, Option<usize>),
@@ -183,7 +184,7 @@ impl Siege {
         pages: usize,
         capacity: usize,
     ) -> Self {
-        // Larger than any, so that a slot of the wrong size would be found, not refused.
+        // Larger than any memory, so that a slot of the wrong size would be found, not refused.
         let host = Host::new(capacity * 4, 3, 3);
         let neighbour = host.module(NEIGHBOUR);
         let module = host.module(&attacker(addresses, memory.0, memory.1));
@@ -220,7 +221,8 @@ impl Siege {
         self.victim.memory(0).len() as u64
     }
 
-    /// Whether nothing but the victim's own memory has changed, and that has not either, if it should not have.
+    /// Asserts that nothing but the victim's own memory has changed and, if that should not have, that it has not
+    /// either.
     #[track_caller]
     fn check(&mut self, own: &[u8], what: &str) {
         assert!(self.victim.memory(0) == own, "{what}: the guest's own memory");
@@ -267,7 +269,7 @@ impl Siege {
         tried
     }
 
-    /// Every bulk operation, with every combination of what is within and beyond.
+    /// Every bulk operation, with every combination of ranges within and beyond bounds.
     fn bulk(&mut self) -> usize {
         let (size, capacity, largest) = (self.size(), self.capacity as u64, self.addresses.largest());
         let mut places =
@@ -278,7 +280,7 @@ impl Siege {
         places.dedup();
         let inside = |start: u64, len: u64, size: u64| u128::from(start) + u128::from(len) <= size.into();
         let mut own = vec![OWN; size as usize];
-        // Bytes of which each can be told from the next, to see what was copied.
+        // Each byte differs from the next, to see which were copied.
         own.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at % 251) as u8);
         self.victim.memory(0).copy_from_slice(&own);
         let mut tried = 0;
@@ -365,7 +367,8 @@ fn outcome(done: wasmtime::Result<()>, inside: bool, what: impl FnOnce() -> Stri
     }
 }
 
-/// The same, of a bulk operation: its length is paid for in fuel before it is looked at, and there is not so much.
+/// Like [`outcome`], for a bulk operation: one of huge length may run out of fuel, which is charged before the bounds
+/// check.
 #[track_caller]
 fn bulk_outcome(done: wasmtime::Result<()>, inside: bool, len: u64, what: impl FnOnce() -> String) {
     match done {
@@ -374,7 +377,7 @@ fn bulk_outcome(done: wasmtime::Result<()>, inside: bool, len: u64, what: impl F
     }
 }
 
-/// The memory from its start, the one that it is restored with, the one that it grows to, and the slot it is in then.
+/// Runs a siege: the memory's limits, the size it is restored with, the size it grows to, and the slot it is then in.
 fn siege(addresses: Addresses, memory: (usize, Option<usize>), restored: usize, pages: usize, capacity: usize) {
     let mut siege = Siege::new(addresses, memory, restored, pages, capacity);
     let tried = siege.accesses() + siege.bulk();
@@ -514,7 +517,7 @@ fn triples(places: &[usize]) -> impl Iterator<Item = (usize, usize, usize)> {
     pairs.flat_map(move |(one, two)| places.iter().map(move |three| (one, two, *three)))
 }
 
-/// Where a guest's own data does not fit in its memory, nothing is written beside it, and nothing stays.
+/// If a guest's own data does not fit in its memory, nothing is written beside it, and nothing stays.
 #[test]
 fn data_that_does_not_fit_is_an_error() {
     let host = Host::new(MIDDLE, 3, 3);

@@ -1,4 +1,4 @@
-//! What runs out is an error, never an abort, and serves again when somebody else is done.
+//! Exhausting a resource is an error, never an abort, and it is available again once others free theirs.
 
 use crate::{Guest, Host, WASM_PAGE, block_on, is_exhausted, is_zero};
 use carrel_arena::Memories;
@@ -8,7 +8,7 @@ use wasmtime::{Engine, Instance, Linker, Module, Store};
 const SMALL: usize = 256 << 10;
 const MIDDLE: usize = 1 << 20;
 
-/// With a start function, without which it would have a stack from its first call on only.
+/// A guest with a start function, without which it would have a stack only from its first call on.
 const GUEST: &str = r#"(module
     (memory (export "memory") 1)
     (func $start)
@@ -148,7 +148,7 @@ fn a_process_with_few_addresses_gets_fewer_slots_or_an_error() {
 /// Set in the process that is made to overflow its stack.
 const OVERFLOW: &str = "CARREL_ARENA_TEST_OVERFLOWS";
 
-/// Whatever lies below the stack is another guest's: better no process than one that goes on.
+/// The memory below a stack is another guest's: an overflow must end the process.
 #[test]
 fn a_host_function_that_overflows_its_stack_ends_the_process() {
     if std::env::var_os(OVERFLOW).is_some() {

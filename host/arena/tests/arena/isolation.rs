@@ -14,8 +14,8 @@ use wasmtime::StackCreator;
 const GUESTS: usize = 300_000;
 const THREADS: usize = 2;
 
-/// Its start function looks at all of its memory. `dirty` grows it by some pages, looks at those, and leaves random
-/// bytes, the same ones for the same seed, in the old pages and in the new ones.
+/// A guest whose start function checks all of its memory. `dirty` grows the memory by some pages, checks those, and
+/// leaves random bytes, the same for the same seed, in the old and the new pages.
 const SPY: &str = r#"(module
     (memory (export "memory") 1)
     ;; A page that is its own data, from 8192 to 8320.
@@ -122,7 +122,7 @@ fn three_hundred_thousand_guests_find_their_own_data_and_zeroes() {
                         Ok(guest) => guest,
                         Err(error) => panic!("guest {turn} with {restored} pages found something: {error:?}"),
                     };
-                    // Nor does it matter whether what it writes is noted.
+                    // Logging its writes makes no difference either.
                     if turn % 20 == 0 {
                         guard_all(&mut guest.memory_of(0), turn % 3, Arc::new(Unlimited)).unwrap();
                     }
@@ -131,7 +131,7 @@ fn three_hundred_thousand_guests_find_their_own_data_and_zeroes() {
                         panic!("guest {turn} with {restored} and {pages} more found something: {error:?}");
                     }
                     grown.fetch_add(usize::from(pages > 0), Relaxed);
-                    // What the host writes has to go as well.
+                    // Bytes that the host writes have to go as well.
                     if turn % 10 == 0 {
                         let (memory, from) = (guest.memory(0), turn * 37 % WASM_PAGE);
                         memory[from..].fill(0xdb);
@@ -148,7 +148,7 @@ fn three_hundred_thousand_guests_find_their_own_data_and_zeroes() {
     assert_eq!((host.memories.in_use(), host.stacks.in_use()), (0, 0));
 }
 
-/// The spy finds what there is to find: otherwise the test above says nothing.
+/// The spy finds bytes that are there: otherwise the test above proves nothing.
 #[test]
 fn the_spy_sees_every_byte() {
     let host = Host::new(4 << 20, 10, 10);

@@ -1,4 +1,4 @@
-//! What the arena promises, with real guests: core modules in wasmtime stores, set up as the host sets them up.
+//! The arena's promises, with real guests: core modules in wasmtime stores, set up as the host sets them up.
 
 mod barrier;
 mod bounds;
@@ -18,15 +18,15 @@ use wasmtime::{Config, Engine, Instance, Linker, Module, Store, StoreContextMut,
 
 /// The size of a page of a guest's memory.
 const WASM_PAGE: usize = 65536;
-/// What a fiber stack holds.
+/// Bytes of a fiber stack.
 const STACK: usize = 256 << 10;
 /// Enough for anything.
 const FUEL: u64 = u64::MAX;
 
-/// An error takes a backtrace, if it is to, and that takes milliseconds; there are hundreds of thousands of errors here.
+/// Turns backtraces of errors off: each takes milliseconds, and there are hundreds of thousands of errors here.
 static NO_BACKTRACES: Once = Once::new();
 
-/// An engine, and where its guests' memories and stacks are.
+/// An engine, and its guests' memories and stacks.
 struct Host {
     engine: Engine,
     memories: Memories,
@@ -34,8 +34,8 @@ struct Host {
 }
 
 impl Host {
-    /// For memories of up to `largest` bytes, of which there are `memories` of each size of slot, and for `stacks`
-    /// stores that run something.
+    /// Makes a host for memories of up to `largest` bytes, with `memories` slots of each size, and for `stacks`
+    /// stacks.
     fn new(largest: usize, memories: usize, stacks: usize) -> Self {
         Self::with(Memories::with_slots(largest, memories).unwrap(), stacks)
     }
@@ -109,12 +109,12 @@ impl Guest {
         self.store.context().set_fuel(FUEL).unwrap();
     }
 
-    /// Its n-th memory, for what can be done with it.
+    /// Lends the guest's n-th memory.
     fn memory_of(&mut self, index: usize) -> Lent<'_> {
         self.store.memory(index).unwrap()
     }
 
-    /// The bytes of its n-th memory.
+    /// The bytes of the guest's n-th memory.
     fn memory(&mut self, index: usize) -> &mut [u8] {
         self.store.memories().nth(index).unwrap()
     }
@@ -155,12 +155,12 @@ fn block_on<R>(future: impl Future<Output = R>) -> R {
     }
 }
 
-/// Whether a cause of this error is that the arena is full.
+/// Returns true if a cause of this error is that the arena is full.
 fn is_exhausted(error: &wasmtime::Error) -> bool {
     error.chain().any(|cause| cause.to_string().starts_with(carrel_arena::EXHAUSTED))
 }
 
-/// Whether all bytes are zero, by `memcmp`: these tests read gigabytes, and run without optimisation.
+/// Returns true if all bytes are zero, by `memcmp`: these tests read gigabytes, and run without optimisation.
 fn is_zero(bytes: &[u8]) -> bool {
     const ZEROES: &[u8] = &[0; WASM_PAGE];
     bytes.chunks(ZEROES.len()).all(|chunk| *chunk == ZEROES[..chunk.len()])

@@ -1,4 +1,4 @@
-//! A [`Tracked`] store knows its own memories, whatever else happens on its threads meanwhile.
+//! A [`Tracked`] store knows its own memories, whatever else happens on its threads.
 
 use crate::{Host, WASM_PAGE, block_on, is_exhausted, is_zero};
 use carrel_arena::Tracked;
@@ -35,7 +35,7 @@ fn sizes<T: Send>(store: &mut Tracked<T>) -> Vec<usize> {
     store.memories().map(|memory| memory.len() / WASM_PAGE).collect()
 }
 
-/// Each memory is the one that the instance exports under this name.
+/// Asserts that each memory is the one that the instance exports under this name.
 fn assert_same<T: Send>(store: &mut Tracked<T>, memories: &[(Instance, &str)]) {
     let exported: Vec<Memory> =
         memories.iter().map(|(instance, name)| instance.get_memory(store.context(), name).unwrap()).collect();
@@ -108,7 +108,7 @@ fn a_memory_has_the_size_that_it_is_restored_with() {
         (vec![4], [4, 2]),
         (vec![0, 5], [1, 5]),
         (vec![20, 64], [20, 64]),
-        // Those that are left over are nobody's, nor the next instance's.
+        // Sizes left over are not used for the next instance.
         (vec![3, 4, 5, 6], [3, 4]),
         (vec![], [1, 2]),
     ] {
@@ -168,7 +168,7 @@ fn an_instance_whose_start_fails_keeps_its_memory_until_the_store_is_dropped() {
     assert!(is_zero(host.instance(&host.module("(module (memory 1))"), &[]).unwrap().memory(0)));
 }
 
-/// What comes of one store's instances, made one after the other while others are made.
+/// The making of one store's instances, one after the other, while others are made.
 type Making = Pin<Box<dyn Future<Output = Tracked<()>> + Send>>;
 
 fn making(host: &Host, linker: &Linker<()>, pages: &[usize]) -> Making {
@@ -202,7 +202,7 @@ fn poll(making: &mut Making) -> Option<Tracked<()>> {
     }
 }
 
-/// Polls these, each time the one that is said, until all are done; here, or on threads in turn.
+/// Polls these futures in the order of `turns` until all are done; here, or on threads in turn.
 fn interleave(all: Vec<Making>, turns: &[Index], threads: bool) -> Vec<Tracked<()>> {
     let mut left: Vec<_> = all.into_iter().enumerate().collect();
     let mut done = Vec::new();
@@ -246,14 +246,14 @@ proptest! {
 #[test]
 fn stores_that_are_made_within_the_making_of_others_know_their_own_memories() {
     let host = Arc::new(Host::new(LARGEST, 20, 20));
-    // Of how many memories each store is, by how deep it was made.
+    // The number of memories of each store, by the depth at which it was made.
     let found = Arc::new(Mutex::new(Vec::new()));
     nest(&host, 3, &found);
     assert_eq!(*found.lock().unwrap(), [vec![1, 9], vec![2, 10], vec![3, 11], vec![4, 12]]);
     assert_eq!((host.memories.in_use(), host.stacks.in_use()), (0, 0));
 }
 
-/// Makes a store of two instances, of which the first one's start function makes such a store, too, and so on.
+/// Makes a store of two instances; the first one's start function makes another such store, and so on.
 fn nest(host: &Arc<Host>, depth: usize, found: &Arc<Mutex<Vec<Vec<usize>>>>) {
     let pages = depth + 1;
     let module = host.module(&format!(r#"(module (import "" "nest" (func $nest)) (memory {pages}) (start $nest))"#));
@@ -283,7 +283,7 @@ fn nest(host: &Arc<Host>, depth: usize, found: &Arc<Mutex<Vec<Vec<usize>>>>) {
     found.lock().unwrap().push(sizes(&mut store));
 }
 
-/// What a thread makes that is no tracked store's is nobody's, and has the size that it asks for.
+/// Asserts that a memory made outside of a tracked store belongs to none, and has the size it asks for.
 fn assert_nothing_is_heard(host: &Host) {
     assert_eq!(host.memories.in_use(), 0);
     let mut store = Store::new(&host.engine, ());
@@ -318,7 +318,7 @@ fn a_panic_while_a_store_is_made_leaves_nothing_behind() {
             linker.instantiate_async(cx, &module).await.unwrap();
         });
         assert!(catch_unwind(AssertUnwindSafe(|| block_on(making))).is_err());
-        // The store itself knows what it has.
+        // The store itself knows its memories.
         assert_eq!(sizes(&mut store), if first { vec![5] } else { vec![5, 6] });
         let fresh = block_on(crate::by(&mut store, &[], async |cx| linker.instantiate_async(cx, &fine).await));
         assert!(fresh.is_ok());

@@ -1,4 +1,4 @@
-//! What is proved of stack pointers, beside what running the code shows.
+//! Proofs about stack pointers, compared with running the code.
 
 use super::{Module, keeps};
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ fn module(functions: &str) -> Vec<u8> {
     wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}:\n{text}"))
 }
 
-/// Whether its stack pointer is proved to be left as it was found.
+/// Returns true if the stack pointer is proved to be left as it was found.
 fn proved(functions: &str) -> bool {
     keeps(&Module::read(&module(functions)).unwrap(), 0)
 }
@@ -118,7 +118,7 @@ fn rounds_of_a_loop_must_find_what_the_first_one_found() {
     let second = "(global.set $sp (i32.sub (local.get $frame) (i32.const 0)))
         (local.set $frame (i32.add (local.get $frame) (local.get $n)))";
     assert!(!proved(&counted(second)));
-    // What is found to change in an inner loop changes in the outer one too.
+    // A local that changes in an inner loop changes in the outer one too.
     let nested = "(local.set $other (i32.const 3))
         (loop $inner
             (local.set $frame (i32.add (local.get $frame) (i32.const 1)))
@@ -196,7 +196,7 @@ fn only_numbers_are_followed() {
     assert!(!global("i64", wide));
 }
 
-/// Code that moves the stack pointer about, in text: what is a number is so for the generator to vary.
+/// Code, as text, that moves the stack pointer about.
 fn code() -> impl Strategy<Value = String> {
     let local = || prop_oneof![4 => 0..2u32, 1 => 2..5u32].prop_map(|local| format!("$l{local}"));
     let by = || prop_oneof![Just(8), Just(-8), Just(16), Just(-16), Just(0)];
@@ -225,7 +225,7 @@ fn code() -> impl Strategy<Value = String> {
             (body.clone(), local).prop_map(|(body, local)| {
                 format!("global.get $sp (loop (param i32) global.set $sp {body} local.get {local} (br_if 0 (call $odd)) drop)")
             }),
-            // Most of what is random keeps nothing: this is what keeps all.
+            // Most random code does not balance the pointer: this code does.
             (body, 2..5u32).prop_map(|(body, kept)| {
                 format!("(local.set $l{kept} (global.get $sp)) (block {body}) (global.set $sp (local.get $l{kept}))")
             }),
@@ -237,7 +237,7 @@ fn code() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 5000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever is proved holds for every run, by which way it ever goes.
+    /// A proved property holds in every run, on whichever path.
     #[test]
     fn what_is_proved_is_so(code in code(), ways in prop::collection::vec(any::<u32>(), 8)) {
         let functions = format!(

@@ -1,7 +1,7 @@
-//! Puts back what an instance held before a call that failed.
+//! Restores an instance's state before a failed call.
 //!
-//! It goes in pieces, each of which takes a thread for a part of a millisecond: a call may have written to all of a large
-//! memory. What is put back is dropped at once, so that it never takes more memory than the call did.
+//! Undoing goes in pieces, since a call may have written to all of a large memory: each takes a thread for a part of
+//! a millisecond. Saved pages are dropped once restored, so that undoing never takes more memory than the call did.
 
 use super::{Held, Image, Known, Lent, Numbers, PAGE, Pages, Saved, close_all, copied, price, runs};
 use crate::state::snapshot::PIECE;
@@ -14,19 +14,19 @@ const COMPARED: usize = 256;
 /// Pages that are closed in a piece.
 const CLOSED: usize = 512;
 
-/// What is left to be put back.
+/// The rest of an undo.
 #[derive(Debug)]
 pub(crate) struct Undo {
     saved: Saved,
     /// The memory and the page from which on pages are still to be compared with the image.
     compared: (usize, usize),
-    /// Copies that are put back.
+    /// Copies restored so far.
     copies: usize,
 }
 
 impl Undo {
-    /// A call has failed, of which `saved` is what it began with. Gives the units of fuel that undoing it takes, too; or
-    /// `None`, if not all that it has changed is known, for want of memory.
+    /// Begins to undo a failed call that began with `saved`. Returns the units of fuel as well; `None` if not all
+    /// changes are known, for want of memory.
     pub(crate) fn new(memories: &mut [Held], mut saved: Saved) -> Option<(Self, u64)> {
         let mut met = 0;
         for (memory, held) in memories.iter_mut().enumerate() {
@@ -38,8 +38,8 @@ impl Undo {
         Some((this, met + units))
     }
 
-    /// It is to be as before an earlier call as well, of which `earlier` is what it began with. Gives what that takes more,
-    /// or `None`, if not all that they have changed is known.
+    /// Extends the undo to an earlier call that began with `earlier`. Returns the additional units of fuel as well;
+    /// `None` if not all changes are known.
     pub(crate) fn and(self, memories: &[Held], mut earlier: Saved) -> Option<(Self, u64)> {
         earlier.add(self.saved);
         Self::of(memories, earlier)
@@ -61,11 +61,11 @@ impl Undo {
         memories.iter().enumerate().map(of_memory).sum::<usize>() + self.saved.copies()
     }
 
-    /// Puts back a piece; gives whether there is another one after it.
+    /// Restores a piece; returns true if there is another one after it.
     ///
     /// # Errors
     ///
-    /// The kernel does not cut off what a memory has grown by. What the instance held before is gone then.
+    /// The kernel does not cut off a memory's growth. The state before the call is lost then.
     pub(crate) fn step(&mut self, pages: &mut Pages, memories: &mut [Held], image: &Image) -> io::Result<bool> {
         for (memory, held) in memories.iter_mut().enumerate() {
             let size = self.saved.size(memory);
@@ -108,14 +108,14 @@ impl Undo {
         }
         for (memory, held) in memories.iter_mut().enumerate() {
             let (known, mut lent) = (pages.of(memory), held.lend());
-            // What is known by now is all.
+            // All changes are known by now.
             (known.closing, known.rest) = (Vec::new(), None);
             let mut open = lent.open_pages();
             open.retain(|page| !known.is_hot(*page));
             let more = open.len() > CLOSED;
             open.truncate(CLOSED);
             known.close(&mut lent, open);
-            // One that a call was the first to make large may not be guarded as a whole yet.
+            // A memory that a call has just made large may not be guarded as a whole yet.
             let (guarded, size) = (lent.guarded_end(), lent.size() / PAGE);
             let rest = known.guarded && guarded < size;
             if rest && lent.extend_guard(size.min(guarded + CLOSED)).is_err() {
@@ -131,7 +131,7 @@ impl Undo {
         Ok(false)
     }
 
-    /// Puts back what is last in the last log. A page that held zeroes takes no memory any more.
+    /// Restores the last pages of the last log. A page that held zeroes takes no memory any more.
     fn log(&self, memory: usize, known: &mut Known, lent: &mut Lent<'_>, image: &Image) {
         let end = lent.size() / PAGE;
         let (mut zero, mut written) = (Vec::new(), Vec::new());
@@ -153,7 +153,7 @@ impl Undo {
 }
 
 impl Known {
-    /// Closes pages that were written to, but for those that are hot. What the host has written just now is of no use.
+    /// Closes pages that were written to, but for those that are hot. The log of the host's own writes is dropped.
     fn close(&mut self, lent: &mut Lent<'_>, mut pages: Vec<usize>) {
         drop(lent.take_log());
         pages.retain(|page| !self.is_hot(*page));
@@ -163,7 +163,7 @@ impl Known {
     }
 }
 
-/// Makes pages what the image says.
+/// Resets the pages in a range to the image.
 fn compare(memory: usize, range: std::ops::Range<usize>, known: &Known, lent: &mut Lent<'_>, image: &Image) {
     let mut differing = Numbers::default();
     differing.extend(known.changed.within(range.clone()));

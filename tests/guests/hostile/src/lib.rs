@@ -1,7 +1,7 @@
 //! A guest that does what it is told, whatever it is: the attacker, and the witness, of the tests.
 //!
-//! It testifies about its own memory: how often this instance was called, and whether bytes are in it that another
-//! user's instance wrote.
+//! The guest testifies about its own memory: how often this instance was called, and whether it holds bytes that
+//! another user's instance wrote.
 
 #![allow(clippy::panic, clippy::print_stdout)]
 
@@ -211,14 +211,14 @@ pub struct Output {
 /// The state: what testifies.
 pub struct Hostile {
     calls: u64,
-    /// What it was answered when it asked in `configure`.
+    /// The answer to its question in `configure`.
     told: Option<bool>,
     kept: Vec<Vec<u8>>,
     files: Vec<File>,
     listings: Vec<ReadDir>,
 }
 
-/// As long as no other part of the guest's memory has so many equal bytes, other than zeroes.
+/// Longer than any other run of equal bytes, except zeroes, in the guest's memory.
 #[cfg(target_family = "wasm")]
 const RUN: usize = 64;
 
@@ -359,7 +359,7 @@ impl Hostile {
     }
 }
 
-/// Why no file, or no listing, was given.
+/// The error for a file, or a listing, that was not given.
 fn no_more(error: &std::io::Error) -> Error {
     match error.kind() {
         ErrorKind::OutOfMemory => Error::failed("no more files are given"),
@@ -372,7 +372,7 @@ fn no_more(error: &std::io::Error) -> Error {
 fn overwrite(bytes: &mut Vec<u8>) {
     bytes.resize(bytes.capacity(), 0);
     let mut number = 0x9e37_79b9_7f4a_7c15u64 ^ bytes.len() as u64;
-    // What was there before goes into what comes, so that no two times are alike.
+    // The earlier bytes are the seed, so that no two times are alike.
     number = number.wrapping_add(bytes.first().map_or(0, |byte| u64::from(*byte))) | 1;
     for word in bytes.chunks_exact_mut(8) {
         number ^= number << 13;
@@ -382,7 +382,7 @@ fn overwrite(bytes: &mut Vec<u8>) {
     }
 }
 
-/// Whether the instance's memory could be grown by so many pages.
+/// Grows the instance's memory by so many pages; true if that succeeded.
 #[cfg(target_family = "wasm")]
 fn grow(pages: usize) -> bool {
     core::arch::wasm32::memory_grow(0, pages) != usize::MAX
@@ -446,7 +446,7 @@ fn recurse(depth: u64) -> u64 {
     black_box(recurse(depth + 1)) + frame[(depth % 64) as usize]
 }
 
-/// How many runs of a byte there are in this instance's memory, from its first byte to its last.
+/// The number of runs of a byte in this instance's memory, from its first byte to its last.
 #[cfg(target_family = "wasm")]
 #[allow(unsafe_code)]
 fn runs_of(byte: u8) -> usize {

@@ -250,7 +250,7 @@ fn list(path: &str) -> io::Result<Value> {
     Ok(names.into())
 }
 
-/// The ways in which something could be changed, and that succeeded.
+/// The ways of changing something that succeeded.
 fn change(file: &str, folder: &str) -> Value {
     let new = format!("{folder}/new");
     let ways = [
@@ -313,7 +313,7 @@ fn start(
             stream.blocking_write_and_flush(chunk).map_err(|error| error.to_string())?;
         }
     }
-    // Of a request that is denied the body has no end, and the answer says why.
+    // A denied request's body cannot be finished, and the answer says why.
     let _ = OutgoingBody::finish(out, None);
     Ok(answer)
 }
