@@ -1,20 +1,19 @@
 //! The host: everything that a configuration makes, ready to serve.
 
+mod figures;
 mod try_out;
 
 use crate::{
-    config::{
-        self, Config, Problem,
-        reader::{list, nearest},
-    },
-    function::Catalog,
-    http::{Readings, openapi_of},
+    config::{self, Config, Problem},
+    function::{Catalog, Readings},
     identity::User,
     instance::Engine,
     limits::{Descriptors, Lane, Limits, memory::Memory},
     observe::Metrics,
     session::{Pressure, Registry, Shared, Tenant, Tidying},
+    settings::reader::{list, nearest},
 };
+use figures::Figures;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -30,7 +29,6 @@ pub struct Host {
     leaving: AtomicBool,
     draining: AtomicBool,
     stop: Notify,
-    openapi: String,
     metrics: Metrics,
     readings: Readings,
 }
@@ -51,7 +49,7 @@ impl Host {
     }
 
     async fn with_engine(config: Config, engine: Engine, lane: Lane) -> Result<Arc<Self>, config::Error> {
-        let catalog = Catalog::load(&config, &engine, &lane).await?;
+        let catalog = Catalog::load(config.wanted(), &engine, &lane).await?;
         unknown_functions(&config, &catalog).map_err(|problems| config.source.error(problems))?;
         let memory = Memory::new(config.limits.memory);
         let descriptors = Descriptors::new(config.limits.open_files);
@@ -75,13 +73,11 @@ impl Host {
         });
         try_out::try_out(&shared, &config.tenants).await.map_err(|problems| config.source.error(problems))?;
         let registry = Registry::new(shared.clone());
-        metrics.look_at(registry.clone(), tenants, engine.clone());
+        metrics.register(Figures { sessions: registry.clone(), tenants, engine: engine.clone() });
         let (leaving, draining) = (AtomicBool::new(false), AtomicBool::new(false));
-        let (stop, openapi) = (Notify::new(), String::new());
         let readings = Readings::new(shared.tenants.len());
-        let mut host = Self { config, engine, shared, registry, leaving, draining, stop, openapi, metrics, readings };
-        host.openapi = openapi_of(&host);
-        Ok(Arc::new(host))
+        let stop = Notify::new();
+        Ok(Arc::new(Self { config, engine, shared, registry, leaving, draining, stop, metrics, readings }))
     }
 
     /// The configuration.
@@ -172,10 +168,6 @@ impl Host {
         let tenant = tenant.and_then(|number| self.shared.tenants.get(usize::from(number)));
         self.metrics.failed(tenant.map(|tenant| &**tenant.name()), code);
     }
-
-    pub(crate) fn openapi(&self) -> String {
-        self.openapi.clone()
-    }
 }
 
 /// Finds functions that tenants name and that do not exist.
@@ -228,7 +220,7 @@ mod tests {
         assert_eq!(stop.kind, StopKind::HostFull);
     }
 
-    /// Hence telling if a call of theirs went deep costs next to nothing.
+    /// So it costs next to nothing to tell if a call of theirs went deep.
     #[tokio::test]
     #[cfg(target_arch = "x86_64")]
     async fn no_function_of_carrels_own_guests_takes_more_than_a_page_of_stack() {
@@ -239,7 +231,7 @@ mod tests {
         let host = Host::with_engine(config, Engine::with_slots(100, 100, &lane), lane).await.unwrap();
         assert_eq!(host.catalog().functions().len(), 3);
         for function in host.catalog().functions() {
-            assert_eq!(function.guest.frames(), carrel_arena::Frames::Small, "{}", function.name);
+            assert_eq!(function.guest.code.frames(), carrel_arena::Frames::Small, "{}", function.name);
         }
     }
 

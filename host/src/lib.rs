@@ -43,6 +43,7 @@ pub mod limits;
 pub mod observe;
 pub mod prove;
 pub mod session;
+pub mod settings;
 mod state;
 mod tls;
 

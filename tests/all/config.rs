@@ -264,7 +264,7 @@ async fn a_file_of_keys_that_no_token_could_be_verified_with_is_refused() {
         std::fs::write(&file, text).expect("a file");
         file.display().to_string()
     };
-    let set = |key: serde_json::Value| written("set.json", &json!({"keys": [key]}).to_string());
+    let set = |key: Value| written("set.json", &json!({"keys": [key]}).to_string());
     let [one, weak] = ["p256.pub.pem", "rsa-1024.pub.pem"]
         .map(|name| std::fs::read_to_string(format!("{keys}{name}")).expect("a key"));
     let one = &*one;

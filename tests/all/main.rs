@@ -39,6 +39,7 @@ mod sessions;
 mod siblings;
 mod state;
 mod streams;
+mod structure;
 mod tenants;
 mod tools;
 mod waits;

@@ -154,7 +154,7 @@ fn report_on(key: &str) -> Value {
 fn in_a_process_of_its_own() {
     let (Ok(key), Ok(report)) = (env::var(KEY), env::var(REPORT)) else { return };
     let config = Config::parse(Path::new("config.yml"), CONFIG).expect("a configuration");
-    let _ = raise_descriptors(&config.limits);
+    let _ = raise_descriptors(config.limits.connections, config.limits.open_files);
     let flaw = FLAWS.iter().find(|flaw| flaw.0 == key);
     let parts = flaw.map_or(Part::ALL.to_vec(), |flaw| vec![flaw.1]);
     let spoil = |config: &mut Config| {

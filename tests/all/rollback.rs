@@ -531,7 +531,7 @@ async fn the_words_of_any_stop_of_a_call_are_its_own() {
 /// However many functions of a call were stopped before: one that is passed on undoes the call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_after_many_others_is_still_a_stop() {
-    let server = test().start().await;
+    let server = test().set("limits.fuel_per_call", 1_000_000_000).start().await;
     let alice = server.user("alice").at("/hostile");
     alice.call(count()).await.ok();
     for stopped in [1, 64, 65, 200] {

@@ -1,6 +1,10 @@
 //! `carrel info`
 
-use super::{ConfigFile, Draft, Error, print, runtime};
+use super::{
+    error::Error,
+    startup::{ConfigFile, Draft, runtime},
+    tell::print,
+};
 use crate::{
     config::{Config, FunctionConfig, Problem},
     function::{Guest, load_guests},
@@ -35,7 +39,7 @@ pub(super) fn info(arguments: Arguments) -> Result<ExitCode, Error> {
     let lane = Lane::new(2, [1]);
     let engine = Engine::new(config.limits.memory_per_instance, config.limits.memory, &lane);
     let engine = engine.map_err(|why| config.source.error(vec![Problem::new(Default::default(), why)]))?;
-    let guests = runtime(2)?.block_on(load_guests(&config, &engine, &lane, &mut problems));
+    let guests = runtime(2)?.block_on(load_guests(&config.wanted(), &engine, &lane, &mut problems));
     print(&if arguments.json { as_json(&config.functions, &guests) } else { as_text(&config.functions, &guests) })?;
     if problems.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(config.source.error(problems).into()) }
 }
@@ -47,7 +51,7 @@ fn as_json(functions: &[FunctionConfig], guests: &[Arc<Guest>]) -> String {
             "summary": guest.summary,
             "source": guest.source.to_string(),
             "bytes": guest.size,
-            "state": { "kept": guest.state.is_ok(), "obstacles": guest.state.as_ref().err() },
+            "state": { "kept": guest.code.state.is_ok(), "obstacles": guest.code.state.as_ref().err() },
             "schemas": guest.schemas(),
         })
     });
@@ -79,7 +83,7 @@ fn as_text(functions: &[FunctionConfig], guests: &[Arc<Guest>]) -> String {
     let _ = write!(out, "{}Guests", if functions.is_empty() { "" } else { "\n" });
     for guest in guests {
         let _ = write!(out, "\n  {}: {}\n    {}, {} bytes", guest.name, guest.summary, guest.source, guest.size);
-        let _ = match &guest.state {
+        let _ = match &guest.code.state {
             Ok(_) => write!(out, "\n    state: {}", KEPT),
             Err(why) => write!(out, "\n    state: cannot be parked nor rolled back: {}", why.join("; ")),
         };

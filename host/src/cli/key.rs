@@ -1,6 +1,6 @@
 //! `carrel key`
 
-use super::{Error, tell};
+use super::{error::Error, tell};
 use crate::identity;
 use serde_json::json;
 use std::{

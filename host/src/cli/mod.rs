@@ -3,32 +3,27 @@
 //! Exit codes: 0 done; 1 a call failed, or the host could not do what was asked, or its output could not be written; 2
 //! the command line or the configuration is wrong; 128 and the signal's number: see `signals`.
 
+mod error;
 mod info;
 mod key;
 mod prove;
 mod run;
 mod serve;
 mod signals;
+mod startup;
 mod supervisor;
 mod tell;
 mod validate;
 
-use crate::{
-    Host,
-    config::{self, Config, Problem, Surroundings},
-    observe::{self, LogFormat, Pace},
-};
-use clap::{Args, Parser, Subcommand};
+use crate::observe::{self, LogFormat, Pace};
+use clap::{Parser, Subcommand};
+use error::Error;
 use signals::Signals;
+use startup::ConfigFile;
 use std::{
     env, io,
-    path::PathBuf,
     process::{self, ExitCode},
-    sync::Arc,
-    thread,
 };
-use tell::print;
-use tokio::runtime::Runtime;
 
 /// A host that gives every user a private, sandboxed, stateful copy of the functions they call.
 #[derive(Debug, Parser)]
@@ -63,41 +58,6 @@ enum Command {
     #[cfg(debug_assertions)]
     #[command(hide = true)]
     Panic,
-}
-
-#[derive(Debug, Args)]
-struct ConfigFile {
-    /// The configuration, a YAML file; the folder configs/ of the project has some to start from
-    #[arg(long = "config_file", visible_alias = "config-file", value_name = "FILE")]
-    config_file: PathBuf,
-    /// Set a key, given with dots, in place of what the file says of it: `--override limits.deadline 5s`
-    #[arg(long = "override", num_args = 2, value_names = ["KEY", "VALUE"], allow_hyphen_values = true)]
-    overrides: Vec<String>,
-}
-
-impl ConfigFile {
-    /// The keys that are set on the command line, and what to.
-    fn overrides(&self) -> Vec<(String, String)> {
-        self.overrides.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
-    }
-}
-
-/// A failure of a command, in words, with its exit code.
-enum Error {
-    /// The arguments are wrong, or ask for help.
-    Arguments(clap::Error),
-    /// The configuration is wrong.
-    Config(config::Error),
-    /// The command is refused until the configuration is changed.
-    Usage(String),
-    /// Something else.
-    Other(String),
-}
-
-impl From<config::Error> for Error {
-    fn from(error: config::Error) -> Self {
-        Self::Config(error)
-    }
 }
 
 /// Runs the command that the process was started with.
@@ -157,52 +117,5 @@ fn arguments_are_wrong(error: &clap::Error) -> ExitCode {
             ExitCode::FAILURE
         }
         _ => u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
-    }
-}
-
-/// Reads a configuration that may have problems, to be reported with those of its guests.
-struct Draft {
-    config: Config,
-    problems: Vec<Problem>,
-}
-
-impl ConfigFile {
-    fn load(&self) -> Result<Draft, Error> {
-        let overrides = self.overrides();
-        let surroundings = Surroundings { overrides: &overrides, ..Surroundings::default() };
-        let (config, problems) = Config::load_with_problems(&self.config_file, surroundings)?;
-        Ok(Draft { config, problems })
-    }
-}
-
-/// Threads that calls run on: as configured, or one for each core; two at least, since one is kept for short calls.
-fn threads(config: &Config) -> usize {
-    let cores = || thread::available_parallelism().map_or(2, usize::from);
-    config.general.front_end.workers.unwrap_or_else(cores).max(2)
-}
-
-fn runtime(threads: usize) -> Result<Runtime, Error> {
-    let built = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .thread_name("carrel-worker")
-        .enable_all()
-        // The number of tasks run before sockets are polled. By default 61: with guests that use their whole tick,
-        // new requests would go unseen for 61 ticks.
-        .event_interval(16)
-        .build();
-    built.map_err(|error| Error::Other(format!("the threads could not be started: {error}")))
-}
-
-/// Makes a host without a socket. All problems are reported at once, those of the file and those of the guests.
-fn start(draft: Draft, threads: usize, runtime: &Runtime) -> Result<Arc<Host>, Error> {
-    let Draft { config, mut problems } = draft;
-    let source = config.source.clone();
-    match runtime.block_on(Host::start(config, threads)) {
-        Ok(host) if problems.is_empty() => Ok(host),
-        Ok(_) => Err(source.error(problems).into()),
-        Err(error) => {
-            problems.extend(error.problems);
-            Err(source.error(problems).into())
-        }
     }
 }

@@ -1,6 +1,10 @@
 //! `carrel prove`
 
-use super::{ConfigFile, Error, print, runtime, tell, threads};
+use super::{
+    error::Error,
+    startup::{ConfigFile, runtime, threads},
+    tell::{self, print},
+};
 use crate::{limits::raise_descriptors, prove};
 use clap::Args;
 use serde_json::json;
@@ -21,7 +25,7 @@ pub(super) fn prove(arguments: Arguments) -> Result<ExitCode, Error> {
         return Err(draft.config.source.error(draft.problems).into());
     }
     // Limits are met before what the system allows.
-    let _ = raise_descriptors(&draft.config.limits);
+    let _ = raise_descriptors(draft.config.limits.connections, draft.config.limits.open_files);
     let threads = threads(&draft.config);
     let runtime = runtime(threads)?;
     let file = draft.config.source.file.display().to_string();

@@ -1,11 +1,16 @@
 //! `carrel run`
 
-use super::{ConfigFile, Error, print, runtime, start, tell, threads};
+use super::{
+    error::Error,
+    startup::{ConfigFile, runtime, start, threads},
+    tell::{self, print},
+};
 use crate::{
-    config::{WORKFLOW, without_mark},
+    config::WORKFLOW,
     identity::User,
     instance::Emitter,
     session::{Answer, Failure},
+    settings::without_mark,
 };
 use clap::Args;
 use std::{

@@ -1,9 +1,10 @@
 //! `carrel serve`
 
 use super::{
-    ConfigFile, Error, runtime,
+    error::Error,
     signals::{Signal, Signals},
-    start, supervisor, tell, threads,
+    startup::{ConfigFile, runtime, start, threads},
+    supervisor, tell,
 };
 use crate::{
     Host,
@@ -59,7 +60,7 @@ pub(super) fn serve(arguments: Arguments, signals: Signals, log: &Log) -> Result
         front_end.root_path = FrontEnd::prefix(&path);
     }
     let threads = threads(&draft.config);
-    let short = raise_descriptors(&draft.config.limits);
+    let short = raise_descriptors(draft.config.limits.connections, draft.config.limits.open_files);
     let runtime = runtime(threads)?;
     let host = start(draft, threads, &runtime)?;
     log.count(host.memory());

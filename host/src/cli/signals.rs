@@ -10,7 +10,7 @@
 //!
 //! At once is: after a compiled guest that is being written is whole, and before another one is begun.
 
-use super::{Error, tell};
+use super::{error::Error, tell};
 use crate::function::finish_writing;
 use std::{
     process,

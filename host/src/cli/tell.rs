@@ -4,7 +4,8 @@
 //! says: then one reader is enough for all of them. The form is chosen before the arguments are parsed, since what is
 //! wrong with them is told as well.
 
-use super::{Error, LogFormat, config};
+use super::error::Error;
+use crate::{config, observe::LogFormat};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::{

@@ -1,6 +1,10 @@
 //! `carrel validate`
 
-use super::{ConfigFile, Error, print, runtime, start};
+use super::{
+    error::Error,
+    startup::{ConfigFile, runtime, start},
+    tell::print,
+};
 use std::process::ExitCode;
 
 pub(super) fn validate(file: ConfigFile) -> Result<ExitCode, Error> {

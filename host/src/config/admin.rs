@@ -1,7 +1,9 @@
 //! `admin`: the listener with the operator's routes.
 
-use super::reader::{Section, count, text};
-use crate::identity::KeyHash;
+use crate::{
+    identity::KeyHash,
+    settings::reader::{Section, count, text},
+};
 
 /// `admin`: the listener with the operator's routes.
 #[derive(Debug, Clone)]

@@ -1,10 +1,12 @@
 //! `general.front_end`: the host's address and routes.
 
-use super::{
-    KeyPath,
-    reader::{Section, boolean, count, describe, duration, list, list_of, nearest, text},
+use crate::{
+    identity::Callers,
+    settings::{
+        KeyPath,
+        reader::{Section, boolean, count, describe, duration, list, list_of, nearest, text},
+    },
 };
-use crate::identity::Callers;
 use serde_json::Value;
 use std::{
     collections::HashMap,

@@ -7,47 +7,29 @@
 //!
 //! # Layout
 //!
-//! * [`Config`] and [`General`], here; [`FrontEnd`]; [`Admin`]; [`Limits`], [`Policy`], [`Identity`],
-//!   [`TenantConfig`] and [`Grants`] read their own sections.
-//! * `load`: the files, put together to one `document`. `yaml`: the parser, with `scalar`: what a plain text means.
-//!   `variables`: environment variables in the text. `file`: files that a configuration names.
-//! * `reader`: sections, key by key. [`Problem`], [`Error`]: what is wrong, and where.
+//! * [`Config`] and [`General`], here; [`FrontEnd`]; [`Admin`]. [`Limits`], [`Policy`], [`Identity`],
+//!   [`TenantConfig`], [`Grants`](crate::grants::Grants) and [`FunctionConfig`] read their own sections, with the tools of
+//!   [`settings`](crate::settings).
 
 mod admin;
-mod document;
-mod file;
 mod front_end;
-mod load;
-mod problem;
-pub(crate) mod reader;
-mod scalar;
-mod variables;
-mod yaml;
 
+pub use crate::{
+    function::{FunctionConfig, GuestCache, GuestPath, WORKFLOW},
+    settings::{Error, KeyPath, Problem, Source, Surroundings},
+};
 pub use admin::Admin;
-pub(crate) use file::{read as read_file, without_mark};
 pub use front_end::{Cors, Endpoint, FrontEnd, Method};
 pub(crate) use front_end::{FORMS, V1_WORKFLOW};
-pub use load::Surroundings;
-pub use problem::{Error, KeyPath, Problem};
 
 use crate::{
-    grants::Grants,
+    function::{Wanted, read_functions, read_guests},
     identity::{Identity, TenantConfig},
     limits::Limits,
     session::Policy,
+    settings::reader::{Section, boolean, duration},
 };
-use document::Node;
-use reader::{Problems, Section, boolean, duration, text};
-use serde_json::{Map, Value};
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
-
-/// The name under which the workflow is listed, called and logged.
-pub const WORKFLOW: &str = "workflow";
+use std::{path::Path, time::Duration};
 
 /// A whole configuration, checked as far as the file alone tells.
 #[derive(Debug, Clone)]
@@ -76,32 +58,6 @@ pub struct Config {
     pub ignored: Vec<String>,
 }
 
-/// The files of a configuration as one document, so that a problem found later can be reported with its place.
-#[derive(Debug, Clone)]
-pub struct Source {
-    /// The file that was asked for.
-    pub file: PathBuf,
-    document: Arc<Node>,
-}
-
-impl Source {
-    /// The problems as an error, each with its file and line.
-    pub fn error(&self, mut problems: Vec<Problem>) -> Error {
-        for problem in problems.iter_mut().filter(|problem| problem.line.is_none() && problem.file.is_none()) {
-            let mark = self.document.place(&problem.path);
-            problem.line = mark.line;
-            problem.file = Some(mark.file.clone()).filter(|file| **file != *self.file);
-        }
-        problems.sort_by(|a, b| (&a.file, a.line.unwrap_or(0)).cmp(&(&b.file, b.line.unwrap_or(0))));
-        Error { file: self.file.clone().into(), problems }
-    }
-
-    /// The text of a plain scalar that is read as a boolean, such as `on`.
-    pub(crate) fn word(&self, path: &KeyPath) -> Option<&str> {
-        self.document.word(path)
-    }
-}
-
 /// `general`.
 #[derive(Debug, Clone)]
 pub struct General {
@@ -117,41 +73,6 @@ pub struct General {
     pub drain_delay: Duration,
     /// `general.front_end`.
     pub front_end: FrontEnd,
-}
-
-/// A guest file, or a folder of them.
-#[derive(Debug, Clone)]
-pub struct GuestPath {
-    /// The key, for messages.
-    pub key: KeyPath,
-    /// Absolute, or relative to the working directory.
-    pub path: PathBuf,
-}
-
-/// The place of compiled guests.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GuestCache {
-    /// In the user's cache folder: `$XDG_CACHE_HOME/carrel`, or `~/.cache/carrel`.
-    Default,
-    /// In this folder.
-    Folder(PathBuf),
-    /// Nowhere: each start compiles.
-    Off,
-}
-
-/// A function: a guest, named and configured.
-#[derive(Debug, Clone)]
-pub struct FunctionConfig {
-    /// The key, for messages.
-    pub key: KeyPath,
-    /// The name in the configuration; [`WORKFLOW`] for the workflow.
-    pub name: String,
-    /// `_type`: the guest's own name; empty if there is none, which is a problem.
-    pub guest: String,
-    /// `allow`: the function's access to things outside of its sandbox.
-    pub grants: Arc<Grants>,
-    /// The other keys, which go to the guest.
-    pub config: Map<String, Value>,
 }
 
 impl Config {
@@ -170,13 +91,12 @@ impl Config {
     ///
     /// All [`Problem`]s.
     pub fn parse(file: &Path, text: &str) -> Result<Self, Error> {
-        strict(Self::of(file, load::parse(file, text)?))
+        strict(Self::of(Source::parse(file, text)?))
     }
 
     /// Makes a configuration without functions, and with the default of every key.
     pub(crate) fn empty() -> Self {
-        let file = Path::new("the defaults");
-        Self::of(file, Node::empty(file.into())).0
+        Self::of(Source::empty(Path::new("the defaults"))).0
     }
 
     /// Like [`load`](Self::load), but returns the problems found, so that a caller can look for more before reporting
@@ -186,27 +106,32 @@ impl Config {
     ///
     /// The file cannot be read, or is not YAML.
     pub fn load_with_problems(file: &Path, surroundings: Surroundings<'_>) -> Result<(Self, Vec<Problem>), Error> {
-        Ok(Self::of(file, load::load(file, surroundings)?))
+        Ok(Self::of(Source::load(file, surroundings)?))
     }
 
-    fn of(file: &Path, document: Node) -> (Self, Vec<Problem>) {
-        let source = Source { file: file.to_owned(), document: document.into() };
-        let problems = Problems::of(source.document.clone());
-        let value = source.document.value();
-        (Self::read(source, value, &problems), problems.into_vec())
+    fn of(source: Source) -> (Self, Vec<Problem>) {
+        source.read(|top| Self::read(source.clone(), top))
     }
 
-    fn read(source: Source, value: Value, problems: &Problems) -> Self {
-        let mut top = Section::new(KeyPath::root(), value, problems);
+    /// The parts that the catalog of functions is made of.
+    pub(crate) fn wanted(&self) -> Wanted<'_> {
+        // An endpoint without a `function_name` is reported already.
+        let endpoints = self.general.front_end.endpoints.iter().filter(|endpoint| !endpoint.function.is_empty());
+        Wanted {
+            source: &self.source,
+            guests: &self.guests,
+            cache: &self.guest_cache,
+            functions: &self.functions,
+            limits: &self.limits,
+            named: endpoints.map(|it| (it.key.with("function_name"), &*it.function)).collect(),
+        }
+    }
+
+    fn read(source: Source, mut top: Section<'_>) -> Self {
         let mut ignored = Vec::new();
         let general = General::read(top.section("general"), &mut ignored);
         let guests = read_guests(&mut top);
-        let guest_cache = top.read("guest_cache", GuestCache::Default, |value| match value {
-            Value::Bool(false) => Ok(GuestCache::Off),
-            Value::String(it) if it == "off" => Ok(GuestCache::Off),
-            Value::String(it) => Ok(GuestCache::Folder(problems.beside(&KeyPath::parse("guest_cache"), it))),
-            other => Err(format!("must be a folder or `off`, and is {}", reader::describe(other))),
-        });
+        let guest_cache = GuestCache::read(&mut top);
         let limits = Limits::read(top.section("limits"));
         let sessions = Policy::read(top.section("sessions"));
         let mut tenants = TenantConfig::read_all(&mut top, &limits);
@@ -270,66 +195,6 @@ impl General {
         section.finish();
         general
     }
-}
-
-fn read_guests(top: &mut Section<'_>) -> Vec<GuestPath> {
-    let key = KeyPath::root().with("guests");
-    let paths = match top.take("guests") {
-        None => Vec::new(),
-        Some(Value::Array(items)) => items,
-        Some(one) => vec![one],
-    };
-    let mut guests = Vec::new();
-    for (index, path) in paths.iter().enumerate() {
-        let key = key.with(index.to_string());
-        match text(path) {
-            Ok(path) => guests.push(GuestPath { path: top.problems().beside(&key, &path), key }),
-            Err(message) => top.problems().add(&key, format!("the path of a guest {message}")),
-        }
-    }
-    guests
-}
-
-fn read_functions(top: &mut Section<'_>) -> Vec<FunctionConfig> {
-    let problems = top.problems();
-    let mut functions = Vec::new();
-    let mut section = top.section("functions");
-    let path = section.path().clone();
-    for (name, value) in section.rest() {
-        let key = path.with(&name);
-        if name == WORKFLOW {
-            problems.add(&key, "this name is taken by the workflow itself: give the function another one");
-        } else if !(1..=64).contains(&name.chars().count()) || name.chars().any(|c| c.is_control() || c.is_whitespace())
-        {
-            problems.add(&key, "a function's name has 1 to 64 characters, none of them a space");
-        } else {
-            functions.push(read_function(Section::new(key, value, problems), name));
-        }
-    }
-    match top.take(WORKFLOW) {
-        None => problems.push(
-            Problem::new(KeyPath::root().with(WORKFLOW), "missing: the function that answers /generate")
-                .hint("add, for example:\nworkflow:\n  _type: per_user_assistant"),
-        ),
-        Some(value) => {
-            let section = Section::new(KeyPath::root().with(WORKFLOW), value, problems);
-            functions.push(read_function(section, WORKFLOW.into()));
-        }
-    }
-    functions
-}
-
-/// Reads a function. One without a `_type` is reported here and gets an empty one, so that it is not reported as
-/// missing elsewhere.
-fn read_function(mut section: Section<'_>, name: String) -> FunctionConfig {
-    let key = section.path().clone();
-    if !section.has("_type") {
-        let problem = Problem::new(key.clone(), "has no `_type`, which names the guest");
-        section.problems().push(problem.hint("`carrel info` lists the guests that come with Carrel"));
-    }
-    let guest = section.read("_type", String::new(), text);
-    let grants = Arc::new(Grants::read(section.section("allow")));
-    FunctionConfig { key, name, guest, grants, config: section.rest() }
 }
 
 #[cfg(test)]

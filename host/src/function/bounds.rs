@@ -4,8 +4,8 @@
 //! the size of each function and the initial size of all tables are bounded; wasmtime allocates tables while it
 //! compiles. After that the limits of instances hold, for the first one as for all others.
 
-use super::guest::Refused;
-use crate::config;
+use super::refused::Refused;
+use crate::settings;
 use std::{
     io,
     path::Path,
@@ -23,7 +23,7 @@ const SHOWN: usize = 200;
 
 /// Reads a file of at most `most` bytes.
 pub(super) fn read(file: &Path, most: usize) -> Result<Vec<u8>, Refused> {
-    config::read_file(file, most).map_err(|error| match error.kind() {
+    settings::read_file(file, most).map_err(|error| match error.kind() {
         io::ErrorKind::FileTooLarge => Refused::new(
             format!("has more than {most} bytes, which is what `limits.guest_size` allows"),
             "build it without debug information, or allow more",

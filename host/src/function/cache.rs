@@ -12,7 +12,7 @@
 //! has written are loaded.
 #![allow(unsafe_code)]
 
-use crate::config::GuestCache;
+use super::GuestCache;
 use std::{
     fs,
     hash::{Hash, Hasher},

@@ -1,19 +1,20 @@
 //! The functions of a configuration, checked.
 
 use super::{
-    bounds,
+    FunctionConfig, GuestPath, WORKFLOW, Wanted, bounds,
     builtin::BUILTIN,
     cache::Cache,
     forms,
-    guest::{Guest, GuestSource, Loader, Refused},
+    guest::{Guest, GuestSource, Loader},
     references::{self, Reference},
+    refused::Refused,
     schema::{MisfitKind, Step},
 };
 use crate::{
-    config::{self, Config, FunctionConfig, GuestPath, KeyPath, Problem, WORKFLOW, reader},
     grants::Grants,
-    instance::{self, Engine},
+    instance::{self, Blueprint, Engine},
     limits::Lane,
+    settings::{self, KeyPath, Problem, reader},
 };
 use carrel_arena::Frames;
 use serde_json::Value;
@@ -50,7 +51,12 @@ impl Function {
     /// The most stack that any one function takes: the guest's own, and the host's that it may call. The host's
     /// functions for folders and HTTP take pages.
     pub(crate) fn frames(&self) -> Frames {
-        if self.grants.reach_out() { Frames::Any } else { self.guest.frames() }
+        if self.grants.reach_out() { Frames::Any } else { self.guest.code.frames() }
+    }
+
+    /// The function, as instances of it are made.
+    pub(crate) fn blueprint(&self) -> Blueprint<'_> {
+        Blueprint { name: &self.name, code: &self.guest.code, config: &self.config, grants: &self.grants }
     }
 }
 
@@ -60,19 +66,19 @@ impl Catalog {
     /// # Errors
     ///
     /// All problems, of guests and functions alike.
-    pub(crate) async fn load(config: &Config, engine: &Engine, lane: &Lane) -> Result<Self, config::Error> {
+    pub(crate) async fn load(wanted: Wanted<'_>, engine: &Engine, lane: &Lane) -> Result<Self, settings::Error> {
         let mut problems = Vec::new();
-        let guests = load_guests(config, engine, lane, &mut problems).await;
+        let guests = load_guests(&wanted, engine, lane, &mut problems).await;
         let some_refused = !problems.is_empty();
         let by_name: HashMap<&str, &Arc<Guest>> = guests.iter().map(|guest| (guest.name.as_str(), guest)).collect();
         let mut functions = Vec::new();
         let mut checked = Vec::new();
-        for function in &config.functions {
+        for function in wanted.functions {
             let Some(guest) = by_name.get(function.guest.as_str()) else {
                 problems.extend(unknown_guest(function, &by_name, some_refused, problems.len()));
                 continue;
             };
-            let (value, found) = match check_config(config, function, guest) {
+            let (value, found) = match check_config(&wanted, function, guest) {
                 Ok(Checked { value, problems: wrong, references }) => {
                     problems.extend(wrong);
                     (value, references)
@@ -92,22 +98,20 @@ impl Catalog {
                 key: function.key.clone(),
             });
         }
-        let all: Vec<_> = config.functions.iter().map(|function| function.name.as_str()).collect();
+        let all: Vec<_> = wanted.functions.iter().map(|function| function.name.as_str()).collect();
         let names: Vec<_> = all.iter().copied().filter(|name| *name != WORKFLOW).collect();
         let known: HashSet<_> = all.into_iter().collect();
         for reference in checked.iter().flatten().filter(|reference| !known.contains(reference.name.as_str())) {
             problems.push(unknown_function(&names, reference.key.clone(), &reference.name, problems.len()));
         }
         check_circles(&functions, &checked, &mut problems);
-        for endpoint in &config.general.front_end.endpoints {
-            // One without a `function_name` is told already.
-            if !endpoint.function.is_empty() && !known.contains(endpoint.function.as_str()) {
-                let key = endpoint.key.with("function_name");
-                problems.push(unknown_function(&names, key, &endpoint.function, problems.len()));
+        for (key, name) in &wanted.named {
+            if !known.contains(name) {
+                problems.push(unknown_function(&names, key.clone(), name, problems.len()));
             }
         }
         if !problems.is_empty() {
-            return Err(config.source.error(problems));
+            return Err(wanted.source.error(problems));
         }
         let positions = functions.iter().enumerate().map(|(index, it)| (it.name.clone(), index)).collect();
         Ok(Self { functions, positions, guests })
@@ -131,7 +135,7 @@ impl Catalog {
 
 /// Loads the built-in guests and those that a configuration names. A file that is no guest is a problem.
 pub(crate) async fn load_guests(
-    config: &Config,
+    wanted: &Wanted<'_>,
     engine: &Engine,
     lane: &Lane,
     problems: &mut Vec<Problem>,
@@ -143,7 +147,7 @@ pub(crate) async fn load_guests(
             return Vec::new();
         }
     };
-    let loader = Loader { engine, linker, cache: Cache::open(&config.guest_cache), limits: &config.limits, lane };
+    let loader = Loader { engine, linker, cache: Cache::open(wanted.cache), limits: wanted.limits, lane };
     let mut guests: Vec<Arc<Guest>> = Vec::new();
     for (name, wasm) in BUILTIN {
         match loader.load(GuestSource::BuiltIn, wasm.into()).await {
@@ -151,7 +155,7 @@ pub(crate) async fn load_guests(
             Err(refused) => problems.push(refusal(&KeyPath::root(), &format!("the built-in guest {name}"), refused)),
         }
     }
-    for GuestPath { key, path } in &config.guests {
+    for GuestPath { key, path } in wanted.guests {
         let files = match guest_files(path) {
             Ok(files) => files,
             Err(why) => {
@@ -163,7 +167,7 @@ pub(crate) async fn load_guests(
         };
         for file in files {
             let name = file.display().to_string();
-            let loaded = match bounds::read(&file, config.limits.guest_size) {
+            let loaded = match bounds::read(&file, wanted.limits.guest_size) {
                 Ok(wasm) => loader.load(GuestSource::File(file), wasm.into()).await,
                 Err(refused) => Err(refused),
             };
@@ -262,9 +266,9 @@ struct Checked {
 }
 
 /// Checks a function's own keys against its guest's schema, within a time limit: a hostile schema could take years.
-fn check_config(config: &Config, function: &FunctionConfig, guest: &Arc<Guest>) -> Result<Checked, Refused> {
-    let time = (guest.source != GuestSource::BuiltIn).then_some(config.limits.guest_compile_time);
-    let (key, guest, source) = (function.key.clone(), guest.clone(), config.source.clone());
+fn check_config(wanted: &Wanted<'_>, function: &FunctionConfig, guest: &Arc<Guest>) -> Result<Checked, Refused> {
+    let time = (guest.source != GuestSource::BuiltIn).then_some(wanted.limits.guest_compile_time);
+    let (key, guest, source) = (function.key.clone(), guest.clone(), wanted.source.clone());
     let mut value = Value::Object(function.config.clone());
     let check = ("check this configuration", "a config-schema that refers to its own parts less often is faster");
     bounds::within(time, check, move || {

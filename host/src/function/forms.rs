@@ -5,7 +5,7 @@
 //! schema does not take its own type. A value that cannot be converted stays, to be refused as it was written.
 
 use super::schema::Step;
-use crate::config::reader::{as_boolean, as_integer, as_number};
+use crate::settings::reader::{as_boolean, as_integer, as_number};
 use serde_json::{Map, Value};
 
 /// The most references that may lead to one another without a step into the value.

@@ -3,14 +3,14 @@
 use super::{
     bounds,
     cache::Cache,
+    refused::Refused,
     schema::{self, Schema},
 };
 use crate::{
-    instance::{self, Context, Engine, Linked},
+    instance::{self, Code, Context, Engine, Linked},
     limits::{Lane, Limits, Permit},
-    state::{self, State},
+    state,
 };
-use carrel_arena::Frames;
 use serde_json::Value;
 use std::{fmt, panic::resume_unwind, path::PathBuf, sync::Arc, thread};
 use wasmtime::component::{Component, Linker};
@@ -31,11 +31,7 @@ pub struct Guest {
     pub output_schema: Schema,
     /// The size of the guest's WebAssembly, in bytes.
     pub size: usize,
-    /// The location of the guest's state, or the reasons why its instances cannot be restored from their memories.
-    pub(crate) state: Result<State, Vec<String>>,
-    pre: Linked,
-    /// The guest's shell, which runs no start code and writes no data: for instances restored from known memories.
-    shell: Linked,
+    pub(crate) code: Code,
 }
 
 impl fmt::Debug for Guest {
@@ -59,19 +55,6 @@ impl fmt::Display for GuestSource {
             Self::BuiltIn => f.write_str("built in"),
             Self::File(path) => write!(f, "{}", path.display()),
         }
-    }
-}
-
-/// The reason why a component is no guest, and a hint that helps.
-#[derive(Debug)]
-pub(super) struct Refused {
-    pub(super) why: String,
-    pub(super) hint: Option<String>,
-}
-
-impl Refused {
-    pub(super) fn new(why: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { why: why.into(), hint: Some(hint.into()) }
     }
 }
 
@@ -116,11 +99,11 @@ impl Loader<'_> {
         })?;
         let pre = self.link(&component)?;
         let (shell, state) = match shell {
-            None => (pre.clone(), state),
-            Some(Ok(shell)) => (self.link(&shell)?, state),
+            None => (None, state),
+            Some(Ok(shell)) => (Some(self.link(&shell)?), state),
             Some(Err(error)) => {
                 let why = format!("it cannot be compiled without its start code: {:#}", error.root_cause());
-                (pre.clone(), Err(vec![why]))
+                (None, Err(vec![why]))
             }
         };
         let label: Arc<str> = source.to_string().into();
@@ -163,9 +146,7 @@ impl Loader<'_> {
             summary: described.summary,
             source,
             size,
-            state,
-            pre,
-            shell,
+            code: Code::new(pre, shell, state),
         };
         if !schema::describes_an_object(guest.config_schema.value()) {
             return Err(Refused::new("gives a config-schema that is not of an object", "see `describe` in wit/"));
@@ -210,24 +191,6 @@ impl Loader<'_> {
 }
 
 impl Guest {
-    pub(crate) fn pre(&self) -> &Linked {
-        &self.pre
-    }
-
-    /// The guest's shell, for instances restored from known memories.
-    pub(crate) fn shell(&self) -> &Linked {
-        &self.shell
-    }
-
-    /// The most stack of any one of the guest's functions; the shell has no start code.
-    pub(crate) fn frames(&self) -> Frames {
-        if self.pre.frames() == Frames::Small { self.shell.frames() } else { Frames::Any }
-    }
-
-    pub(crate) fn engine(&self) -> &wasmtime::Engine {
-        self.pre.pre().engine()
-    }
-
     /// The schemas as one JSON object, for `carrel info`.
     pub fn schemas(&self) -> Value {
         serde_json::json!({

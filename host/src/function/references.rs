@@ -1,7 +1,7 @@
 //! References from a function's configuration to other functions, marked in its schema by `"format":
 //! "carrel-function"`.
 
-use crate::config::KeyPath;
+use crate::settings::KeyPath;
 use serde_json::Value;
 
 /// A reference to another function.

@@ -12,7 +12,11 @@
 //! * A request that a guest has not sent yet takes host memory that is not counted, so each piece is bounded: its
 //!   headers, its texts, and the part of a body that is on its way.
 
-use super::{Grants, address, place::Host, place::Target};
+use super::{
+    address,
+    granted::Grants,
+    place::{Host, Target},
+};
 use crate::{
     limits::{Descriptor, Descriptors},
     tls,
@@ -44,9 +48,6 @@ use tokio::{
 use tokio_rustls::rustls::{self, pki_types::ServerName};
 use tower_http::timeout::{TimeoutBody, TimeoutError};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
-
-/// Requests of one function that are under way: each takes a descriptor of the process, and up to some 100 KiB.
-pub(super) const CONNECTIONS: usize = 500;
 /// Requests of one instance that are under way.
 const REQUESTS: usize = 16;
 /// Bytes that headers may take.

@@ -8,7 +8,7 @@ use crate::{
     config::Problem,
     function::Function,
     identity::{TenantConfig, User},
-    instance::{Making, Stop, StopKind, Told},
+    instance::{Making, Services, Stop, StopKind, Told},
     limits::{Allowance, Quota},
     observe::Metrics,
     session::{Session, Shared, Tenant},
@@ -91,8 +91,18 @@ impl<'a> Tried<'a> {
         let session = Session::of(nobody, User::from_credential("carrel: trying out"), shared.clone());
         let limits = &config.limits;
         let allowance = Allowance { fuel: limits.fuel_per_call, deadline: Instant::now() + limits.deadline };
-        let made = Making { function, position, session: &session, limits, allowance, depth: 1 }.image().await;
-        session.permit().give_back();
+        let services: Arc<dyn Services> = session;
+        let made = Making {
+            blueprint: function.blueprint(),
+            image: None,
+            undone: false,
+            services: &services,
+            limits,
+            allowance,
+            depth: 1,
+        };
+        let made = made.image().await;
+        services.permit().give_back();
         let (image, told) = made?;
         let image = image.map(|image| match all.entry(*image.key()) {
             Entry::Occupied(there) => there.get().clone(),

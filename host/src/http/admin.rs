@@ -5,10 +5,11 @@
 //! host.
 
 use super::{
-    decoding,
+    answer::json,
     error::Error,
-    json, metrics,
+    health, metrics,
     monitor::{self, BATCH, SHARDS},
+    paths::decoding,
 };
 use crate::{
     Host,
@@ -39,8 +40,8 @@ const PAGE: (usize, usize) = (100, 1000);
 /// All of the operator's routes.
 pub fn admin(host: Arc<Host>) -> Router {
     let routes = Router::new()
-        .route("/health", get(super::health))
-        .route("/metrics", get(metrics))
+        .route("/health", get(health::get))
+        .route("/metrics", get(metrics::get))
         .route("/tenants", get(tenants))
         .route("/sessions", get(sessions))
         .route("/sessions/{tenant}/{user}", get(session).delete(drop_session))

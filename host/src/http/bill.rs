@@ -1,6 +1,6 @@
 //! The cost of a call, as headers of its answer.
 
-use crate::session::Bill;
+use crate::limits::Bill;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 

@@ -4,17 +4,18 @@
 //! goes back as it is.
 
 use super::{
+    answer::json,
     bill,
     error::{DROPPED, Error, dropped_header},
     held::{Question, counted, hand_over},
-    invalid_input, json,
+    invalid_input,
 };
 use crate::{
     Host,
     function::Function,
     instance::Emitter,
-    limits::{memory::Charge, within},
-    session::{Answer, Bill, Failure, Handle, Tenant},
+    limits::{Bill, memory::Charge, within},
+    session::{Answer, Failure, Handle, Tenant},
 };
 use axum::{
     body::{Body, HttpBody},
@@ -47,12 +48,10 @@ pub(super) struct Admitted {
 
 pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Body>) -> Result<Response<Body>, Error> {
     let Admitted { handle, input, held, tenant } = route.admit(request).await?;
-    let (emitter, memory) =
-        (Emitter::new(None, handle.session().limits().output_size), handle.session().memory().clone());
+    let emitter = Emitter::new(None, handle.session().limits().output_size);
     let answer = handle.call(route.position, input.clone(), emitter).await;
     let answer = route.respond(answer, &input, tenant).await.map_err(|error| route.count(Some(tenant), error));
-    drop((input, held));
-    Ok(counted(answer.into_response(), memory))
+    Ok(counted(answer.into_response(), held))
 }
 
 impl Route {

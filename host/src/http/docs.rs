@@ -5,9 +5,10 @@
 
 use super::{
     accept::{self, Form},
-    endpoints,
+    answer::json,
+    endpoints::endpoints,
     error::Error,
-    json, plain_path,
+    paths::plain_path,
 };
 use crate::Host;
 use axum::{

@@ -6,12 +6,12 @@
 //!
 //! The body of a 422 is NAT's to the byte, and has no room for a code. So every error has its code as a header as well.
 
-use super::{bill, invalid_input, json};
+use super::{answer::json, bill, invalid_input};
 use crate::{
     identity,
     instance::StopKind,
-    limits::{Level, memory::Full},
-    session::{Bill, Failure, Refusal, TooManySessions, calls_of},
+    limits::{Bill, Level, memory::Full},
+    session::{Failure, Refusal, TooManySessions, calls_of},
 };
 use axum::{body::Body, response::IntoResponse};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 /// Bytes that a connection takes besides what is read from it: its task, its state, and the library's first buffers.
 pub(super) const CONNECTION: usize = 16 << 10;
-/// The least bytes that are set aside for a body.
+/// The least bytes that are charged for a body. The charge is kept for the answer, and is enough for most.
 const BODY: usize = 1 << 10;
 
 /// A request's body, as far as it has come.
@@ -59,12 +59,13 @@ impl<'a> Question<'a> {
         if len > had {
             // During the move, both copies exist.
             let room = (2 * had).max(BODY).min(self.most).max(len);
-            let grown = self.pressure.grow(&mut self.charge, room, self.tenant, self.deadline).await;
+            let lacking = (had + room).max(BODY).saturating_sub(self.charge.bytes());
+            let grown = self.pressure.grow(&mut self.charge, lacking, self.tenant, self.deadline).await;
             grown.map_err(Error::no_memory)?;
             let mut larger = Vec::with_capacity(room);
             larger.extend_from_slice(&self.bytes);
             self.bytes = larger;
-            self.charge.shrink(had);
+            self.charge.shrink(self.charge.bytes() - room.max(BODY));
         }
         self.bytes.extend_from_slice(more);
         Ok(())
@@ -78,6 +79,10 @@ impl<'a> Question<'a> {
 
 /// Moves a charge from a tenant to one of its users, after the rest of the user's last call.
 pub(super) async fn hand_over(mut charge: Charge, handle: &Handle) -> Result<Charge, Error> {
+    charge = match charge.narrow(handle.session().memory()) {
+        Ok(charge) => return Ok(charge),
+        Err((_, same)) => same,
+    };
     let mut tidied = handle.session().tidying().watch();
     loop {
         // Only the end of that call frees memory of the user's.
@@ -90,14 +95,17 @@ pub(super) async fn hand_over(mut charge: Charge, handle: &Handle) -> Result<Cha
     }
 }
 
-/// An answer, of which each byte counts as this memory until it is sent.
-pub(super) fn counted(answer: Response<body::Body>, memory: Arc<Memory>) -> Response<body::Body> {
-    answer.map(|body| body::Body::new(Counted { body, memory }))
+/// An answer, of which each byte is charged to an account until it is sent. The charge at hand is for the first bytes.
+pub(super) fn counted(answer: Response<body::Body>, charge: Charge) -> Response<body::Body> {
+    let memory = charge.of().clone();
+    answer.map(|body| body::Body::new(Counted { body, memory, charge: Some(charge) }))
 }
 
 struct Counted {
     body: body::Body,
     memory: Arc<Memory>,
+    /// None once it is given to bytes.
+    charge: Option<Charge>,
 }
 
 /// Bytes with their charge.
@@ -121,8 +129,9 @@ impl Body for Counted {
         // The library keeps the bytes when it has done with the body, until the system takes them.
         polled.map_ok(|frame| {
             frame.map_data(|bytes| {
-                let _charge = self.memory.charge(bytes.len());
-                Bytes::from_owner(Held { bytes, _charge })
+                let mut charge = self.charge.take().unwrap_or_else(|| self.memory.charge(0));
+                charge.set(charge.bytes().min(BODY).max(bytes.len()));
+                Bytes::from_owner(Held { bytes, _charge: charge })
             })
         })
     }

@@ -3,7 +3,7 @@
 //! The answer is written while it is sent: there may be a million users, whose list need not fit into memory, and a
 //! slow reader delays only its own answer. The answer counts as a call until it is sent.
 
-use super::{error::Error, json};
+use super::{answer::json, error::Error};
 use crate::{
     Host,
     identity::User,

@@ -1,23 +1,29 @@
 //! `GET /openapi.json`: the routes, from the functions' own schemas.
 
-use super::{JSON, METRICS, OPEN_METRICS, endpoints, json};
+use super::{
+    answer::{JSON, METRICS, OPEN_METRICS, json},
+    endpoints::endpoints,
+};
 use crate::{
     Host,
     config::{Endpoint, FORMS, WORKFLOW},
     function::Function,
     identity::Kind,
 };
-use axum::{body::Body, extract::State};
-use http::{Response, StatusCode};
+use axum::routing::{MethodRouter, get};
+use bytes::Bytes;
+use http::StatusCode;
 use serde_json::{Map, Value, json};
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
-pub(super) async fn get(State(host): State<Arc<Host>>) -> Response<Body> {
-    json(StatusCode::OK, host.openapi())
+/// The route: all of it is known when the host begins to serve.
+pub(super) fn route<S: Clone + Send + Sync + 'static>(host: &Host) -> MethodRouter<S> {
+    let described = Bytes::from(describe(host));
+    get(async move || json(StatusCode::OK, described.clone()))
 }
 
 /// The description, as JSON text.
-pub(crate) fn describe(host: &Host) -> String {
+fn describe(host: &Host) -> String {
     let mut schemas = Map::new();
     let mut paths = Map::new();
     let mut ids = HashSet::new();

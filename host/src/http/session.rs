@@ -1,6 +1,6 @@
 //! `POST /session`: a session cookie that this host signs; `DELETE /session` takes it away again.
 
-use super::{error::Error, json};
+use super::{answer::json, error::Error};
 use crate::{Host, identity::Issued};
 use axum::{body::Body, extract::State};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};

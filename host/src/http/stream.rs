@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     instance::{Chunk, Emitter},
-    limits::memory::Charge,
-    session::{Answer, Bill, Handle},
+    limits::{Bill, memory::Charge},
+    session::{Answer, Handle},
 };
 use axum::{
     body::Body,
@@ -68,7 +68,7 @@ pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Bod
     let stage = match timeout(PATIENCE, &mut beginning).await {
         Ok(Stage::Over(Some(answer))) if answer.result.is_err() => {
             let answer = route.respond(answer, &input, tenant).await.map_err(|error| route.count(Some(tenant), error));
-            return Ok(counted(answer.into_response(), memory));
+            return Ok(counted(answer.into_response(), held));
         }
         Ok(Stage::Over(None)) => return Err(route.count(Some(tenant), Error::internal())),
         Ok(stage) => stage,
@@ -78,7 +78,7 @@ pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Bod
     let events = stream::unfold(state, |mut state| async { Some((Ok::<_, Infallible>(state.next().await?), state)) });
     let mut response = Sse::new(events).keep_alive(KeepAlive::default()).into_response();
     response.headers_mut().insert(BUFFERING, HeaderValue::from_static("no"));
-    Ok(counted(response, memory))
+    Ok(counted(response, memory.charge(0)))
 }
 
 /// Waits for the call's turn, and runs it until it has emitted something or is over.

@@ -1,8 +1,9 @@
 //! The `Authorization` header: a JWT's claims, a key, or a name and password.
 
 use super::{
-    Error, User,
-    open::{Credential, is_space},
+    credential::{Credential, is_space},
+    error::Error,
+    user::User,
 };
 use base64::{Engine, engine::general_purpose as base64_kinds};
 use serde_json::{Map, Value};

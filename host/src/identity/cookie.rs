@@ -10,7 +10,7 @@
 //! what is in quotes is one value. Elsewhere a comma or a quote may be part of another cookie's value, which somebody
 //! else can have chosen: it separates nothing there.
 
-use super::open::{is_space, latin1};
+use super::credential::{is_space, latin1};
 use cookie::Cookie;
 use http::{HeaderMap, header::COOKIE};
 

@@ -9,11 +9,15 @@
 //! checked with the old keys or with the new ones, and a file that is wrong changes nothing.
 
 use super::{
-    Error, Tenants, User, authorization,
+    authorization,
+    error::Error,
     fetch::fetch,
-    signed::{Holder, Voucher},
+    secret::secret,
+    tenant::Tenants,
+    user::User,
+    voucher::{Holder, Voucher},
 };
-use crate::config::{
+use crate::settings::{
     read_file,
     reader::{Section, describe, duration, list, list_of, text},
 };
@@ -38,8 +42,6 @@ use tokio::{sync::Notify, time::sleep};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
-/// Bytes of a shared secret, at least: as many as the hash of HS256 has (RFC 7518, 3.2).
-pub(super) const SECRET: usize = 32;
 /// Bytes of a file of keys, at most.
 const KEYS: usize = 1 << 20;
 /// Bytes of a claim that names somebody.
@@ -473,15 +475,6 @@ fn read_place(section: &mut Section<'_>, tenants: &Tenants) -> Option<Place> {
             problems.add(&path, "needs `tenant`, or the `tenant_claim` that names one, since there are several");
             None
         }
-    }
-}
-
-/// Reads a shared secret, and never repeats it in a message.
-pub(super) fn secret(value: &Value) -> Result<String, String> {
-    match value {
-        Value::String(it) if it.len() >= SECRET => Ok(it.clone()),
-        Value::String(it) => Err(format!("must have {SECRET} bytes at least, and has {}: make it by chance", it.len())),
-        _ => Err(format!("must be a text of {SECRET} bytes at least")),
     }
 }
 

@@ -5,8 +5,14 @@
 //! NAT has keys of its own for who is let in (`general.front_end`): a header in which a proxy names the user whom it has
 //! verified, and the kinds of credentials that are accepted. NAT keeps to the second one on websockets only.
 
-use super::{API_KEY, COOKIE, Error, User, authorization, cookie, jwt::Issuer};
-use crate::config::reader::{Section, list, list_of, text};
+use super::{
+    authorization, cookie,
+    credential::{API_KEY, COOKIE, Credential, is_space, latin1},
+    error::Error,
+    jwt::Issuer,
+    user::User,
+};
+use crate::settings::reader::{Section, list_of, text};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::Value;
 
@@ -29,46 +35,6 @@ pub struct Callers {
     pub accepted: Option<Vec<Credential>>,
     /// `identity_authentication`: the providers of `authentication` that verify JWTs.
     pub authentication: Vec<String>,
-}
-
-/// A kind of credential, by NAT's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Credential {
-    SessionCookie,
-    Jwt,
-    ApiKey,
-    Basic,
-}
-
-impl Credential {
-    const ALL: [Self; 4] = [Self::SessionCookie, Self::Jwt, Self::ApiKey, Self::Basic];
-
-    /// As in a configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::SessionCookie => "session_cookie",
-            Self::Jwt => "jwt",
-            Self::ApiKey => "api_key",
-            Self::Basic => "basic",
-        }
-    }
-
-    fn read(value: &Value) -> Result<Self, String> {
-        let name = text(value)?;
-        let names = || list(Self::ALL.iter().map(|kind| kind.as_str()));
-        let found = Self::ALL.into_iter().find(|kind| kind.as_str() == name);
-        found.ok_or_else(|| format!("{name:?} is not one of {}", names()))
-    }
-
-    fn refused(self) -> Error {
-        Error::Invalid(match self {
-            Self::SessionCookie => "session cookies are not accepted here",
-            Self::Jwt => "JWTs are not accepted here",
-            Self::ApiKey => "API keys are not accepted here",
-            Self::Basic => "names with passwords (Basic) are not accepted here",
-        })
-    }
 }
 
 impl Callers {
@@ -192,16 +158,6 @@ fn by_proxy(name: &HeaderName, headers: &HeaderMap) -> Result<User, Error> {
         // NAT's id for it: names of another header are other users.
         identity => Ok(User::from_credential(&format!("trusted-header:{}\u{1f}{identity}", name.as_str()))),
     }
-}
-
-/// A header's bytes as text: each byte is the character of that number, as HTTP has it.
-pub(super) fn latin1(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| char::from(*byte)).collect()
-}
-
-/// White space, as Python strips it, among the characters that a header can have.
-pub(super) fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
 
 #[cfg(test)]

@@ -8,8 +8,14 @@
 //! A cookie can be exchanged for a newer one, but does not outlive what it was given for: it ends with the key or the
 //! issuer that vouched for its user, and after some time the credential has to be shown again.
 
-use super::{Error, Tenants, User, jwt::secret};
-use crate::config::reader::{Section, boolean, duration, secret_list_of, text};
+use super::{
+    error::Error,
+    secret::secret,
+    tenant::Tenants,
+    user::User,
+    voucher::{Given, Holder, Voucher, short_hash},
+};
+use crate::settings::reader::{Section, boolean, duration, secret_list_of, text};
 use cookie::{Cookie, SameSite};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
 use serde::{Deserialize, Serialize};
@@ -58,45 +64,6 @@ struct Claims {
     /// The credential that the cookie was given for; none if its user never had anything but cookies.
     #[serde(skip_serializing_if = "Option::is_none")]
     given: Option<Given>,
-}
-
-/// The credential that a cookie was given for.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Given {
-    by: Voucher,
-    /// The end of the last cookie that is given without the credential.
-    until: u64,
-}
-
-/// The configured key or issuer that vouches for a user, as a hash that does not reveal it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(super) struct Voucher(u64);
-
-impl Voucher {
-    /// Hashes the kind of credential, the key or issuer, and the tenant or the claim that names it.
-    pub(super) fn new(kind: &str, who: &str, tenant: &str) -> Self {
-        Self(short_hash("carrel 2026-11-24 what vouches for a cookie", &[kind, who, tenant]))
-    }
-}
-
-fn short_hash(context: &str, parts: &[&str]) -> u64 {
-    let mut hasher = blake3::Hasher::new_derive_key(context);
-    for part in parts {
-        hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
-    }
-    let mut short = [0; 8];
-    hasher.finalize_xof().fill(&mut short);
-    u64::from_be_bytes(short)
-}
-
-/// The caller for whom a cookie is issued.
-pub(super) enum Holder {
-    /// A caller who has just shown another credential.
-    Verified(User, Voucher),
-    /// A caller who has shown a cookie.
-    Known(User, Option<Given>),
-    /// A caller who has shown nothing.
-    Unknown,
 }
 
 /// A cookie that was issued.

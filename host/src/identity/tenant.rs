@@ -2,11 +2,11 @@
 
 use super::api_key::KeyHash;
 use crate::{
-    config::{
+    limits::Limits,
+    settings::{
         KeyPath,
         reader::{Problems, Section, count, list_of, secret_list_of, text},
     },
-    limits::Limits,
 };
 use std::sync::Arc;
 
@@ -104,4 +104,41 @@ impl TenantConfig {
                 .add(&self.key.with("api_keys"), format!("one of them belongs to the tenant `{}` already", other.name));
         }
     }
+}
+
+/// The tenants, as credentials name them.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Tenants {
+    names: Vec<Arc<str>>,
+    claims: Vec<Vec<String>>,
+}
+
+impl Tenants {
+    pub(super) fn new(tenants: &[TenantConfig]) -> Self {
+        Self {
+            names: tenants.iter().map(|tenant| tenant.name.clone()).collect(),
+            claims: tenants.iter().map(|tenant| tenant.claims.clone()).collect(),
+        }
+    }
+
+    pub(super) fn only_one(&self) -> bool {
+        self.names.len() == 1
+    }
+
+    pub(super) fn by_name(&self, name: &str) -> Option<u16> {
+        number(self.names.iter().position(|it| **it == *name)?)
+    }
+
+    pub(super) fn by_claim(&self, claim: &str) -> Option<u16> {
+        number(self.claims.iter().position(|claims| claims.iter().any(|it| it == claim))?)
+    }
+
+    pub(super) fn named(&self, tenant: u16) -> (u16, &str) {
+        (tenant, &self.names[usize::from(tenant)])
+    }
+}
+
+/// There are never more tenants than that.
+pub(super) fn number(position: usize) -> Option<u16> {
+    u16::try_from(position).ok()
 }

@@ -5,12 +5,17 @@
 //! else.
 
 use super::{
-    API_KEY, COOKIE, Error, KeyHash, Kind, TenantConfig, Tenants, User, cookie,
+    api_key::KeyHash,
+    cookie,
+    credential::{API_KEY, COOKIE, Kind},
+    error::Error,
     jwt::{Issuer, Reread},
-    number,
-    signed::{Cookies, Holder, Issued, Voucher},
+    signed::{Cookies, Issued},
+    tenant::{TenantConfig, Tenants, number},
+    user::User,
+    voucher::{Holder, Voucher},
 };
-use crate::config::reader::{Section, secret_list_of};
+use crate::settings::reader::{Section, secret_list_of};
 use http::{HeaderMap, header};
 use serde_json::Value;
 use std::collections::HashSet;

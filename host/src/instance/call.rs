@@ -1,18 +1,15 @@
 //! An instance, and calling it.
 
 use super::{
-    Context, Emitter, GuestError, Json, Phase, Running, StopKind,
-    contract::Guest as Contract,
-    revive::leave,
-    run::{Done, run},
+    Context, GuestError, Invocation, Json, Phase, Returned, Running, Services, StopKind, contract::Guest as Contract,
+    run::run,
 };
 use crate::{
-    limits::{Allowance, memory::Full},
-    session::Session,
+    limits::memory::Full,
     state::{Finding, Image, Pages, Saved, Undone},
 };
 use carrel_arena::{Frames, Tracked};
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 /// One function of one session: a store, and the guest in it.
 pub(crate) struct Instance {
@@ -104,29 +101,15 @@ impl Instance {
     pub(crate) async fn call(
         &mut self,
         input: &Json,
-        session: &Arc<Session>,
-        allowance: Allowance,
-        depth: usize,
-        undo: usize,
-        emitter: Arc<Emitter>,
-    ) -> Done<Result<String, GuestError>> {
-        let limits = session.limits();
-        let running = Running {
-            session: Some(session.clone()),
-            permit: session.permit().clone(),
-            phase: Phase::Call,
-            allowance,
-            began: Instant::now(),
-            charged: 0,
-            told: 0,
-            by_clock: 0,
-            depth,
-            undo,
-            emitter: Some(emitter),
-        };
+        services: &Arc<dyn Services>,
+        Invocation { allowance, depth, undo, emitter }: Invocation,
+    ) -> Returned {
+        let limits = services.limits();
+        let running = Running::new(Some(services.clone()), services.permit().clone(), Phase::Call, allowance, depth);
+        let running = Running { undo, emitter: Some(emitter), ..running };
         let guest = &self.guest;
         let mut done = run(&mut self.store, running, limits, async |store| {
-            session.aside().beside(guest.carrel_function_function().call_call(store.context(), input)).await
+            services.relay().drive(guest.carrel_function_function().call_call(store.context(), input)).await
         })
         .await;
         match &mut done.result {
@@ -165,6 +148,12 @@ impl Instance {
     pub(crate) fn memory(&self) -> usize {
         self.store.data().memory.used
     }
+}
+
+/// Takes the memories out of a store, which is dropped.
+fn leave(mut store: Tracked<Context>, pages: Pages) -> Box<Undone> {
+    let charge = store.data_mut().memory.take_charge();
+    Undone::new(store.into_memories(), pages, charge)
 }
 
 /// Cuts a text to so many bytes, between characters.

@@ -1,15 +1,12 @@
 //! The imports offered to guests: `carrel:function`, and WASI 0.2, closed but for what is granted.
 
-use super::{
-    CallError, Chunk, Context, StopKind, files,
-    work::{LISTED, Work, pay_for_call},
-};
-use crate::{function::sibling, grants::TEXT, limits::memory::Full, session::Session};
+use super::{CallError, Chunk, Context, Services, StopKind, files, pay::pay_for_call, polls::Polls, siblings};
+use crate::{grants::TEXT, limits::memory::Full};
 use wasmtime::{
     StoreContextMut,
-    component::{HasData, Linker, Resource, ResourceTable},
+    component::{HasData, Linker, Resource},
 };
-use wasmtime_wasi::p2::{DynPollable, bindings::io::poll};
+use wasmtime_wasi::p2::bindings::io::poll;
 use wasmtime_wasi_http::{
     WasiHttpView,
     p2::{
@@ -39,16 +36,13 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
     functions.func_wrap("exists", |mut cx: StoreContextMut<'_, Context>, (name,): (String,)| {
         pay_for_call(&mut cx, name.len())?;
         cx.data().tells_of_functions();
-        let may = |session: &Session| {
-            session.catalog().position(&name).is_some_and(|position| session.tenant().may_call(position))
-        };
-        Ok((session_of(&cx).is_some_and(may),))
+        Ok((services(&cx).is_some_and(|services| services.has_function(&name)),))
     })?;
     functions.func_wrap_async("call", |mut cx: StoreContextMut<'_, Context>, (name, input): (String, String)| {
         Box::new(async move {
             // The input is copied for the host, and then for the sibling.
             pay_for_call(&mut cx, name.len() + 2 * input.len())?;
-            let answer: Result<String, CallError> = sibling::call(cx, &name, input).await?;
+            let answer: Result<String, CallError> = siblings::call(cx, &name, input).await?;
             Ok((answer,))
         })
     })?;
@@ -57,7 +51,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
     session.func_wrap("user-id", |mut cx: StoreContextMut<'_, Context>, (): ()| {
         pay_for_call(&mut cx, 0)?;
         cx.data().differs();
-        Ok((session_of(&cx).map_or_else(String::new, |session| session.user().to_string()),))
+        Ok((services(&cx).map_or_else(String::new, |services| services.user().to_string()),))
     })?;
 
     let mut output = linker.instance("carrel:function/output@0.1.0")?;
@@ -70,7 +64,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
             };
             let listener = emitter.take(chunk.len()).map_err(|kind| cx.data().stop(kind))?;
             if let Some(listener) = listener {
-                let held = session_of(&cx).map(|session| session.memory().try_charge(chunk.len())).transpose();
+                let held = services(&cx).map(|services| services.memory().try_charge(chunk.len())).transpose();
                 let full = |full: Full| cx.data().stop(StopKind::from(full));
                 let held = held.map_err(full)?;
                 // A listener that is gone hears nothing; the call goes on.
@@ -147,36 +141,9 @@ impl HasData for Polling {
     type Data<'a> = Polls<'a>;
 }
 
-/// A guest's pollables, and what it owes for polling them.
-pub(super) struct Polls<'a> {
-    pub(super) table: &'a mut ResourceTable,
-    pub(super) work: &'a Work,
-}
-
-impl poll::Host for Polls<'_> {
-    async fn poll(&mut self, list: Vec<Resource<DynPollable>>) -> wasmtime::Result<Vec<u32>> {
-        self.work.add(LISTED * list.len() as u64);
-        poll::Host::poll(self.table, list).await
-    }
-}
-
-impl poll::HostPollable for Polls<'_> {
-    async fn ready(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<bool> {
-        poll::HostPollable::ready(self.table, pollable).await
-    }
-
-    async fn block(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
-        poll::HostPollable::block(self.table, pollable).await
-    }
-
-    fn drop(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
-        poll::HostPollable::drop(self.table, pollable)
-    }
-}
-
-/// The session whose call runs; none while a guest is described.
-fn session_of<'a>(cx: &'a StoreContextMut<'_, Context>) -> Option<&'a Session> {
-    cx.data().running.as_ref()?.session.as_deref()
+/// The services of the call that runs; none while a guest is described.
+fn services<'a>(cx: &'a StoreContextMut<'_, Context>) -> Option<&'a dyn Services> {
+    cx.data().running.as_ref()?.services.as_deref()
 }
 
 /// The interfaces that [`linker`] gives, without versions: for the message to an author who imports another.

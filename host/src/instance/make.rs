@@ -1,73 +1,28 @@
 //! Making an instance: a new one, from an image or the whole guest, or a restored one; and making the image.
 
 use super::{
-    Context, Description, Linked, Phase, Running, Stop, StopKind,
+    Context, Description, Linked, Making, Metered, Phase, Running, Stop, StopKind, UnclaimedFuel,
     call::{Instance, cut},
-    context::{MemoryLimit, Watch},
+    context::Watch,
     contract::Guest as Contract,
+    memory::MemoryLimit,
+    pay,
     revive::revive,
-    run::{Done, new_store, run},
+    run::{new_store, run},
     work,
 };
 use crate::{
-    function::Function,
     identity::User,
-    limits::{
-        Allowance, Limits, Permit,
-        memory::{Charge, Memory},
-    },
-    session::{Session, Unbilled},
+    limits::{Allowance, Limits, Permit, memory::Memory},
     state::{Broken, Finding, Gone, Image, Numbers, PIECE, Pages, SMALL, Snapshot, Undone, prices},
 };
 use carrel_arena::{PAGE, Tracked};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Instant,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-/// An instance that is to be made: for whom, and within what.
-#[derive(Clone, Copy)]
-pub(crate) struct Making<'a> {
-    pub(crate) function: &'a Function,
-    /// The function's position in the catalog.
-    pub(crate) position: usize,
-    pub(crate) session: &'a Arc<Session>,
-    pub(crate) limits: &'a Limits,
-    pub(crate) allowance: Allowance,
-    pub(crate) depth: usize,
-}
-
 impl Making<'_> {
-    /// A store's data. `charge` covers the memories that the store is to be given, if it is given any.
-    pub(super) fn context(&self, budget: Arc<AtomicUsize>, watch: Option<Watch>, charge: Option<Charge>) -> Context {
-        let user = self.session.user();
-        let limit = self.limits.memory_per_instance;
-        let memory = match charge {
-            Some(charge) => MemoryLimit::of(limit, charge),
-            None => MemoryLimit::new(limit, self.session.memory()),
-        };
-        Context::new(self.function.name.clone(), user, memory, budget, self.function.grants.clone(), watch)
-    }
-
-    fn running(&self, phase: Phase) -> Running {
-        Running {
-            session: Some(self.session.clone()),
-            permit: self.session.permit().clone(),
-            phase,
-            allowance: self.allowance,
-            began: Instant::now(),
-            charged: 0,
-            told: 0,
-            by_clock: 0,
-            depth: self.depth,
-            undo: 0,
-            emitter: None,
-        }
-    }
-
     /// Makes a store with a guest or its shell in it, whose memories have at least these sizes. `price` comes on top
     /// of the engine's.
     async fn instantiate(
@@ -76,31 +31,31 @@ impl Making<'_> {
         context: Context,
         sizes: &[usize],
         price: u64,
-    ) -> Done<(Tracked<Context>, Contract)> {
-        let mut store = Tracked::new(new_store(self.function.guest.engine(), context, self.limits));
+    ) -> Metered<(Tracked<Context>, Contract)> {
+        let mut store = Tracked::new(new_store(self.blueprint.code.engine(), context, self.limits));
         let done = run(&mut store, self.running(Phase::Configure), self.limits, async |store| {
             let made = store.instantiate(sizes, guest.pre()).await?;
             let made = guest.exports().load(store.context(), &made)?;
-            work::pay(&mut store.context(), price)?;
+            pay::pay(&mut store.context(), price)?;
             Ok(made)
         })
         .await;
-        Done { result: done.result.map(|guest| (store, guest)), fuel: done.fuel }
+        Metered { result: done.result.map(|guest| (store, guest)), fuel: done.fuel }
     }
 
     /// A store, and the whole guest in it: its start code runs.
-    async fn instantiate_whole(&self, mut context: Context) -> Done<(Tracked<Context>, Contract)> {
+    async fn instantiate_whole(&self, mut context: Context) -> Metered<(Tracked<Context>, Contract)> {
         if let Err(full) = context.memory.reserve() {
-            return Done { result: Err(context.stop(full.into())), fuel: 0 };
+            return Metered { result: Err(context.stop(full.into())), fuel: 0 };
         }
-        self.instantiate(self.function.guest.pre(), context, &[], 0).await
+        self.instantiate(&self.blueprint.code.whole, context, &[], 0).await
     }
 
     /// A store, and the guest's shell in it, with the image in its memories, which have these sizes.
-    async fn instantiate_image(&self, image: &Image, sizes: &[usize]) -> Done<(Tracked<Context>, Contract)> {
-        let context = self.context(self.session.log_budget().clone(), None, None);
+    async fn instantiate_image(&self, image: &Image, sizes: &[usize]) -> Metered<(Tracked<Context>, Contract)> {
+        let context = self.context(self.services.log_budget().clone(), None, None);
         let price = self.price(image);
-        let Done { result, fuel } = self.instantiate(self.function.guest.shell(), context, sizes, price).await;
+        let Metered { result, fuel } = self.instantiate(&self.blueprint.code.shell, context, sizes, price).await;
         let result = result.and_then(|(mut store, guest)| {
             let memory = &mut store.data_mut().memory;
             let reserved = memory.restored(sizes.iter().sum()).and_then(|()| Ok(memory.reserve()?));
@@ -111,7 +66,7 @@ impl Making<'_> {
             Ok((store, guest)) => self.write_image(image, store).await.map(|store| (store, guest)),
             Err(stop) => Err(stop),
         };
-        Done { result, fuel }
+        Metered { result, fuel }
     }
 
     /// Writes an image to a store's memories, with turns for others in between.
@@ -125,28 +80,41 @@ impl Making<'_> {
         Ok(store)
     }
 
+    /// Completes the undo of an instance that is to be revived, with turns for others in between. Returns false if what
+    /// it held is gone.
+    pub(crate) async fn complete(&self, undone: &mut Undone) -> Result<bool, Stop> {
+        let Some(image) = self.image else { return Ok(true) };
+        loop {
+            match undone.step(image) {
+                Ok(false) => return Ok(true),
+                Ok(true) => self.turn().await?,
+                Err(Gone) => return Ok(false),
+            }
+        }
+    }
+
     /// Yields to others during a long making; fails once the deadline has passed.
     async fn turn(&self) -> Result<(), Stop> {
         tokio::task::yield_now().await;
         if tokio::time::Instant::now() < self.allowance.deadline {
             return Ok(());
         }
-        Err(Stop { function: self.function.name.clone(), kind: StopKind::DeadlineExceeded })
+        Err(Stop { function: self.blueprint.name.clone(), kind: StopKind::DeadlineExceeded })
     }
 
     /// Units of fuel for writing an image: the price of writing the guest's data, or that of the image's bytes, if
     /// these are more.
     fn price(&self, image: &Image) -> u64 {
-        let data = self.function.guest.state.as_ref().map_or(0, |state| state.data);
+        let data = self.blueprint.code.state.as_ref().map_or(0, |state| state.data);
         data.max(work::BYTE * (image.pages() * PAGE).saturating_sub(work::IMAGE) as u64)
     }
 
     /// Configures a guest.
-    async fn configure(&self, store: &mut Tracked<Context>, guest: &Contract, used: u64) -> Done<()> {
+    async fn configure(&self, store: &mut Tracked<Context>, guest: &Contract, used: u64) -> Metered<()> {
         let mut running = self.running(Phase::Configure);
         running.allowance.fuel -= used;
         run(store, running, self.limits, async |store| {
-            let configured = guest.carrel_function_function().call_configure(store.context(), &self.function.config);
+            let configured = guest.carrel_function_function().call_configure(store.context(), self.blueprint.config);
             match configured.await? {
                 Ok(()) => Ok(()),
                 Err(mut why) => {
@@ -167,7 +135,7 @@ impl Making<'_> {
     pub(crate) async fn image(&self) -> Result<(Option<Image>, Told), Stop> {
         const SEEDS: [u128; 2] = [u128::MAX / 3, u128::MAX / 3 * 2];
         let one = self.watched(SEEDS[0]).await?;
-        let Ok(state) = &self.function.guest.state else { return Ok((None, one.told)) };
+        let Ok(state) = &self.blueprint.code.state else { return Ok((None, one.told)) };
         let other = self.watched(SEEDS[1]).await?;
         let told = one.told.and(other.told);
         let start_alike = !one.start_differs && !other.start_differs && one.started == other.started;
@@ -197,7 +165,7 @@ impl Making<'_> {
             functions: asked_for_functions.load(Ordering::Relaxed),
             refused: memory.was_refused,
             memory: memory.of_guest(),
-            of_user: self.session.memory().used(),
+            of_user: self.services.memory().used(),
         };
         Ok(Watched { started, start_differs, configured, differs, told })
     }
@@ -239,39 +207,39 @@ impl Told {
 
 impl Instance {
     /// Makes a new instance, configured. The cost is part of the call that needs it.
-    pub(crate) async fn create(making: Making<'_>) -> Done<Self> {
-        if let Some(image) = making.session.image(making.position).filter(|image| image.is_configured()) {
+    pub(crate) async fn create(making: Making<'_>) -> Metered<Self> {
+        if let Some(image) = making.image.filter(|image| image.is_configured()) {
             let sizes: Vec<usize> = image.sizes().collect();
             let made = making.instantiate_image(image, &sizes).await;
             let result = match made.result {
                 Ok((store, guest)) => Self { store, guest, pages: Pages::default() }.start(making, false).await,
                 Err(stop) => Err(stop),
             };
-            return Done { result, fuel: made.fuel };
+            return Metered { result, fuel: made.fuel };
         }
-        let made = making.instantiate_whole(making.context(making.session.log_budget().clone(), None, None)).await;
+        let made = making.instantiate_whole(making.context(making.services.log_budget().clone(), None, None)).await;
         let (mut store, guest) = match made.result {
             Ok(made) => made,
-            Err(stop) => return Done { result: Err(stop), fuel: made.fuel },
+            Err(stop) => return Metered { result: Err(stop), fuel: made.fuel },
         };
-        let unbilled = Unbilled::new(making.session, made.fuel);
+        let unclaimed = UnclaimedFuel::new(&**making.services, made.fuel);
         let configured = making.configure(&mut store, &guest, made.fuel).await;
         let instance = Self { store, guest, pages: Pages::default() };
         let result = match configured.result {
             Ok(()) => instance.start(making, true).await,
             Err(stop) => Err(stop),
         };
-        Done { result, fuel: unbilled.bill() + configured.fuel }
+        Metered { result, fuel: unclaimed.claim() + configured.fuel }
     }
 
     /// Restores an instance from a snapshot. From the start, the instance counts in place of the snapshot: a user
     /// with room for only one of them would otherwise never be served again.
-    pub(crate) async fn restore(making: Making<'_>, snapshot: &mut Snapshot) -> Done<Self> {
+    pub(crate) async fn restore(making: Making<'_>, snapshot: &mut Snapshot) -> Metered<Self> {
         let broken = |why: String| {
-            let kind = StopKind::SnapshotBroken { user: making.session.user(), why };
-            Done { result: Err(Stop { function: making.function.name.clone(), kind }), fuel: 0 }
+            let kind = StopKind::SnapshotBroken { user: making.services.user(), why };
+            Metered { result: Err(Stop { function: making.blueprint.name.clone(), kind }), fuel: 0 }
         };
-        let Some(image) = making.session.image(making.position) else {
+        let Some(image) = making.image else {
             return broken("the function has no image".into());
         };
         let mut piece = match snapshot.piece(image, 0) {
@@ -279,10 +247,10 @@ impl Instance {
             Err(error) => return broken(error.to_string()),
         };
         let snapshot = snapshot.uncounted();
-        let Done { result, fuel } = making.instantiate_image(image, &piece.sizes).await;
+        let Metered { result, fuel } = making.instantiate_image(image, &piece.sizes).await;
         let (mut store, guest) = match result {
             Ok(made) => made,
-            Err(stop) => return Done { result: Err(stop), fuel },
+            Err(stop) => return Metered { result: Err(stop), fuel },
         };
         let mut touched = Vec::new();
         for next in 1.. {
@@ -291,7 +259,7 @@ impl Instance {
                 break;
             }
             if let Err(stop) = making.turn().await {
-                return Done { result: Err(stop), fuel };
+                return Metered { result: Err(stop), fuel };
             }
             piece = match snapshot.piece(image, next) {
                 Ok(next) if next.sizes == piece.sizes => next,
@@ -303,36 +271,19 @@ impl Instance {
         let result = Self { store, guest, pages: Pages::new(touched) }.start(making, false).await;
         if result.is_ok() {
             snapshot.end();
-            making.session.upkeep(prices::WAKE * (large * PAGE) as u64);
+            making.services.upkeep(prices::WAKE * (large * PAGE) as u64);
         }
-        Done { result, fuel }
+        Metered { result, fuel }
     }
 
-    /// Revives an undone instance: completes the undo, and gives the memories to a new store. If the undo fails, a
-    /// new instance is made. If the store cannot be made, `undone` holds what it did.
-    pub(crate) async fn revive(making: Making<'_>, undone: &mut Option<Box<Undone>>) -> Done<Self> {
-        if let (Some(was), Some(image)) = (undone.as_mut(), making.session.image(making.position)) {
-            loop {
-                match was.step(image) {
-                    Ok(false) => break,
-                    Ok(true) => {
-                        if let Err(stop) = making.turn().await {
-                            return Done { result: Err(stop), fuel: 0 };
-                        }
-                    }
-                    Err(Gone) => {
-                        making.session.lost(making.position);
-                        *undone = None;
-                        break;
-                    }
-                }
-            }
-        }
+    /// Revives an undone instance, whose undo is complete: gives the memories to a new store. If the store cannot be
+    /// made, `undone` holds what it did.
+    pub(crate) async fn revive(making: Making<'_>, undone: &mut Option<Box<Undone>>) -> Metered<Self> {
         let Some(was) = undone.take() else { return Self::create(making).await };
         let mut reviving = revive(*was, &making, undone);
-        let shell = making.function.guest.shell();
-        let full = || Stop { function: making.function.name.clone(), kind: StopKind::HostFull };
-        let Some((store, memories)) = reviving.parts() else { return Done { result: Err(full()), fuel: 0 } };
+        let shell = &making.blueprint.code.shell;
+        let full = || Stop { function: making.blueprint.name.clone(), kind: StopKind::HostFull };
+        let Some((store, memories)) = reviving.parts() else { return Metered { result: Err(full()), fuel: 0 } };
         let done = run(store, making.running(Phase::Configure), making.limits, async |store| {
             let made = store.instantiate_in(memories, shell.pre()).await?;
             shell.exports().load(store.context(), &made)
@@ -342,14 +293,14 @@ impl Instance {
             let (store, pages) = reviving.end().ok_or_else(full)?;
             Ok(Self { store, guest, pages })
         });
-        Done { result, fuel: done.fuel }
+        Metered { result, fuel: done.fuel }
     }
 
     /// Guards the large memories of a new instance, if its calls are to be undone. The memories hold the image but
     /// for the noted pages; with `compare`, they are compared with the image instead.
     async fn start(mut self, making: Making<'_>, compare: bool) -> Result<Self, Stop> {
-        if let Some(image) = making.session.undone_by(making.position) {
-            let of = Finding { image, room: making.session.undo_room().clone() };
+        if let Some(image) = making.image.filter(|_| making.undone) {
+            let of = Finding { image, room: making.services.undo_room().clone() };
             if let Err(error) = self.pages.start(&mut self.store, &of, compare) {
                 tracing::warn!(%error, "a large memory cannot be guarded");
                 return Err(self.store.data().stop(StopKind::HostFull));
@@ -375,19 +326,7 @@ pub(crate) async fn describe(
     let context = Context::new(name, User::from_credential(""), memory, budget, Arc::default(), None);
     let mut store = Tracked::new(new_store(linked.pre().engine(), context, limits));
     let allowance = Allowance { fuel: limits.fuel_per_call, deadline: tokio::time::Instant::now() + limits.deadline };
-    let running = Running {
-        session: None,
-        permit,
-        phase: Phase::Describe,
-        allowance,
-        began: Instant::now(),
-        charged: 0,
-        told: 0,
-        by_clock: 0,
-        depth: 1,
-        undo: 0,
-        emitter: None,
-    };
+    let running = Running::new(None, permit, Phase::Describe, allowance, 1);
     let done = run(&mut store, running, limits, async |store| {
         let guest = store.instantiate(&[], linked.pre()).await?;
         let guest = linked.exports().load(store.context(), &guest)?;

@@ -14,37 +14,55 @@
 //! * [`Engine`]: how wasmtime is set up, its memories and stacks, and the clock that stops guests.
 //! * `context`: what a store holds besides the guest: its WASI, with what is [granted](crate::grants), its memory
 //!   limit, the call that runs.
+//! * `code`: the compiled guest and the function that instances are made of. `services`: what an instance asks of the
+//!   call that runs in it. `siblings`: calls of other functions, which `relay` runs.
 //! * `make`: making an instance, and the image of it. `call`: calling it. `run`: whatever runs in a store, within an
 //!   allowance.
 //! * `revive`: a store for an instance that was undone; what it holds is [`state`](crate::state)'s.
-//! * `sources`: where guests get randomness and time from. `work`: what the host does for a guest, paid for in fuel.
+//! * `sources`: where guests get randomness and time from. `work`: what the host does for a guest, which `pay` takes off its fuel.
 //! * [`Stop`]: why a guest was stopped. `imports`: what a guest may import. `log`: its stdout and stderr.
 //! * `contract`: the types that wasmtime makes of `wit/`.
 
 mod call;
+mod code;
 mod context;
 mod contract;
+mod emitter;
 mod engine;
 mod files;
 mod imports;
 mod log;
 mod make;
+mod making;
+mod memory;
+mod metered;
+mod open_files;
+mod pay;
+mod polls;
+mod relay;
 mod revive;
 mod run;
+mod services;
+mod siblings;
 mod sources;
 mod stop;
 mod work;
 
 pub(crate) use call::Instance;
-pub(crate) use context::{Chunk, Context, Emitter, Phase, Running};
+pub(crate) use code::{Blueprint, Code, Linked};
+pub(crate) use context::{Context, Phase, Running};
 pub(crate) use contract::{
-    Error as GuestError, Linked,
+    Error as GuestError,
     carrel::function::functions::CallError,
     carrel::function::types::{Description, Json},
 };
+pub(crate) use emitter::{Chunk, Emitter};
 pub use engine::Engine;
 pub(crate) use imports::{OFFERED, is_offered, linker};
-pub(crate) use make::{Making, Told, describe};
-pub(crate) use run::Done;
+pub(crate) use make::{Told, describe};
+pub(crate) use making::Making;
+pub(crate) use metered::Metered;
+pub(crate) use relay::{Returned, SiblingCall, SiblingRelay};
+pub(crate) use services::{Invocation, Services, UnclaimedFuel};
 pub use stop::{Stop, StopKind};
-pub(crate) use work::{STOPPED, UNDO, pay, pay_for_bytes};
+pub(crate) use work::STOPPED;

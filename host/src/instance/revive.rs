@@ -1,20 +1,14 @@
 //! A new store for an instance that has left its old one.
 
-use super::{Making, context::Context, run::new_store};
+use super::{Context, Making, run::new_store};
 use crate::state::{Pages, Undone};
 use carrel_arena::{Held, Tracked};
-
-/// Takes the memories out of a store, which is dropped.
-pub(super) fn leave(mut store: Tracked<Context>, pages: Pages) -> Box<Undone> {
-    let charge = store.data_mut().memory.take_charge();
-    Undone::new(store.into_memories(), pages, charge)
-}
 
 /// Makes a store for an undone instance. If the result is dropped before [`Reviving::end`], it puts all back.
 pub(super) fn revive<'a>(undone: Undone, making: &Making<'_>, back: &'a mut Option<Box<Undone>>) -> Reviving<'a> {
     let (memories, pages, charge) = undone.into_parts();
-    let context = making.context(making.session.log_budget().clone(), None, Some(charge));
-    let store = Tracked::new(new_store(making.function.guest.engine(), context, making.limits));
+    let context = making.context(making.services.log_budget().clone(), None, Some(charge));
+    let store = Tracked::new(new_store(making.blueprint.code.engine(), context, making.limits));
     Reviving { store: Some(store), memories, pages, back }
 }
 

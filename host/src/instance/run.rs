@@ -1,22 +1,10 @@
 //! Running something in a store, within an allowance.
 
-use super::{
-    Context, Running, Stop, StopKind,
-    work::{self, Work},
-};
-use crate::{
-    limits::{Limits, SHORT, within},
-    session::Unbilled,
-};
+use super::{Context, Metered, Running, StopKind, pay, work::Work};
+use crate::limits::{Limits, SHORT, within};
 use carrel_arena::Tracked;
 use std::pin::pin;
 use wasmtime::{Store, StoreContextMut, Trap, UpdateDeadline};
-
-/// The result of a run, and the units of fuel that it used.
-pub(crate) struct Done<T> {
-    pub(crate) result: Result<T, Stop>,
-    pub(crate) fuel: u64,
-}
 
 /// A store, in which nothing runs yet.
 pub(super) fn new_store(engine: &wasmtime::Engine, context: Context, limits: &Limits) -> Store<Context> {
@@ -37,7 +25,7 @@ fn tick(mut cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline
         return Err(Trap::OutOfFuel.into());
     }
     let Some(running) = &mut cx.data_mut().running else { return Ok(UpdateDeadline::Interrupt) };
-    if let Some(full) = running.session.as_ref().and_then(|session| session.undo_room().outgrown()) {
+    if let Some(full) = running.services.as_ref().and_then(|services| services.undo_room().outgrown()) {
         let stop = cx.data().stop(full.into());
         return Err(stop.into());
     }
@@ -50,8 +38,8 @@ fn tick(mut cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline
     }
     running.tick(fuel);
     let used = running.used(fuel) + owed;
-    if let Some(session) = &running.session {
-        session.charge(used.saturating_sub(std::mem::replace(&mut running.charged, used)));
+    if let Some(services) = &running.services {
+        services.charge(used.saturating_sub(std::mem::replace(&mut running.charged, used)));
     }
     running.permit.lane().meet();
     Ok(UpdateDeadline::YieldCustom(1, running.permit.clone().next_turn()))
@@ -65,18 +53,18 @@ pub(super) async fn run<T>(
     running: Running,
     limits: &Limits,
     what: impl AsyncFnOnce(&mut Tracked<Context>) -> wasmtime::Result<T>,
-) -> Done<T> {
+) -> Metered<T> {
     let (allowance, permit) = (running.allowance, running.permit.clone());
     if let Err(error) = store.context().set_fuel(allowance.fuel) {
         // Only an engine without fuel refuses it.
         let kind = StopKind::Crashed(error.to_string());
-        return Done { result: Err(store.data().stop(kind)), fuel: 0 };
+        return Metered { result: Err(store.data().stop(kind)), fuel: 0 };
     }
     store.context().set_epoch_deadline(1);
     let context = store.data_mut();
     context.memory.begin();
     context.running = Some(running);
-    let mut metered = Metered { store, fuel: allowance.fuel };
+    let mut metered = Meter { store, fuel: allowance.fuel };
     let ended = {
         let mut running = pin!(what(&mut *metered.store));
         match within(|| allowance.deadline, running.as_mut()).await {
@@ -92,25 +80,25 @@ pub(super) async fn run<T>(
     let result = match ended {
         Some(_) if overdrawn => Err(StopKind::FuelExhausted { limit: limits.fuel_per_call }),
         Some(Ok(value)) => Ok(value),
-        Some(Err(error)) => Err(StopKind::from_error(&error, store.data(), limits)),
+        Some(Err(error)) => Err(store.data().stop_of(&error, limits)),
         None => Err(StopKind::DeadlineExceeded),
     };
     let fuel = if matches!(result, Err(StopKind::DeadlineExceeded)) { cut_off } else { fuel };
-    Done { result: result.map_err(|kind| store.data().stop(kind)), fuel }
+    Metered { result: result.map_err(|kind| store.data().stop(kind)), fuel }
 }
 
 /// A store in which a guest runs. If this is dropped before the end, the caller went away, and the fuel used is
 /// charged to the session.
-struct Metered<'a> {
+struct Meter<'a> {
     store: &'a mut Tracked<Context>,
     /// Units of fuel that the run may use.
     fuel: u64,
 }
 
-impl Metered<'_> {
+impl Meter<'_> {
     /// Pays what is owed.
     fn settle(&mut self) -> wasmtime::Result<()> {
-        work::pay(&mut self.store.context(), 0)
+        pay::pay(&mut self.store.context(), 0)
     }
 
     fn used(&self) -> u64 {
@@ -127,13 +115,13 @@ impl Metered<'_> {
     }
 }
 
-impl Drop for Metered<'_> {
+impl Drop for Meter<'_> {
     fn drop(&mut self) {
         // Nobody waits to hear if there was enough fuel.
         let _ = self.settle();
         let running = self.store.data().running.as_ref();
-        if let Some(session) = running.and_then(|running| running.session.as_ref()) {
-            drop(Unbilled::new(session, self.cut_off()));
+        if let Some(services) = running.and_then(|running| running.services.as_ref()) {
+            services.abandon(self.cut_off());
         }
     }
 }

@@ -1,16 +1,10 @@
 //! Why a guest was stopped: it crashed, or passed a limit.
 
-use super::{
-    context::{Context, NoHandle},
-    engine::Engine,
-};
 use crate::{
     identity::User,
-    limits::{Level, Limits, memory::Full},
+    limits::{Level, memory::Full},
 };
 use std::sync::Arc;
-use wasmtime::{Trap, component::ResourceTableError};
-use wasmtime_wasi::I32Exit;
 
 /// A guest was stopped, and its instance is gone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -127,47 +121,6 @@ impl StopKind {
             Self::HostFull => Some(Full { level: Level::Host, limit: usize::MAX }),
             Self::MemorySpent { level, limit } => Some(Full { level, limit }),
             _ => None,
-        }
-    }
-
-    /// Maps an error of wasmtime to a kind of stop, by the error and the store's data.
-    pub(super) fn from_error(error: &wasmtime::Error, context: &Context, limits: &Limits) -> Self {
-        if let Some(stop) = error.downcast_ref::<Stop>() {
-            return stop.kind.clone();
-        }
-        // A guest that was refused memory and went on is stopped for its later fault.
-        match error.downcast_ref() {
-            Some(Trap::OutOfFuel) => return Self::FuelExhausted { limit: limits.fuel_per_call },
-            Some(Trap::Interrupt) => return Self::DeadlineExceeded,
-            _ => {}
-        }
-        let memory = &context.memory;
-        if let (Some(ResourceTableError::Full), Some(no_handle)) = (error.downcast_ref(), memory.no_handle) {
-            return match no_handle {
-                NoHandle::Exhausted(needed) => Self::MemoryExhausted { needed, limit: memory.limit },
-                NoHandle::Full(full) => full.into(),
-            };
-        }
-        if let Some(full) = memory.full {
-            return full.into();
-        }
-        if Engine::is_full(error) || memory.no_place {
-            return Self::HostFull;
-        }
-        if let Some(I32Exit(status)) = error.downcast_ref() {
-            return Self::Crashed(format!("it exited with status {status}"));
-        }
-        // A guest that is refused memory mostly aborts, which looks like any other abort; so does an instance that
-        // starts too large, which is no trap at all.
-        let refused = memory.refused.map(|needed| Self::MemoryExhausted { needed, limit: memory.limit });
-        match error.downcast_ref() {
-            Some(Trap::UnreachableCodeReached) => {
-                refused.unwrap_or_else(|| Self::Crashed("it panicked or aborted".into()))
-            }
-            Some(Trap::StackOverflow) => Self::Crashed("its call stack overflowed".into()),
-            Some(trap) => Self::Crashed(trap.to_string()),
-            // The rest are the guest's breaches of the component model, such as text that is not UTF-8.
-            None => refused.unwrap_or_else(|| Self::Crashed(error.root_cause().to_string())),
         }
     }
 }

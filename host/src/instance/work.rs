@@ -23,9 +23,7 @@
 //! pollable of a list 36 ns, and a sibling that panicked 30 us with its call. In the profile of the tests, where the
 //! host is hardly optimised, they take ten times as long.
 
-use super::Context;
 use std::sync::atomic::{AtomicU64, Ordering};
-use wasmtime::{StoreContextMut, Trap};
 
 /// A call out of a guest.
 pub(crate) const CALL: u64 = 500;
@@ -59,36 +57,11 @@ impl Work {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn take(&self) -> u64 {
+    pub(super) fn take(&self) -> u64 {
         // Nobody adds to it meanwhile: the guest that could cause it is the one that pays.
         match self.owed() {
             0 => 0,
             _ => self.0.swap(0, Ordering::Relaxed),
         }
     }
-}
-
-/// Takes so many units off the fuel that is left, and what is owed.
-///
-/// # Errors
-///
-/// There are not so many left: the guest is stopped, and has used all it had.
-pub(crate) fn pay(cx: &mut StoreContextMut<'_, Context>, units: u64) -> wasmtime::Result<()> {
-    let units = units.saturating_add(cx.data().work().map_or(0, Work::take));
-    if units == 0 {
-        return Ok(());
-    }
-    let left = cx.get_fuel()?.checked_sub(units);
-    cx.set_fuel(left.unwrap_or(0))?;
-    if left.is_some() { Ok(()) } else { Err(Trap::OutOfFuel.into()) }
-}
-
-/// Like [`pay`], for bytes that are copied.
-pub(crate) fn pay_for_bytes(cx: &mut StoreContextMut<'_, Context>, bytes: usize) -> wasmtime::Result<()> {
-    pay(cx, BYTE.saturating_mul(bytes as u64))
-}
-
-/// Like [`pay`], for a call of an import that copies so many bytes.
-pub(super) fn pay_for_call(cx: &mut StoreContextMut<'_, Context>, bytes: usize) -> wasmtime::Result<()> {
-    pay(cx, BYTE.saturating_mul(bytes as u64).saturating_add(CALL))
 }

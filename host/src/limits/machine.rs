@@ -17,7 +17,6 @@
 //! `/proc/self/mountinfo` tells which part of which hierarchy is mounted where: see cgroups(7) and proc(5). A group
 //! outside of what is mounted is looked for at the mount itself, which is as near as the process can see.
 
-use super::Limits;
 use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
     system::sysinfo,
@@ -101,13 +100,12 @@ fn of_guests(descriptors: usize, connections: usize) -> usize {
 
 /// Raises the number of files that this process may have open to the system's maximum. Returns a warning if that is
 /// not enough for what the limits allow callers and guests.
-pub fn raise_descriptors(limits: &Limits) -> Option<String> {
+pub fn raise_descriptors(connections: usize, open_files: usize) -> Option<String> {
     let had = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: had.maximum, maximum: had.maximum });
     let have = if raised.is_ok() { had.maximum } else { had.current };
     let have = have.map_or(usize::MAX, saturating);
-    let Limits { connections, open_files, .. } = limits;
-    (have < connections.saturating_add(*open_files).saturating_add(OWN)).then(|| {
+    (have < connections.saturating_add(open_files).saturating_add(OWN)).then(|| {
         format!(
             "`limits.connections` allows {connections} connections, `limits.open_files` {open_files} files to guests, \
              and the system allows this process {have} open files (ulimit -Hn), of which it needs {OWN} itself: callers \

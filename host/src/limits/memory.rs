@@ -163,13 +163,20 @@ impl Memory {
         std::iter::successors(Some(self), |memory| memory.within.as_deref())
     }
 
+    // Each is a write to lines that all processors share, so that nothing is not added.
     fn add(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
         for memory in self.levels() {
             memory.used.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
     fn sub(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
         for memory in self.levels() {
             memory.used.fetch_sub(bytes, Ordering::Relaxed);
         }
@@ -177,6 +184,9 @@ impl Memory {
 
     /// Takes bytes of all levels, or of none.
     fn take(&self, bytes: usize) -> Result<(), Full> {
+        if bytes == 0 {
+            return Ok(());
+        }
         for (index, memory) in self.levels().enumerate() {
             if let Err(full) = memory.take_of_this(bytes) {
                 for taken in self.levels().take(index) {

@@ -1,6 +1,6 @@
 //! Quotas: the rates of a user or a tenant, and what each may hold at once.
 
-use crate::config::reader::{Section, count, size};
+use crate::settings::reader::{Section, count, size};
 use std::fmt;
 
 /// The quota of a user or a tenant. `None` means no bound of its own: a user is then bounded by the tenant, and a

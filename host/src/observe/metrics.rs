@@ -4,22 +4,18 @@
 //! operator's. No figure names a user. Figures that are kept elsewhere, such as the number of sessions, are read on
 //! each scrape.
 
-use crate::{
-    instance::Engine,
-    session::{self, Bill, Tenant},
-};
+use crate::limits::Bill;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
+    encoding::{EncodeLabelSet, text},
     metrics::{
-        counter::{ConstCounter, Counter},
+        counter::Counter,
         family::Family,
-        gauge::ConstGauge,
         histogram::{Histogram, exponential_buckets},
     },
     registry::{Registry, Unit},
 };
-use std::{fmt, sync::Arc, time::Duration};
+use std::time::Duration;
 
 /// All figures of a host.
 #[derive(Debug)]
@@ -28,13 +24,14 @@ pub(crate) struct Metrics {
     calls: Families,
 }
 
+/// The label of a tenant's figures.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Whose {
-    tenant: String,
+pub(crate) struct OfTenant {
+    pub(crate) tenant: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct What {
+struct OfCode {
     tenant: String,
     code: &'static str,
 }
@@ -42,13 +39,13 @@ struct What {
 /// The figures of calls, of all tenants.
 #[derive(Debug)]
 struct Families {
-    calls: Family<Whose, Counter>,
-    functions: Family<Whose, Counter>,
-    fuel: Family<Whose, Counter>,
-    queue: Family<Whose, Histogram, fn() -> Histogram>,
-    call: Family<Whose, Histogram, fn() -> Histogram>,
-    errors: Family<What, Counter>,
-    stops: Family<What, Counter>,
+    calls: Family<OfTenant, Counter>,
+    functions: Family<OfTenant, Counter>,
+    fuel: Family<OfTenant, Counter>,
+    queue: Family<OfTenant, Histogram, fn() -> Histogram>,
+    call: Family<OfTenant, Histogram, fn() -> Histogram>,
+    errors: Family<OfCode, Counter>,
+    stops: Family<OfCode, Counter>,
 }
 
 /// The figures of one tenant's calls.
@@ -59,7 +56,7 @@ pub(crate) struct CallMetrics {
     fuel: Counter,
     queue: Histogram,
     call: Histogram,
-    stops: Family<What, Counter>,
+    stops: Family<OfCode, Counter>,
     tenant: String,
 }
 
@@ -89,7 +86,7 @@ impl Metrics {
 
     /// Figures for a tenant's calls.
     pub(crate) fn of_tenant(&self, name: &str) -> CallMetrics {
-        let whose = Whose { tenant: name.to_owned() };
+        let whose = OfTenant { tenant: name.to_owned() };
         CallMetrics {
             calls: self.calls.calls.get_or_create_owned(&whose),
             functions: self.calls.functions.get_or_create_owned(&whose),
@@ -104,12 +101,12 @@ impl Metrics {
     /// Counts a request to a function that was answered with an error; without a tenant if it named no user.
     pub(crate) fn failed(&self, tenant: Option<&str>, code: &'static str) {
         let tenant = tenant.unwrap_or_default().to_owned();
-        self.calls.errors.get_or_create(&What { tenant, code }).inc();
+        self.calls.errors.get_or_create(&OfCode { tenant, code }).inc();
     }
 
-    /// Adds the figures of a host's sessions and engine.
-    pub(crate) fn look_at(&mut self, sessions: Arc<session::Registry>, tenants: Vec<Arc<Tenant>>, engine: Engine) {
-        self.registry.register_collector(Box::new(Figures { sessions, tenants, engine }));
+    /// Adds figures that are kept elsewhere, and read on each scrape.
+    pub(crate) fn register(&mut self, figures: impl Collector) {
+        self.registry.register_collector(Box::new(figures));
     }
 
     /// The figures, in the text format of OpenMetrics 1.0.
@@ -177,90 +174,12 @@ impl CallMetrics {
 
     /// Counts a function that was stopped.
     pub(crate) fn stopped(&self, code: &'static str) {
-        self.stops.get_or_create(&What { tenant: self.tenant.clone(), code }).inc();
+        self.stops.get_or_create(&OfCode { tenant: self.tenant.clone(), code }).inc();
     }
 }
 
 fn seconds(time: Duration) -> f64 {
     time.as_secs_f64()
-}
-
-/// The sources of figures that are read on each scrape.
-struct Figures {
-    sessions: Arc<session::Registry>,
-    tenants: Vec<Arc<Tenant>>,
-    engine: Engine,
-}
-
-impl fmt::Debug for Figures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Figures").finish_non_exhaustive()
-    }
-}
-
-impl Figures {
-    /// Writes a figure of each tenant.
-    fn of_tenants(
-        &self,
-        encoder: &mut DescriptorEncoder<'_>,
-        (name, help, unit): (&str, &str, Option<Unit>),
-        value: impl Fn(&Tenant) -> Option<i64>,
-    ) -> fmt::Result {
-        let kind = ConstGauge::new(0_i64).metric_type();
-        let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), kind)?;
-        for tenant in &self.tenants {
-            let Some(value) = value(tenant) else { continue };
-            let whose = Whose { tenant: tenant.name().to_string() };
-            ConstGauge::new(value).encode(metric.encode_family(&whose)?)?;
-        }
-        Ok(())
-    }
-}
-
-impl Collector for Figures {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let sessions = &self.sessions;
-        let mut gauge = |name: &str, help: &str, unit: Option<Unit>, value: usize| {
-            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-            gauge.encode(encoder.encode_descriptor(name, help, unit.as_ref(), gauge.metric_type())?)
-        };
-        gauge("sessions_live", "Sessions with instances", None, sessions.live())?;
-        gauge("sessions_parked", "Sessions with snapshots only", None, sessions.parked())?;
-        gauge("calls_in_progress", "Calls that wait or run", None, sessions.in_use())?;
-        gauge("linear_memories", "Linear memories of all instances", None, self.engine.memories().in_use())?;
-        gauge("stacks", "Fiber stacks of all instances", None, self.engine.stacks().in_use())?;
-        let (used, limit) = sessions.memory();
-        gauge(
-            "memory",
-            "Memory of instances, snapshots, callers and the log, as limits.memory counts it",
-            Some(Unit::Bytes),
-            used,
-        )?;
-        gauge("memory_limit", "What limits.memory allows", Some(Unit::Bytes), limit)?;
-        let (open, limit) = sessions.open_files();
-        gauge("open_files", "Files and connections that guests have open", None, open)?;
-        gauge("open_files_limit", "What limits.open_files allows", None, limit)?;
-        let mut counter = |name: &str, help: &str, value: u64| {
-            let counter = ConstCounter::new(value);
-            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
-        };
-        counter("sessions_that_were_parked", "Times that a session was parked", sessions.parkings())?;
-        let dropped = "Sessions that were dropped for want of memory";
-        counter("sessions_that_were_dropped", dropped, sessions.dropped_for_room())?;
-        counter("instances_that_were_woken", "Times that an instance was made of a snapshot", sessions.wakings())?;
-        let whole = |value: usize| i64::try_from(value).ok();
-        let help = "Sessions that a tenant has, live or parked";
-        self.of_tenants(&mut encoder, ("tenant_sessions", help, None), |tenant| whole(tenant.sessions()))?;
-        let help = "Calls of a tenant that wait or run";
-        self.of_tenants(&mut encoder, ("tenant_calls_in_progress", help, None), |tenant| whole(tenant.calls()))?;
-        let memory =
-            ("tenant_memory", "Memory that a tenant's instances, snapshots and callers take", Some(Unit::Bytes));
-        self.of_tenants(&mut encoder, memory, |tenant| whole(tenant.memory_used()))?;
-        let help = "Files and connections that a tenant's guests have open";
-        self.of_tenants(&mut encoder, ("tenant_open_files", help, None), |tenant| whole(tenant.open_files()))?;
-        let help = "Units of fuel that are left to a tenant that has a rate; less than nothing is a debt";
-        self.of_tenants(&mut encoder, ("tenant_fuel_left", help, None), Tenant::fuel_left)
-    }
 }
 
 #[cfg(test)]

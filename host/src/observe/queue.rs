@@ -8,7 +8,7 @@
 //! * Guests leave [`HOSTS`] bytes of it to the host's own lines.
 //! * The number of dropped lines is logged as soon as there is room again.
 
-use super::LogFormat;
+use super::format::LogFormat;
 use crate::limits::memory::{Charge, Memory};
 use jiff::Timestamp;
 use serde_json::json;

@@ -1,25 +1,10 @@
-//! A call's bill, and a session's running totals.
+//! A session's running totals.
 
-use super::Session;
+use crate::limits::Bill;
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, SystemTime},
 };
-
-/// The bill of one call, with all that it called.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Bill {
-    /// Units of fuel.
-    pub fuel: u64,
-    /// The time that the call waited before it began.
-    pub waited: Duration,
-    /// The time that it ran, making instances included.
-    pub ran: Duration,
-    /// The time spent making the instances that it needed.
-    pub made: Duration,
-    /// Functions that it ran: the one that was called, and all that were called in it.
-    pub functions: u32,
-}
 
 /// The end of a call, as its user's requests are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,42 +101,6 @@ impl Account {
         self.failures.fetch_add((outcome == Outcome::Failed).into(), Ordering::Relaxed);
         let took = (bill.waited + bill.ran).as_micros();
         self.microseconds.fetch_add(u64::try_from(took).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-}
-
-/// Fuel used by a function, to be reported to its caller. If this is dropped before, the caller went away, and the
-/// session is charged.
-pub(crate) struct Unbilled<'a> {
-    session: &'a Session,
-    fuel: u64,
-}
-
-impl<'a> Unbilled<'a> {
-    pub(crate) fn new(session: &'a Session, fuel: u64) -> Self {
-        Self { session, fuel }
-    }
-
-    /// Adds used fuel.
-    pub(crate) fn add(&mut self, fuel: u64) {
-        self.fuel += fuel;
-    }
-
-    /// Units of fuel so far.
-    pub(crate) fn fuel(&self) -> u64 {
-        self.fuel
-    }
-
-    /// The fuel, for the caller.
-    pub(crate) fn bill(mut self) -> u64 {
-        std::mem::take(&mut self.fuel)
-    }
-}
-
-impl Drop for Unbilled<'_> {
-    fn drop(&mut self) {
-        if self.fuel > 0 {
-            self.session.current().abandoned += self.fuel;
-        }
     }
 }
 

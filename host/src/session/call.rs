@@ -1,11 +1,19 @@
 //! One call from outside, and one of a function.
 
 use super::{
-    Bill, Ended, Handle, Refusal, Room, Scope, Session, Turn, Unbilled, account::Outcome, to_the_end, undo::Frame,
+    account::Outcome,
+    current::Ended,
+    pressure::{Room, Scope},
+    refusal::Refusal,
+    registry::Handle,
+    session::Session,
+    to_the_end::to_the_end,
+    turn::Turn,
+    undo::Frame,
 };
 use crate::{
-    instance::{Done, Emitter, GuestError, Json, Making, STOPPED, Stop, StopKind},
-    limits::{Allowance, Permit, within},
+    instance::{Emitter, GuestError, Invocation, Json, Metered, STOPPED, Services, Stop, StopKind, UnclaimedFuel},
+    limits::{Allowance, Bill, Permit, within},
 };
 use std::{
     future::{Future, poll_fn},
@@ -193,12 +201,12 @@ async fn outer(
     input: &Json,
     emitter: Arc<Emitter>,
     deadline: Instant,
-) -> Done<Result<String, GuestError>> {
+) -> Metered<Result<String, GuestError>> {
     let allowance = Allowance { fuel: session.limits().fuel_per_call, deadline };
     match session.take(position, 0) {
         Some(frame) => run(frame, input, allowance, 1, emitter).await,
         // It is this call's turn, so no other one has the slot.
-        None => Done { result: Ok(Err(GuestError::Failed("the instance is in use".into()))), fuel: 0 },
+        None => Metered { result: Ok(Err(GuestError::Failed("the instance is in use".into()))), fuel: 0 },
     }
 }
 
@@ -231,10 +239,11 @@ pub(super) async fn run(
     allowance: Allowance,
     depth: usize,
     emitter: Arc<Emitter>,
-) -> Done<Result<String, GuestError>> {
+) -> Metered<Result<String, GuestError>> {
     let session = frame.session().clone();
     let mut left = allowance;
-    let mut unbilled = Unbilled::new(&session, 0);
+    let services: Arc<dyn Services> = session.clone();
+    let mut unclaimed = UnclaimedFuel::new(&*services, 0);
     frame.settle().await;
     if !matches!(frame.begin(true), Ok(true)) {
         let began = Instant::now();
@@ -242,19 +251,19 @@ pub(super) async fn run(
         let prepared = Box::pin(prepare(&mut frame, &session, allowance, depth)).await;
         session.current().made += began.elapsed();
         left.fuel = left.fuel.saturating_sub(prepared.fuel);
-        unbilled.add(prepared.fuel);
+        unclaimed.add(prepared.fuel);
         if let Err(stop) = prepared.result {
             frame.stopped(&stop);
-            unbilled.add(frame.abort());
-            return Done { result: Err(stop), fuel: unbilled.bill().max(least(&session, depth)) };
+            unclaimed.add(frame.abort());
+            return Metered { result: Err(stop), fuel: unclaimed.claim().max(least(&session, depth)) };
         }
     }
     let undo = frame.from();
     let mut done = match frame.instance() {
-        Some(instance) => instance.call(input, &session, left, depth, undo, emitter).await,
-        None => Done { result: Err(frame.stop(StopKind::HostFull)), fuel: 0 },
+        Some(instance) => instance.call(input, &services, Invocation { allowance: left, depth, undo, emitter }).await,
+        None => Metered { result: Err(frame.stop(StopKind::HostFull)), fuel: 0 },
     };
-    done.fuel += unbilled.bill();
+    done.fuel += unclaimed.claim();
     match &done.result {
         // The caller from outside is told of a stop, so the whole call is undone.
         Ok(Err(GuestError::Failed(why))) if depth == 1 && session.undoes(|stop| passes_on(why, stop)) => {
@@ -289,19 +298,16 @@ fn full_scope(session: &Session, kind: &StopKind, need: Room) -> Option<Scope> {
 /// Makes a function's instance, if it has none, and begins the call. The caller pays for a new instance, but not for
 /// restoring a parked one. If there is no room, idle sessions are parked, and it is tried again: the caller pays for
 /// attempts that failed for want of room.
-async fn prepare(frame: &mut Frame, session: &Arc<Session>, allowance: Allowance, depth: usize) -> Done<()> {
-    let (mut failed, mut tidied) = (Unbilled::new(session, 0), session.shared.tidying.watch());
+async fn prepare(frame: &mut Frame, session: &Arc<Session>, allowance: Allowance, depth: usize) -> Metered<()> {
+    let (mut failed, mut tidied) = (UnclaimedFuel::new(&**session, 0), session.shared.tidying.watch());
     loop {
-        let left = Allowance { fuel: allowance.fuel.saturating_sub(failed.fuel()), ..allowance };
+        let left = Allowance { fuel: allowance.fuel.saturating_sub(failed.units()), ..allowance };
         let (woken, mut result) = (frame.is_parked(), Ok(()));
         if frame.instance().is_none() {
-            let position = frame.position();
-            let function = &session.catalog().functions()[position];
             if woken {
                 session.shared.pressure.woke();
             }
-            let making = Making { function, position, session, limits: session.limits(), allowance: left, depth };
-            let made = frame.make(making).await;
+            let made = frame.make(left, depth).await;
             if made.result.is_err() || !woken {
                 failed.add(made.fuel);
             }
@@ -309,7 +315,7 @@ async fn prepare(frame: &mut Frame, session: &Arc<Session>, allowance: Allowance
             frame.settle().await;
         }
         let begun = result.and_then(|()| frame.begin(true).map_err(|full| frame.stop(full.into())));
-        let Err(stop) = begun else { return Done { result: Ok(()), fuel: failed.bill() } };
+        let Err(stop) = begun else { return Metered { result: Ok(()), fuel: failed.claim() } };
         let need = Room::bytes(frame.needs());
         let is_freed = match full_scope(session, &stop.kind, need) {
             Some(scope) => {
@@ -321,7 +327,7 @@ async fn prepare(frame: &mut Frame, session: &Arc<Session>, allowance: Allowance
         if !is_freed {
             // Most calls change little, so this one may well end without the room for its undo logs.
             let begun = frame.begin(false).is_ok_and(|begun| begun);
-            return Done { result: if begun { Ok(()) } else { Err(stop) }, fuel: failed.bill() };
+            return Metered { result: if begun { Ok(()) } else { Err(stop) }, fuel: failed.claim() };
         }
     }
 }

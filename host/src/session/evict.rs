@@ -6,8 +6,9 @@
 //! part of them at least.
 
 use super::{
-    Registry, Session,
     pressure::{Room, Scope},
+    registry::Registry,
+    session::Session,
     tidy::TIDYING,
 };
 use std::{sync::Arc, time::Duration};

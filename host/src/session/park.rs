@@ -7,7 +7,9 @@
 //! An instance that holds something outside of its memory cannot be parked: the instance stays, and so does the
 //! session's place, but the session's other instances are parked.
 
-use super::{Registry, Session, Slot, evict::evictors, pace::Pace, pressure::Room, tidy::TIDYING};
+use super::{
+    evict::evictors, pace::Pace, pressure::Room, registry::Registry, session::Session, slot::Slot, tidy::TIDYING,
+};
 use crate::state::Parking;
 use std::{future::pending, sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval};

@@ -1,6 +1,6 @@
 //! The `sessions` settings: rollback, parking and eviction.
 
-use crate::config::reader::{Section, boolean, count, duration};
+use crate::settings::reader::{Section, boolean, count, duration};
 use std::time::Duration;
 
 /// The `sessions` settings: rollback, parking and eviction.

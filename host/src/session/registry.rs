@@ -9,7 +9,14 @@
 //! is live. Places are given in the order in which they were asked for. A new session whose first call was refused is
 //! forgotten.
 
-use super::{Refusal, Room, Scope, Session, Shared, Tenant, tenant::InFlight};
+use super::{
+    pressure::{Room, Scope},
+    refusal::{Refusal, TooManySessions},
+    session::Session,
+    shared::Shared,
+    tenant::{InFlight, Tenant},
+    uses::State,
+};
 use crate::identity::User;
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -18,7 +25,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -56,45 +63,6 @@ struct Shard {
     sessions: HashMap<User, Arc<Session>>,
     /// The live sessions, so that a search for sessions to park need not look at a million parked ones.
     live: HashMap<User, Arc<Session>>,
-}
-
-/// A session's use: its handles, its last use, its state, and its place.
-#[derive(Debug, Default)]
-pub(super) struct Uses {
-    handles: AtomicUsize,
-    /// Microseconds since the registry began.
-    last: AtomicU64,
-    state: AtomicU8,
-    /// The session's place among the live ones.
-    place: Mutex<Option<OwnedSemaphorePermit>>,
-}
-
-/// The stage of a session's life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum State {
-    New,
-    Live,
-    Parked,
-    /// No longer in the registry.
-    Gone,
-}
-
-/// There is no place for another session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TooManySessions {
-    /// No other one may be live.
-    #[error("{0} sessions are live and in use, which is what `limits.max_sessions` allows")]
-    Live(usize),
-    /// No other one may exist, since none is parked.
-    #[error("{0} sessions exist, which is what `limits.max_sessions` allows")]
-    Awake(usize),
-    /// The tenant may have no other one.
-    #[error("this tenant has {0} sessions, which is what `limits.tenant.sessions` allows")]
-    OfTenant(usize),
-    /// No other one may exist, live or parked.
-    #[error("{0} sessions exist, which is what `limits.max_sessions` and `sessions.max_parked` allow together")]
-    All(usize),
 }
 
 /// A session in use. As long as there is one, the session stays.
@@ -440,30 +408,6 @@ impl Registry {
 /// Locks a shard. Nothing panics while the lock is held; if something did, the maps would still be whole.
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Uses {
-    /// The session's last use, in microseconds since the registry began.
-    pub(super) fn last(&self) -> u64 {
-        self.last.load(Ordering::Relaxed)
-    }
-
-    fn place(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn is_idle(&self) -> bool {
-        self.handles.load(Ordering::Acquire) == 0
-    }
-
-    fn state(&self) -> State {
-        match self.state.load(Ordering::Acquire) {
-            0 => State::New,
-            1 => State::Live,
-            2 => State::Parked,
-            _ => State::Gone,
-        }
-    }
 }
 
 impl Handle {

@@ -1,6 +1,6 @@
 //! A tenant: the state shared by all sessions of its users.
 
-use super::{Refusal, TooManySessions};
+use super::refusal::{Refusal, TooManySessions};
 use crate::{
     function::Function,
     identity::TenantConfig,

@@ -4,57 +4,18 @@
 //! if it did not, takes milliseconds. Only the same user's next call waits for it: a task that keeps the session's
 //! turn does the work in pieces.
 
-use super::{Session, Slot, Turn, pace::Pace};
+use super::{pace::Pace, session::Session, slot::Slot, turn::Turn};
 use crate::state::Gone;
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
-use tokio::{
-    runtime::Handle,
-    sync::watch,
-    time::{Instant, timeout_at},
-};
+use tokio::runtime::Handle;
 
 /// The longest time that a search for idle sessions waits for one to be tidied.
 pub(super) const TIDYING: Duration = Duration::from_secs(1);
 /// Pages of undo data freed in one piece.
 const PIECE: usize = 256;
-
-/// The sessions that are being tidied: there will be more memory soon.
-#[derive(Debug, Default)]
-pub(crate) struct Tidying {
-    sessions: AtomicUsize,
-    /// The number of sessions tidied so far.
-    tidied: watch::Sender<u64>,
-}
-
-/// A watch on sessions that are tidied after its creation.
-pub(crate) struct Tidied<'a> {
-    tidying: &'a Tidying,
-    tidied: watch::Receiver<u64>,
-}
-
-impl Tidying {
-    /// Begins a watch. Call this before an attempt that may fail for want of memory.
-    pub(crate) fn watch(&self) -> Tidied<'_> {
-        Tidied { tidying: self, tidied: self.tidied.subscribe() }
-    }
-}
-
-impl Tidied<'_> {
-    /// Waits until another session was tidied, or until the deadline; returns true if one was. If not, a retry is
-    /// useless.
-    pub(crate) async fn another(&mut self, deadline: Instant) -> bool {
-        // In this order: see `One::drop`.
-        let will_be = self.tidying.sessions.load(Ordering::Acquire) > 0;
-        let may_be = self.tidied.has_changed().unwrap_or(false) || will_be;
-        may_be && timeout_at(deadline, self.tidied.changed()).await.is_ok()
-    }
-}
 
 /// A session that is being tidied, until this is dropped.
 struct One(Arc<Session>);

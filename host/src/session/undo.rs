@@ -8,12 +8,19 @@
 //! A function is undone in place, at the price of what it changed. Its memories are restored, and its next call gives
 //! them to a new store, since a store is unusable after a trap. The answer to a failed call does not wait for that.
 
-use super::{Session, Slot};
+use super::{
+    prior::{PriorState, UndoEntry},
+    session::Session,
+    slot::Slot,
+};
 use crate::{
     function::Function,
-    instance::{Done, Instance, Making, Stop, StopKind},
-    limits::memory::{self, Full},
-    state::{AT_ONCE, Finding, Image, Saved, Snapshot, Undone},
+    instance::{Instance, Making, Metered, Services, Stop, StopKind},
+    limits::{
+        Allowance,
+        memory::{self, Full},
+    },
+    state::{Finding, Image, Saved, Undone},
 };
 use std::sync::Arc;
 use tokio::task::yield_now;
@@ -22,26 +29,6 @@ use tokio::task::yield_now;
 /// as its fuel lasts.
 const STOPS: usize = 64;
 
-/// A function's state before it ran.
-pub(super) enum Before {
-    /// Nothing: there was no instance.
-    Nothing,
-    /// The same as now: the function has not run yet.
-    Same,
-    /// It was parked.
-    Parked(Snapshot),
-    /// It had an instance.
-    Saved(Saved),
-    /// An instance that cannot be restored: its state is lost if the call fails.
-    Lost,
-}
-
-/// A function that has run, and its state before.
-pub(super) struct Entry {
-    position: usize,
-    before: Before,
-}
-
 /// A function that is called. Its slot is taken for as long as this lives; dropping this undoes the call.
 pub(crate) struct Frame {
     session: Arc<Session>,
@@ -49,7 +36,7 @@ pub(crate) struct Frame {
     instance: Option<Box<Instance>>,
     /// The instance without its store, if its last call has failed.
     undone: Option<Box<Undone>>,
-    before: Before,
+    before: PriorState,
     /// True if room was reserved for undo logs.
     ahead: bool,
     /// The index in the session's undo list of the first entry of the functions that this one called.
@@ -71,10 +58,10 @@ impl Session {
             }
         };
         let (instance, undone, before) = match was {
-            Slot::Idle(instance) => (Some(instance), None, Before::Same),
-            Slot::Undone(undone) => (None, Some(undone), Before::Same),
-            Slot::Parked(snapshot) => (None, None, Before::Parked(snapshot)),
-            Slot::Empty | Slot::Running => (None, None, Before::Nothing),
+            Slot::Idle(instance) => (Some(instance), None, PriorState::Same),
+            Slot::Undone(undone) => (None, Some(undone), PriorState::Same),
+            Slot::Parked(snapshot) => (None, None, PriorState::Parked(snapshot)),
+            Slot::Empty | Slot::Running => (None, None, PriorState::Nothing),
         };
         let from = {
             let mut current = self.current();
@@ -101,13 +88,13 @@ impl Session {
 
     /// Restores a function's state `before` a call, given its slot's content `now`. If that is much work, it is only
     /// begun: see `tidy`. Returns the units of fuel for all of it.
-    fn undo(&self, Entry { position, before }: Entry, now: Slot) -> u64 {
+    fn undo(&self, UndoEntry { position, before }: UndoEntry, now: Slot) -> u64 {
         let mut units = 0;
         let was = match (before, now) {
-            (Before::Nothing, _) => Some(Slot::Empty),
-            (Before::Same, now) => Some(now),
-            (Before::Parked(snapshot), _) => Some(Slot::Parked(snapshot)),
-            (Before::Saved(saved), now) => self.image(position).and_then(|image| {
+            (PriorState::Nothing, _) => Some(Slot::Empty),
+            (PriorState::Same, now) => Some(now),
+            (PriorState::Parked(snapshot), _) => Some(Slot::Parked(snapshot)),
+            (PriorState::Saved(saved), now) => self.image(position).and_then(|image| {
                 let (undone, taken) = match now {
                     Slot::Idle(instance) => instance.undo(saved, image)?,
                     Slot::Undone(undone) => undone.undo(saved, image)?,
@@ -117,7 +104,7 @@ impl Session {
                 self.current().untidy |= undone.is_being_undone();
                 Some(Slot::Undone(undone))
             }),
-            (Before::Lost, _) => None,
+            (PriorState::Lost, _) => None,
         };
         if was.is_none() {
             self.lost(position);
@@ -130,27 +117,13 @@ impl Session {
     pub(crate) fn lost(&self, position: usize) {
         let mut current = self.current();
         for entry in current.undo.iter_mut().filter(|entry| entry.position == position) {
-            if let Before::Saved(_) = entry.before {
-                entry.before = Before::Lost;
+            if let PriorState::Saved(_) = entry.before {
+                entry.before = PriorState::Lost;
             }
         }
         if !current.lost.contains(&position) {
             current.lost.push(position);
         }
-    }
-}
-
-impl Session {
-    fn has_lost(&self, position: usize) -> bool {
-        self.current().lost.contains(&position)
-    }
-}
-
-/// The undo data of a function that need not be undone any more, if it is large.
-pub(super) fn leftover(entry: Entry) -> Option<Saved> {
-    match entry.before {
-        Before::Saved(saved) if saved.len() > AT_ONCE => Some(saved),
-        _ => None,
     }
 }
 
@@ -163,10 +136,6 @@ impl Frame {
         &self.session.catalog().functions()[self.position]
     }
 
-    pub(super) fn position(&self) -> usize {
-        self.position
-    }
-
     /// Bytes of memory that the call needs to begin.
     pub(super) fn needs(&self) -> usize {
         match (&self.instance, &self.before) {
@@ -175,7 +144,7 @@ impl Frame {
                 let logs = image.map_or(0, |image| instance.logs(image));
                 instance.whole().saturating_sub(instance.charged()) + logs
             }
-            (None, Before::Parked(snapshot)) => memory::INSTANCE + memory::STACK + snapshot.memory(),
+            (None, PriorState::Parked(snapshot)) => memory::INSTANCE + memory::STACK + snapshot.memory(),
             (None, _) => {
                 memory::INSTANCE + memory::STACK + self.session.image(self.position).map_or(0, Image::at_first)
             }
@@ -194,31 +163,45 @@ impl Frame {
 
     /// Returns true if the function is parked, and no instance was made from the snapshot yet.
     pub(super) fn is_parked(&self) -> bool {
-        self.instance.is_none() && matches!(self.before, Before::Parked(_))
+        self.instance.is_none() && matches!(self.before, PriorState::Parked(_))
     }
 
     /// Makes the instance: a new one, or the function's own, restored.
-    pub(super) async fn make(&mut self, making: Making<'_>) -> Done<()> {
-        let made = match &mut self.before {
-            Before::Parked(snapshot) => Instance::restore(making, snapshot).await,
-            before => {
-                let had = self.undone.is_some();
-                let made = Instance::revive(making, &mut self.undone).await;
-                // The prior state could not be restored: this instance is new.
-                if had && self.undone.is_none() && self.session.has_lost(self.position) {
-                    *before = Before::Nothing;
+    pub(super) async fn make(&mut self, allowance: Allowance, depth: usize) -> Metered<()> {
+        let (session, position) = (self.session.clone(), self.position);
+        let services: Arc<dyn Services> = session.clone();
+        let making = Making {
+            blueprint: session.catalog().functions()[position].blueprint(),
+            image: session.image(position),
+            undone: session.undone_by(position).is_some(),
+            services: &services,
+            limits: session.limits(),
+            allowance,
+            depth,
+        };
+        if let Some(undone) = &mut self.undone {
+            match making.complete(undone).await {
+                Ok(true) => {}
+                // The prior state is gone, so a new instance is made.
+                Ok(false) => {
+                    session.lost(position);
+                    (self.undone, self.before) = (None, PriorState::Nothing);
                 }
-                made
+                Err(stop) => return Metered { result: Err(stop), fuel: 0 },
             }
+        }
+        let made = match &mut self.before {
+            PriorState::Parked(snapshot) => Instance::restore(making, snapshot).await,
+            _ => Instance::revive(making, &mut self.undone).await,
         };
         let result = made.result.map(|instance| {
             self.instance = Some(Box::new(instance));
             // The snapshot is not needed any more: the instance can be undone in place.
-            if let Before::Parked(_) = self.before {
-                self.before = Before::Same;
+            if let PriorState::Parked(_) = self.before {
+                self.before = PriorState::Same;
             }
         });
-        Done { result, fuel: made.fuel }
+        Metered { result, fuel: made.fuel }
     }
 
     /// Completes the work left from the function's last call, yielding in between.
@@ -239,11 +222,11 @@ impl Frame {
     pub(super) fn begin(&mut self, ahead: bool) -> Result<bool, Full> {
         let Some(instance) = &mut self.instance else { return Ok(false) };
         let image = self.session.undone_by(self.position);
-        let same = matches!(self.before, Before::Same);
+        let same = matches!(self.before, PriorState::Same);
         let saved = instance.begin(same && image.is_some())?;
         if same {
             self.session.current().loses |= saved.is_none();
-            self.before = saved.map_or(Before::Lost, Before::Saved);
+            self.before = saved.map_or(PriorState::Lost, PriorState::Saved);
         }
         let logs = image.filter(|_| ahead && !self.ahead).map_or(0, |image| instance.logs(image));
         if logs > 0 {
@@ -263,14 +246,14 @@ impl Frame {
     pub(super) fn commit(mut self) -> u64 {
         self.ended = true;
         let mut units = 0;
-        let mut before = std::mem::replace(&mut self.before, Before::Nothing);
+        let mut before = std::mem::replace(&mut self.before, PriorState::Nothing);
         let (session, position) = (&self.session, self.position);
         if let Some(mut instance) = self.instance.take() {
             instance.trim_stack(session.catalog().functions()[position].frames());
             if let Some(image) = session.undone_by(position) {
                 let of = Finding { image, room: session.undo_room().clone() };
                 units = match &mut before {
-                    Before::Saved(saved) => instance.commit(&of, saved),
+                    PriorState::Saved(saved) => instance.commit(&of, saved),
                     _ => instance.commit(&of, &mut Saved::nothing(session.memory())),
                 };
             } else {
@@ -280,7 +263,7 @@ impl Frame {
             *session.slot(position) = Slot::Idle(instance);
         }
         let mut current = session.current();
-        current.undo.push(Entry { position, before });
+        current.undo.push(UndoEntry { position, before });
         // A caller that is undone goes back to the state before its first call of a function. So a later entry of the
         // same function is merged into the first one: each caller has at most one entry for each function.
         let mut index = self.from;
@@ -291,11 +274,11 @@ impl Frame {
                 index += 1;
                 continue;
             };
-            let later = std::mem::replace(&mut entry[0].before, Before::Nothing);
+            let later = std::mem::replace(&mut entry[0].before, PriorState::Nothing);
             match (&mut first.before, later) {
-                (Before::Saved(first), Before::Saved(later)) => first.add(later),
+                (PriorState::Saved(first), PriorState::Saved(later)) => first.add(later),
                 // The instance could be restored before, and cannot be any more.
-                (first @ Before::Saved(_), Before::Lost) => *first = Before::Lost,
+                (first @ PriorState::Saved(_), PriorState::Lost) => *first = PriorState::Lost,
                 _ => {}
             }
             current.undo.remove(index);
@@ -316,13 +299,13 @@ impl Frame {
             let now = std::mem::replace(&mut *self.session.slot(entry.position), Slot::Running);
             units += self.session.undo(entry, now);
         }
-        let before = std::mem::replace(&mut self.before, Before::Nothing);
+        let before = std::mem::replace(&mut self.before, PriorState::Nothing);
         let now = match (self.instance.take(), self.undone.take()) {
             (Some(instance), _) => Slot::Idle(instance),
             (None, Some(undone)) => Slot::Undone(undone),
             (None, None) => Slot::Empty,
         };
-        units + self.session.undo(Entry { position: self.position, before }, now)
+        units + self.session.undo(UndoEntry { position: self.position, before }, now)
     }
 
     /// Records a stop of the function.

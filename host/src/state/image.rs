@@ -3,7 +3,7 @@
 //! An image is the bytes of the linear memories of a new instance. Between calls, an instance is its image and the
 //! pages that differ from it: no more must be kept to restore it. `pages` finds these pages.
 
-use super::pages::Numbers;
+use super::numbers::Numbers;
 use carrel_arena::PAGE;
 use std::ops::Range;
 

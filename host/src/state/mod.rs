@@ -13,6 +13,7 @@
 //! * [`prices`]: what of this is on a call's bill.
 
 mod image;
+mod numbers;
 mod pages;
 pub(crate) mod prices;
 mod saved;
@@ -21,7 +22,8 @@ mod undone;
 
 pub(crate) use carrel_examine::{Examined, State, examine};
 pub(crate) use image::Image;
-pub(crate) use pages::{Finding, Numbers, Pages, SMALL};
+pub(crate) use numbers::Numbers;
+pub(crate) use pages::{Finding, Pages, SMALL};
 pub(crate) use saved::Saved;
 pub(crate) use snapshot::{Broken, PIECE, Snapshot};
 pub(crate) use undone::{AT_ONCE, Gone, Parking, Undone};

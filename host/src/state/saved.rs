@@ -1,6 +1,6 @@
 //! An instance before a call: copies of the pages that the call may have changed.
 
-use super::pages::Numbers;
+use super::numbers::Numbers;
 use crate::limits::memory::{Charge, Memory};
 use carrel_arena::{Log, PAGE};
 use std::{cell::RefCell, ops::Range, sync::Arc};

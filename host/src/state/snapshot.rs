@@ -15,7 +15,7 @@
 
 use super::{
     image::{Image, Key},
-    pages::Numbers,
+    numbers::Numbers,
 };
 use crate::limits::memory::{self, Charge};
 use carrel_arena::PAGE;

@@ -1,4 +1,4 @@
-//! A sibling's call runs aside, not on its caller's stack.
+//! The relay of sibling calls, which do not run on their callers' stacks.
 //!
 //! A future that an import awaits is polled on its guest's own stack, and an instance keeps that stack while it is
 //! idle. A sibling's call polled there would cost each user three pages of stack, none of which is in the processor's
@@ -8,50 +8,42 @@
 //! A call left here is taken at once, on the same thread: the calls of a session run one after the other, and of
 //! nested ones only the innermost one runs.
 
-use super::{Frame, run};
-use crate::{
-    instance::{Done, Emitter, GuestError, Json},
-    limits::Allowance,
-};
+use super::{GuestError, metered::Metered};
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     task::{Poll, ready},
 };
 
-type Given = Done<Result<String, GuestError>>;
-type Call = Pin<Box<dyn Future<Output = Given> + Send>>;
+/// The output of a function, or its own error, with the fuel used.
+pub(crate) type Returned = Metered<Result<String, GuestError>>;
+
+/// A sibling's call that may run.
+pub(crate) type SiblingCall = Pin<Box<dyn Future<Output = Returned> + Send>>;
 
 /// The place where an import leaves its sibling's call, and finds the result.
 #[derive(Default)]
-pub(crate) struct Aside(Mutex<Left>);
+pub(crate) struct SiblingRelay(Mutex<Left>);
 
 #[derive(Default)]
 enum Left {
     #[default]
     Nothing,
-    Call(Call),
-    Given(Box<Given>),
+    Call(SiblingCall),
+    Returned(Box<Returned>),
 }
 
-impl Aside {
+impl SiblingRelay {
     fn leave(&self, left: Left) -> Left {
         std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), left)
     }
 
     /// Has a sibling's call run, and waits for the result. Called by an import.
-    pub(crate) async fn run(
-        &self,
-        frame: Frame,
-        input: Json,
-        allowance: Allowance,
-        depth: usize,
-        emitter: Arc<Emitter>,
-    ) -> Given {
-        self.leave(Left::Call(Box::pin(async move { run(frame, &input, allowance, depth, emitter).await })));
+    pub(super) async fn run(&self, call: SiblingCall) -> Returned {
+        self.leave(Left::Call(call));
         poll_fn(|_| match self.leave(Left::Nothing) {
-            Left::Given(given) => Poll::Ready(*given),
+            Left::Returned(returned) => Poll::Ready(*returned),
             // Nobody has taken the call yet; whoever takes it polls the guest afterwards, and so wakes the import.
             left => {
                 self.leave(left);
@@ -63,15 +55,15 @@ impl Aside {
 
     /// Runs a guest, and beside it the calls that its imports leave here. If dropped before its end, drops the
     /// sibling's call first.
-    pub(crate) async fn beside<F: Future>(&self, guest: F) -> F::Output {
+    pub(super) async fn drive<F: Future>(&self, guest: F) -> F::Output {
         let mut guest = pin!(guest);
-        let mut call: Option<Call> = None;
+        let mut call: Option<SiblingCall> = None;
         poll_fn(|cx| {
             loop {
                 if let Some(running) = &mut call {
-                    let given = ready!(running.as_mut().poll(cx));
+                    let returned = ready!(running.as_mut().poll(cx));
                     call = None;
-                    self.leave(Left::Given(Box::new(given)));
+                    self.leave(Left::Returned(Box::new(returned)));
                 }
                 let polled = guest.as_mut().poll(cx);
                 if polled.is_ready() {
