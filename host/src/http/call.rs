@@ -141,7 +141,11 @@ impl Route {
         let Answer { result, dropped, bill } = answer;
         let output = match result {
             Ok(output) => output,
-            Err(failure) => return Err(self.error(failure, &dropped, bill, (input, tenant)).await.bill(bill)),
+            // Boxed: most calls give an output.
+            Err(failure) => {
+                let error = Box::pin(self.error(failure, &dropped, bill, (input, tenant))).await;
+                return Err(error.bill(bill));
+            }
         };
         let mut response = json(StatusCode::OK, output);
         bill::write(&bill, response.headers_mut());

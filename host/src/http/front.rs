@@ -93,6 +93,21 @@ fn host(headers: &HeaderMap, version: Version) -> Result<(), Error> {
     }
 }
 
+/// The bytes that the name of a host may have.
+const IN_NAMES: [bool; 256] = {
+    let (mut table, mut byte, others) = ([false; 256], 0, b"-._~%!$&'()*+,;=");
+    while byte < 256 {
+        let mut other = 0;
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        while other < others.len() {
+            table[byte] |= byte == others[other] as usize;
+            other += 1;
+        }
+        byte += 1;
+    }
+    table
+};
+
 /// A name or an address, and perhaps a port; or nothing, as RFC 9112 (3.2) has it for targets without a host.
 fn is_host(host: &[u8]) -> bool {
     let (name, rest) = match host.strip_prefix(b"[") {
@@ -106,13 +121,12 @@ fn is_host(host: &[u8]) -> bool {
         }
         None => host.split_at(host.iter().position(|byte| *byte == b':').unwrap_or(host.len())),
     };
-    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
     let port = match rest {
         [] => &[],
         [b':', port @ ..] => port,
         _ => return false,
     };
-    name.iter().all(is_name) && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
+    name.iter().all(|byte| IN_NAMES[usize::from(*byte)]) && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
 }
 
 /// A request's body, which goes back to the connection if it is not read to its end.

@@ -78,11 +78,15 @@ impl<'a> Question<'a> {
 }
 
 /// Moves a charge from a tenant to one of its users, after the rest of the user's last call.
-pub(super) async fn hand_over(mut charge: Charge, handle: &Handle) -> Result<Charge, Error> {
-    charge = match charge.narrow(handle.session().memory()) {
-        Ok(charge) => return Ok(charge),
-        Err((_, same)) => same,
-    };
+pub(super) async fn hand_over(charge: Charge, handle: &Handle) -> Result<Charge, Error> {
+    match charge.narrow(handle.session().memory()) {
+        Ok(charge) => Ok(charge),
+        // Boxed: mostly there is room.
+        Err((_, same)) => Box::pin(hand_over_after_tidying(same, handle)).await,
+    }
+}
+
+async fn hand_over_after_tidying(mut charge: Charge, handle: &Handle) -> Result<Charge, Error> {
     let mut tidied = handle.session().tidying().watch();
     loop {
         // Only the end of that call frees memory of the user's.

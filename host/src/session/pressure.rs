@@ -237,7 +237,8 @@ impl Pressure {
             let Err(full) = charge.grow(more) else { return Ok(()) };
             let need = Room::bytes(more);
             let scope = Scope::of(full, tenant, need).ok_or(full)?;
-            if self.make_room(scope, need, deadline).await.is_none() {
+            // Boxed: there mostly is some, and then no request has a place for this.
+            if Box::pin(self.make_room(scope, need, deadline)).await.is_none() {
                 return Err(full);
             }
         }

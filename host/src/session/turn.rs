@@ -20,7 +20,12 @@ impl Session {
         if let Some(turn) = self.turn_if_free() {
             return Ok(turn);
         }
-        let _place = QueueSlot::take(&self.queue.waiting, self.limits().queue_per_session)?;
+        // Boxed: mostly the turn is free.
+        Box::pin(self.turn_of_the_queue(deadline)).await
+    }
+
+    async fn turn_of_the_queue(self: &Arc<Self>, deadline: Instant) -> Result<Turn, Refusal> {
+        let _slot = QueueSlot::take(&self.queue.waiting, self.limits().queue_per_session)?;
         match timeout_at(deadline, self.queue.turn.acquire()).await {
             Ok(Ok(permit)) => {
                 permit.forget();
