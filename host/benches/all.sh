@@ -3,7 +3,7 @@
 #
 #   host/benches/all.sh [full|quick|smoke] [PART..]
 #
-# full, the default, takes some 25 minutes and most of 24 GiB of memory; quick some three minutes; smoke, which only
+# full, the default, takes some 30 minutes and most of 24 GiB of memory; quick some five minutes; smoke, which only
 # shows whether all of it works, a minute. Parts are hot, rollback, live, parked, waiting, fair, hostile, large
 # and rate; all by default.
 #

@@ -10,8 +10,8 @@
 //!    the order in which they came; its queue is bounded.
 //! 4. [`instance`]: the session's instance of the function, a wasmtime store of its own, made on first use. It gets its
 //!    allowance of fuel, time and memory ([`limits`]), and runs `call(input)`.
-//! 5. [`function`]: the guest calls `functions.call("notepad", ..)`, and the session runs alice's notepad, another
-//!    store, on what is left of the same allowance.
+//! 5. The guest calls `functions.call("notepad", ..)`, and the session runs alice's notepad, another store, on what is
+//!    left of the same allowance.
 //! 6. The answer goes back as it is; what it cost goes to the session's account and into a header.
 //! 7. If the call is stopped, by a trap, a limit, or a caller who goes away, it never happened: every instance that it
 //!    touched is as it was before, and the caller gets an error with a stable code that names the limit's key.
@@ -22,9 +22,11 @@
 //!
 //! # Layout
 //!
-//! The modules in the order of a request, as above. `state` is what guests hold between calls: what an instance is made
-//! of, undone to and parked as. [`grants`] is what a function may reach outside of its sandbox, [`config`] the file,
-//! [`Host`] what it makes, `cli` the commands, [`prove`] attacks on all of it, [`observe`] the log and the figures.
+//! A module imports only modules below it: `tests/all/structure.rs` has their order, and `host/docs/architecture.md` the
+//! picture. Besides those above, `state` is what guests hold between calls: what an instance is made of, undone to and
+//! parked as. [`grants`] is what a function may reach outside of its sandbox, [`settings`] the tools that read a
+//! configuration, [`config`] all of it, [`Host`] what it makes, `cli` the commands, [`prove`] attacks on all of it,
+//! [`observe`] the log and the figures.
 //!
 //! Two crates stand below: [`carrel_arena`], memories and stacks as slots of a few large mappings, and
 //! [`carrel_examine`], which looks at guests' code.

@@ -179,6 +179,17 @@ fn credentials_are_for_no_origin_that_anybody_can_have() {
         ("allow_origin_regex", json!(r"https://app\.example\.org|.*\.dev")),
         ("allow_origin_regex", json!(r"http://\d+\.\d+\.\d+\.\d+")),
         ("allow_origin_regex", json!("null|https://app")),
+        ("allow_origin_regex", json!(r"https://.*example\.com")),
+        ("allow_origin_regex", json!(r"https://app\.example\.com.*")),
+        ("allow_origin_regex", json!(r"https?://localhost.*")),
+        ("allow_origin_regex", json!(r"http://10\..*")),
+        ("allow_origin_regex", json!(r"https://.+example.+")),
+        ("allow_origin_regex", json!(r"https://.*\.github\.io")),
+        ("allow_origin_regex", json!(r"https://[a-z0-9-]+\.co\.jp")),
+        ("allow_origin_regex", json!(r"https://.*:\d{5}")),
+        ("allow_origin_regex", json!(r"https://[a-z]{1,6}\.com")),
+        ("allow_origin_regex", json!(r"chrome-extension://.*")),
+        ("allow_origin_regex", json!(r"https://[^.]*-app\.pages\.dev")),
     ];
     for (key, value) in open {
         let refused = told(key, &value, true);
@@ -191,6 +202,9 @@ fn credentials_are_for_no_origin_that_anybody_can_have() {
         r"http://localhost(:\d+)?",
         r"http://127\.0\.0\.1:\d+",
         r"https://pr-\d+-app\.pages\.dev",
+        r"https://([a-z0-9-]+\.)*example\.co\.uk(:\d{2,5})?",
+        r"https://(app|www)\.example\.com|http://localhost:3000",
+        r"chrome-extension://aaaabbbbccccddddaaaabbbbccccdddd",
     ];
     for pattern in right {
         assert_eq!(told("allow_origin_regex", &json!(pattern), true), "", "{pattern}");

@@ -141,7 +141,20 @@ fn the_page_on_errors_names_every_code_and_no_other() {
 #[test]
 fn links_between_the_documents_lead_somewhere() {
     let mut checked = 0;
-    for page in ["README.md", "CHANGELOG.md", "guests/README.md", "host/docs/configuration.md", "host/docs/errors.md"] {
+    let pages = [
+        "README.md",
+        "CHANGELOG.md",
+        ".github/CONTRIBUTING.md",
+        ".github/SECURITY.md",
+        "guests/README.md",
+        "host/docs/architecture.md",
+        "host/docs/configuration.md",
+        "host/docs/errors.md",
+        "host/docs/fuzzing.md",
+        "host/docs/operating.md",
+        "host/docs/performance.md",
+    ];
+    for page in pages {
         let text = read(page);
         let folder = project().join(page);
         let folder = folder.parent().expect("a folder");
@@ -160,7 +173,24 @@ fn links_between_the_documents_lead_somewhere() {
             checked += 1;
         }
     }
-    assert!(checked > 10, "only {checked} links");
+    assert!(checked > 50, "only {checked} links");
+}
+
+#[test]
+fn what_contributors_are_told_to_type_is_there() {
+    let (page, aliases) = (read(".github/CONTRIBUTING.md"), read(".cargo/config.toml"));
+    let mut commands = 0;
+    for command in page.split('`').filter_map(|code| code.strip_prefix("cargo ")) {
+        let name = command.split(' ').next().expect("a word");
+        let known = name == "test" || aliases.contains(&format!("\n{name} = ["));
+        assert!(known, "`cargo {command}` is no command: there is no alias `{name}`");
+        commands += 1;
+    }
+    for script in [".ci/run", "host/benches/all.sh"] {
+        assert!(page.contains(script) && project().join(script).is_file(), "{script} is not there, or not told");
+    }
+    assert!(commands >= 5, "only {commands} commands");
+    assert!(read(".github/workflows/ci.yml").contains("- run: .ci/run\n"), "the workflow does not run .ci/run");
 }
 
 /// A heading's name in a link.

@@ -494,6 +494,37 @@ async fn the_start_sends_browsers_to_the_documentation_and_tells_others_what_is_
     server.send(put).await.error(405, "method_not_allowed");
 }
 
+/// The router, the API's description, the paths that endpoints may not have, and those that are found with a `/` too many.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hosts_own_routes_are_the_same_in_every_list() {
+    let all = || {
+        Test::new()
+            .set("general.enable_per_user_monitoring", true)
+            .set("identity.cookies", json!({"secrets": ["a secret of the tests, which everybody knows"]}))
+            .set("identity.cookies.anonymous", "default")
+    };
+    let server = all().start().await;
+    let described = server.get("/openapi.json").await.ok();
+    let paths = described["paths"]
+        .as_object()
+        .expect("paths")
+        .keys()
+        .filter(|path| !["/generate", "/v1/workflow"].iter().any(|function| path.starts_with(function)));
+    let mut own: Vec<&str> = paths.map(String::as_str).collect();
+    assert_eq!(own, ["/health", "/", "/metrics", "/monitor/users", "/session"]);
+    own.retain(|path| *path != "/");
+    own.extend(["/openapi.json", "/docs"]);
+    for path in own {
+        assert_ne!(server.get(path).await.status, 404, "{path}");
+        let with_a_slash = server.get(&format!("{path}/")).await;
+        let name = path.rsplit('/').next().expect("a name");
+        assert_eq!((with_a_slash.status.as_u16(), with_a_slash.header("location")), (307, &*format!("../{name}")));
+        let endpoint = json!([{"path": path, "function_name": "notepad", "description": "x"}]);
+        let told = all().set("general.front_end.endpoints", endpoint).refused().await;
+        assert!(told.contains(&format!("the route {path} is already taken by Carrel itself")), "{told}");
+    }
+}
+
 async fn preflight(server: &Server, origin: &'static str) -> carrel_tests::Reply {
     let request = Request::options("/generate")
         .header("origin", origin)

@@ -35,7 +35,7 @@ type Name = Vec<String>;
 #[derive(Default)]
 struct Sources {
     named: BTreeMap<Name, Vec<Name>>,
-    given: BTreeMap<Name, Vec<Name>>,
+    given: BTreeMap<Name, BTreeMap<String, Name>>,
 }
 
 impl Sources {
@@ -53,7 +53,7 @@ impl Sources {
             }
             let text = fs::read_to_string(&file).expect("a file");
             let parsed = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-            let mut paths = Paths { of: name.clone(), named: Vec::new(), given: Vec::new() };
+            let mut paths = Paths { of: name.clone(), named: Vec::new(), given: BTreeMap::new() };
             paths.visit_file(&parsed);
             sources.named.insert(name.clone(), paths.named);
             sources.given.insert(name, paths.given);
@@ -66,8 +66,7 @@ impl Sources {
         let depth = (0..=path.len()).rev().find(|depth| self.named.contains_key(&path[..*depth])).unwrap_or(0);
         let (module, rest) = path.split_at(depth);
         let Some(item) = rest.first().filter(|_| seen.insert(path.to_vec())) else { return module.to_vec() };
-        let given = self.given.get(module).into_iter().flatten();
-        match given.into_iter().find(|given| given.last() == Some(item)) {
+        match self.given.get(module).and_then(|given| given.get(item)) {
             Some(given) => self.home(given, seen),
             None => module.to_vec(),
         }
@@ -120,7 +119,7 @@ fn find(folder: &Path, files: &mut Vec<PathBuf>) {
 struct Paths {
     of: Name,
     named: Vec<Name>,
-    given: Vec<Name>,
+    given: BTreeMap<String, Name>,
 }
 
 impl Paths {
@@ -155,31 +154,40 @@ impl Paths {
                 self.add(&path, &it.tree, given);
             }
             UseTree::Group(it) => it.items.iter().for_each(|tree| self.add(before, tree, given)),
-            UseTree::Name(it) if it.ident == "self" => self.push(&path, given),
+            UseTree::Name(it) if it.ident == "self" => self.push(&path, None),
             UseTree::Name(it) => {
                 path.push(it.ident.to_string());
-                self.push(&path, given);
+                self.push(&path, given.then(|| it.ident.to_string()));
             }
             UseTree::Rename(it) => {
                 path.push(it.ident.to_string());
-                self.push(&path, given);
+                self.push(&path, given.then(|| it.rename.to_string()));
             }
-            UseTree::Glob(_) => self.push(&path, given),
+            UseTree::Glob(_) if given => {
+                panic!("{:?} gives others all of {path:?}: what that is is not seen here", self.of)
+            }
+            UseTree::Glob(_) => self.push(&path, None),
         }
     }
 
-    fn push(&mut self, path: &[String], given: bool) {
+    /// A path, and the name by which it is given to others, if it is.
+    fn push(&mut self, path: &[String], given: Option<String>) {
         let Some(whole) = self.whole(path) else { return };
-        if given { self.given.push(whole) } else { self.named.push(whole) }
+        // What a module gives of those below it is not for its own use.
+        let below = !["crate", "super"].contains(&path[0].as_str());
+        if given.is_none() || !below {
+            self.named.push(whole.clone());
+        }
+        if let Some(name) = given {
+            self.given.insert(name, whole);
+        }
     }
 }
 
 fn is_of_tests(attributes: &[Attribute]) -> bool {
-    attributes.iter().any(|it| it.path().is_ident("cfg") && quoted(it).contains("test"))
-}
-
-fn quoted(attribute: &Attribute) -> String {
-    attribute.meta.require_list().map_or_else(|_| String::new(), |list| list.tokens.to_string())
+    let tokens = |it: &Attribute| it.meta.require_list().map(|list| list.tokens.to_string().replace(' ', ""));
+    let of_tests = |condition: String| ["test", "any(test,fuzzing)"].contains(&condition.as_str());
+    attributes.iter().any(|it| it.path().is_ident("cfg") && tokens(it).is_ok_and(of_tests))
 }
 
 impl<'a> Visit<'a> for Paths {
@@ -200,10 +208,23 @@ impl<'a> Visit<'a> for Paths {
         }
     }
 
+    /// The paths among a macro's words.
+    fn visit_macro(&mut self, called: &'a syn::Macro) {
+        let words = called.tokens.to_string().replace(" :: ", "::");
+        let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+        for path in
+            words.split(|c| !is_part(c)).filter(|word| word.starts_with("crate::") || word.starts_with("super::"))
+        {
+            let parts: Vec<String> = path.split("::").filter(|part| !part.is_empty()).map(str::to_owned).collect();
+            self.push(&parts, None);
+        }
+        syn::visit::visit_macro(self, called);
+    }
+
     fn visit_path(&mut self, path: &'a syn::Path) {
         let parts: Vec<String> = path.segments.iter().map(|part| part.ident.to_string()).collect();
         if parts.len() > 1 {
-            self.push(&parts, false);
+            self.push(&parts, None);
         }
         syn::visit::visit_path(self, path);
     }
@@ -252,6 +273,14 @@ fn a_circle_and_an_arrow_upwards_are_seen() {
     assert_eq!(read().circles(), Vec::<String>::new());
     let needs = |of: &str| read().needs().get(&vec![of.to_owned()]).cloned().expect("a module");
     assert_eq!(needs("a"), BTreeSet::from([vec!["b".to_owned()]]), "by way of the crate's root");
-    write("c.rs", "pub fn f() { crate::a::g() }");
-    assert_eq!(read().circles(), ["a needs b", "b needs c", "c needs a"]);
+    for names_a in [
+        "pub fn f() { crate::a::g() }",
+        "use super::a::A;",
+        "pub(crate) use crate::a::A;",
+        "fn f() { println!(\"{}\", crate::a::A) }",
+        "struct C(crate::a::A);",
+    ] {
+        write("c.rs", names_a);
+        assert_eq!(read().circles(), ["a needs b", "b needs c", "c needs a"], "{names_a}");
+    }
 }

@@ -23,6 +23,7 @@
 //!   nothing runs in it. These are never two at once.
 
 use crate::{PAGE, region::Region};
+use smallvec::SmallVec;
 use std::{
     fmt, io,
     ops::Range,
@@ -234,7 +235,7 @@ pub(crate) struct Guard {
     /// The pages that are guarded; all others are open.
     pages: Range<usize>,
     /// A bit for each page from the memory's first on, set if the page is open.
-    open: Vec<u64>,
+    open: SmallVec<[u64; 2]>,
     log: Log,
     /// Openings of pages since the log was last taken.
     openings: usize,
@@ -244,7 +245,7 @@ pub(crate) struct Guard {
 
 impl Guard {
     fn new(start: usize, pages: Range<usize>, room: Arc<dyn Room>) -> Self {
-        let open = vec![0; pages.end.div_ceil(64)];
+        let open = SmallVec::from_elem(0, pages.end.div_ceil(64));
         Self { means: NonNull::dangling(), start, pages, open, log: Log::new(room), openings: 0, last: 0..0 }
     }
 

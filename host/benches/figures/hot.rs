@@ -51,12 +51,12 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     ];
     let mut all: Vec<(Case, Rounds)> = cases.into_iter().map(|case| (case, Rounds::new())).collect();
     let mut names: Vec<String> = Vec::new();
-    for _ in 0..plan.starts {
+    for start_number in 0..plan.starts {
         let servers = start(plan)?;
         for (case, rounds) in &mut all {
             rounds.resize_with(servers.len(), Vec::new);
             let before = rounds[0].len();
-            measure(case, &servers, plan, rounds)?;
+            measure(case, &servers, (start_number, plan), rounds)?;
             eprintln!(
                 "{}: {:.2} and {:.2} times native",
                 case.name,
@@ -109,7 +109,7 @@ fn start(plan: &Plan) -> Result<Vec<Server>> {
     Ok(servers)
 }
 
-fn measure(case: &Case, servers: &[Server], plan: &Plan, rounds: &mut Rounds) -> Result<()> {
+fn measure(case: &Case, servers: &[Server], (start, plan): (usize, &Plan), rounds: &mut Rounds) -> Result<()> {
     let load = |server, time| Load { server, from: 0, users: case.users, calls: case.calls, turns: 0, time }.run();
     for server in servers {
         load(server, plan.round / 4)?;
@@ -117,7 +117,7 @@ fn measure(case: &Case, servers: &[Server], plan: &Plan, rounds: &mut Rounds) ->
     for round in 0..plan.rounds {
         // The servers take turns at going first, too.
         for index in 0..servers.len() {
-            let index = (index + round) % servers.len();
+            let index = (index + round + start) % servers.len();
             rounds[index].push(load(&servers[index], plan.round)?);
         }
     }

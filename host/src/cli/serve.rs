@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Host,
-    config::{Admin, Config, FrontEnd},
+    config::{Admin, Config, FrontEnd, Own},
     http::{self, Listeners},
     limits::raise_descriptors,
     observe::Log,
@@ -271,8 +271,8 @@ fn listing(host: &Host, callers: &[SocketAddr], operators: &[SocketAddr], thread
     for endpoint in http::endpoints(host) {
         let _ = writeln!(out, "  {:<6} {:<24} {}", endpoint.method.as_str(), endpoint.path, endpoint.function);
     }
-    let monitor = if config.general.enable_per_user_monitoring { ", /monitor/users" } else { "" };
-    let _ = writeln!(out, "  and each with /stream; /health, /docs, /openapi.json{monitor}\n");
+    let own: Vec<_> = http::served(host).filter(|own| *own != Own::Start).map(Own::path).collect();
+    let _ = writeln!(out, "  and each with /stream; {}\n", own.join(", "));
     if !operators.is_empty() {
         let places = links(operators);
         let _ = writeln!(out, "  the operator's routes are on {places}: /tenants, /sessions, /drain, /metrics\n");

@@ -1,5 +1,6 @@
 //! `general.front_end`: the host's address and routes.
 
+use super::{own::Own, strangers};
 use crate::{
     identity::Callers,
     settings::{
@@ -150,9 +151,7 @@ impl FrontEnd {
     /// Finds two functions on one route, or a function on one of the host's own.
     fn check_routes(&self, mut problem: impl FnMut(&KeyPath, String)) {
         let mut taken: HashMap<String, String> = HashMap::new();
-        for path in OWN_ROUTES {
-            taken.insert(path.into(), "Carrel itself".into());
-        }
+        taken.extend(Own::ALL.map(|own| (own.path().into(), "Carrel itself".into())));
         // The workflow may be where NAT always has it; nothing else may.
         if self.workflow.path != V1_WORKFLOW {
             taken.extend(FORMS.map(|form| (format!("{V1_WORKFLOW}{form}"), "Carrel itself".into())));
@@ -177,9 +176,6 @@ pub(crate) const FORMS: [&str; 3] = ["", "/stream", "/full"];
 
 /// The path at which the workflow always is, as with NAT.
 pub(crate) const V1_WORKFLOW: &str = "/v1/workflow";
-
-/// Routes of the host's own.
-const OWN_ROUTES: [&str; 6] = ["/health", "/monitor/users", "/metrics", "/session", "/openapi.json", "/docs"];
 
 /// NAT's keys for its process model, its job queue and its evaluation, which Carrel does not have.
 const NAT_ONLY: [&str; 16] = [
@@ -330,28 +326,6 @@ fn as_browsers_send(given: &str) -> Option<String> {
     }
 }
 
-/// Origins that no operator means, one of each form that a careless pattern lets through: of both schemes, with and
-/// without a port, under many top-level domains, below names that others own, and addresses.
-fn strangers() -> impl Iterator<Item = String> {
-    const TOP: [&str; 24] = [
-        "com", "org", "net", "io", "dev", "app", "ai", "co", "me", "info", "biz", "xyz", "site", "online", "cloud",
-        "eu", "uk", "co.uk", "de", "fr", "cn", "ru", "in", "com.br",
-    ];
-    const NAMES: [&str; 6] =
-        ["zqvxkjw", "zqvxkjw-7", "zqvxkjw7", "www.zqvxkjw", "a.b.zqvxkjw", "zqvxkjwqpwzmbxkvqjhzqvxkjwqpwzmbxkvqjh"];
-    const PORTS: [&str; 3] = ["", ":8443", ":3000"];
-    let hosts = TOP.iter().flat_map(|top| NAMES.iter().map(move |name| format!("{name}.{top}")));
-    let addresses = ["203.0.113.77", "[2001:db8::77]"].into_iter().map(str::to_owned);
-    let hosts = hosts.chain(addresses);
-    let origins = hosts.flat_map(|host| {
-        ["https", "http"]
-            .into_iter()
-            .flat_map(move |scheme| PORTS.map(|port| (scheme, port)))
-            .map(move |(scheme, port)| format!("{scheme}://{host}{port}"))
-    });
-    ["null".to_owned()].into_iter().chain(origins)
-}
-
 impl Cors {
     fn read(mut section: Section<'_>) -> Self {
         let methods = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "*"];
@@ -398,16 +372,13 @@ impl Cors {
         cors
     }
 
-    /// The key and value that allow origins anybody can have, if there are such.
-    ///
-    /// A pattern is tried with origins that nobody would name: if one of them matches, so does that of a page that
-    /// anybody can set up. `null` is the origin of any page's sandboxed frame.
+    /// The key and value that allow origins anybody can have, if there are such. `null` is the origin of any page's
+    /// sandboxed frame.
     fn open_to_strangers(&self) -> Option<String> {
         if let Some(open) = self.allow_origins.iter().find(|origin| ["*", "null"].contains(&&***origin)) {
             return Some(format!("`allow_origins: [\"{open}\"]`"));
         }
-        let pattern = self.allow_origin_regex.as_ref()?;
-        let stranger = strangers().find(|origin| pattern.is_match(origin))?;
+        let stranger = strangers::match_of(self.allow_origin_regex.as_ref()?)?;
         Some(format!("this `allow_origin_regex`, which matches {stranger},"))
     }
 

@@ -13,6 +13,8 @@
 
 mod admin;
 mod front_end;
+mod own;
+mod strangers;
 
 pub use crate::{
     function::{FunctionConfig, GuestCache, GuestPath, WORKFLOW},
@@ -21,6 +23,7 @@ pub use crate::{
 pub use admin::Admin;
 pub use front_end::{Cors, Endpoint, FrontEnd, Method};
 pub(crate) use front_end::{FORMS, V1_WORKFLOW};
+pub(crate) use own::Own;
 
 use crate::{
     function::{Wanted, read_functions, read_guests},

@@ -9,6 +9,7 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 const AT_ONCE: usize = 2;
 /// Inputs of one tenant that are read at once, so that other tenants need not wait for all of them.
 const OF_TENANT: usize = 1;
+
 /// The places of a host.
 pub(crate) struct Readings {
     all: Arc<Semaphore>,
@@ -16,7 +17,7 @@ pub(crate) struct Readings {
 }
 
 impl Readings {
-    /// Makes a reader for so many tenants.
+    /// Makes the places for so many tenants.
     pub(crate) fn new(tenants: usize) -> Self {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
         Self { all: semaphore(AT_ONCE), tenants: (0..tenants).map(|_| semaphore(OF_TENANT)).collect() }

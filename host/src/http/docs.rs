@@ -5,7 +5,8 @@
 
 use super::{
     accept::{self, Form},
-    answer::json,
+    answer::{JSON, json},
+    described::own,
     endpoints::endpoints,
     error::Error,
     paths::plain_path,
@@ -19,7 +20,7 @@ use axum::{
     routing::get,
 };
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use swagger_ui_dist::{ApiDefinition, OpenApiSource};
 use tower::ServiceExt;
@@ -56,6 +57,13 @@ pub(super) async fn start(State(host): State<Arc<Host>>, headers: HeaderMap) -> 
     };
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
     response
+}
+
+/// The operations of the start, for the API's description.
+pub(super) fn describe() -> Value {
+    let mut get = own("start", "What is here.", &[(JSON, json!({"type": "object"}))]);
+    get["responses"]["307"] = json!({"description": "A browser is sent to the documentation"});
+    json!({"get": get})
 }
 
 fn what_is_here(host: &Host) -> String {

@@ -1,9 +1,14 @@
 //! `GET /health`: whether the host takes requests.
 
-use super::{answer::json, error::Error};
+use super::{
+    answer::{JSON, json},
+    described::{failure, own},
+    error::Error,
+};
 use crate::Host;
 use axum::{body::Body, extract::State};
 use http::{Response, StatusCode};
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 pub(super) async fn get(State(host): State<Arc<Host>>) -> Result<Response<Body>, Error> {
@@ -11,4 +16,13 @@ pub(super) async fn get(State(host): State<Arc<Host>>) -> Result<Response<Body>,
         return Err(Error::draining());
     }
     Ok(json(StatusCode::OK, r#"{"status":"healthy"}"#))
+}
+
+/// The operations, for the API's description.
+pub(super) fn describe() -> Value {
+    let healthy = json!({"type": "object", "required": ["status"],
+                          "properties": {"status": {"type": "string", "const": "healthy"}}});
+    let mut get = own("health", "Whether the host takes requests.", &[(JSON, healthy)]);
+    get["responses"]["503"] = failure("The host is being stopped");
+    json!({"get": get})
 }

@@ -3,10 +3,12 @@
 use super::{
     accept::{self, Form},
     answer::{METRICS, OPEN_METRICS},
+    described::own,
 };
 use crate::Host;
 use axum::{body::Body, extract::State};
 use http::{HeaderMap, HeaderValue, Response, header};
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// The figures, in the format that is asked for. As with Prometheus' own libraries, the default is the older format.
@@ -22,4 +24,12 @@ pub(super) async fn get(State(host): State<Arc<Host>>, headers: HeaderMap) -> Re
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
     response
+}
+
+/// The operations, for the API's description.
+pub(super) fn describe() -> Value {
+    let text = || json!({"type": "string"});
+    let formats = [(METRICS, text()), (OPEN_METRICS, text())];
+    let help = "What the host counts, in Prometheus' text format or in that of OpenMetrics.";
+    json!({"get": own("metrics", help, &formats)})
 }

@@ -2,7 +2,8 @@
 //!
 //! # Layout
 //!
-//! * [`app`]: the `routes`, apart from any socket, with those of `endpoints`; `paths` that are written otherwise, `cors`. [`serve`]: sockets, and a shutdown that drains. [`Listeners`]: the
+//! * [`app`]: the `routes`, apart from any socket: those of `endpoints`, and the host's `own`. `paths` that are written
+//!   otherwise; `cors`. [`serve`]: sockets, and a shutdown that drains. [`Listeners`]: the
 //!   listening sockets. `front`: the steps before and after the routes. `wire`: a connection's bytes, and its caller.
 //!   `progress`: finds connections that make none. `held`: a connection's memory.
 //! * `call`: a route to a function, from bytes to bytes. `stream`: the same, as server-sent events. `bill`: a call's
@@ -10,7 +11,8 @@
 //! * `error`: every error's status, code and body. `invalid_input`: NAT's list of wrong fields; `json`: finds errors
 //!   in JSON; `echo`: a caller's JSON, sent back.
 //! * `accept`: the form of an answer that is asked for.
-//! * `session`, `monitor`, `health`, `metrics`, `openapi`, `docs`: the host's own routes; `answer`: their answers. [`admin`]: the operator's.
+//! * `session`, `monitor`, `health`, `metrics`, `openapi`, `docs`: the host's own routes, with the parts by which they
+//!   are `described`; `answer`: their answers. [`admin`]: the operator's.
 
 mod accept;
 mod admin;
@@ -18,6 +20,7 @@ mod answer;
 mod bill;
 mod call;
 mod cors;
+mod described;
 mod docs;
 mod echo;
 mod endpoints;
@@ -31,6 +34,7 @@ mod listeners;
 mod metrics;
 mod monitor;
 mod openapi;
+mod own;
 mod paths;
 mod progress;
 mod routes;
@@ -42,6 +46,7 @@ mod wire;
 pub use admin::admin;
 pub(crate) use endpoints::endpoints;
 pub use listeners::Listeners;
+pub(crate) use own::served;
 pub use routes::app;
 pub use server::{serve, serve_operator};
 

@@ -3,7 +3,11 @@
 //! The answer is written while it is sent: there may be a million users, whose list need not fit into memory, and a
 //! slow reader delays only its own answer. The answer counts as a call until it is sent.
 
-use super::{answer::json, error::Error};
+use super::{
+    answer::{JSON, json},
+    described::{NOBODY, failure, own, security},
+    error::Error,
+};
 use crate::{
     Host,
     identity::User,
@@ -189,4 +193,16 @@ pub(super) fn user(seen: &Seen, now: Timestamp, functions: usize) -> Value {
 /// NAT's form: UTC here, without saying so.
 fn text(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S%.6f").to_string()
+}
+
+/// The operations, for the API's description.
+pub(super) fn describe(host: &Host) -> Value {
+    let mut get = own("monitor_users", "What each live user has used.", &[(JSON, json!({"type": "object"}))]);
+    get["parameters"] = json!([{"name": "user_id", "in": "query", "required": false, "schema": {"type": "string"}}]);
+    // Whoever is verified sees themselves.
+    if host.config().identity.is_verified() {
+        get["security"] = security(host);
+        get["responses"]["401"] = failure(NOBODY);
+    }
+    json!({"get": get})
 }

@@ -1,14 +1,14 @@
 //! `GET /openapi.json`: the routes, from the functions' own schemas.
 
 use super::{
-    answer::{JSON, METRICS, OPEN_METRICS, json},
+    answer::json,
+    described::{NOBODY, failure, scheme, security},
     endpoints::endpoints,
 };
 use crate::{
     Host,
     config::{Endpoint, FORMS, WORKFLOW},
     function::Function,
-    identity::Kind,
 };
 use axum::routing::{MethodRouter, get};
 use bytes::Bytes;
@@ -17,13 +17,15 @@ use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 
 /// The route: all of it is known when the host begins to serve.
-pub(super) fn route<S: Clone + Send + Sync + 'static>(host: &Host) -> MethodRouter<S> {
-    let described = Bytes::from(describe(host));
+///
+/// `own` are the operations of the host's own routes, by their paths.
+pub(super) fn route<S: Clone + Send + Sync + 'static>(host: &Host, own: Vec<(&str, Value)>) -> MethodRouter<S> {
+    let described = Bytes::from(describe(host, own));
     get(async move || json(StatusCode::OK, described.clone()))
 }
 
 /// The description, as JSON text.
-fn describe(host: &Host) -> String {
+fn describe(host: &Host, own: Vec<(&str, Value)>) -> String {
     let mut schemas = Map::new();
     let mut paths = Map::new();
     let mut ids = HashSet::new();
@@ -36,50 +38,8 @@ fn describe(host: &Host) -> String {
             methods[endpoint.method.as_str().to_lowercase()] = operation;
         }
     }
-    let mut add = |path: &str, operations: Value| {
-        paths.insert(path.to_owned(), operations);
-    };
-    let mut health = own("health", "Whether the host takes requests.", &[(JSON, healthy())]);
-    health["responses"]["503"] = failure("The host is being stopped");
-    add("/health", json!({"get": health}));
-    let mut start = own("start", "What is here.", &[(JSON, json!({"type": "object"}))]);
-    start["responses"]["307"] = json!({"description": "A browser is sent to the documentation"});
-    add("/", json!({"get": start}));
-    if host.config().admin.is_none() {
-        let text = || json!({"type": "string"});
-        let formats = [(METRICS, text()), (OPEN_METRICS, text())];
-        let help = "What the host counts, in Prometheus' text format or in that of OpenMetrics.";
-        add("/metrics", json!({"get": own("metrics", help, &formats)}));
-    }
+    paths.extend(own.into_iter().map(|(path, operations)| (path.to_owned(), operations)));
     let identity = &host.config().identity;
-    if host.config().general.enable_per_user_monitoring {
-        let mut get = own("monitor_users", "What each live user has used.", &[(JSON, json!({"type": "object"}))]);
-        get["parameters"] =
-            json!([{"name": "user_id", "in": "query", "required": false, "schema": {"type": "string"}}]);
-        // Whoever is verified sees themselves.
-        if identity.is_verified() {
-            get["security"] = security(host);
-            get["responses"]["401"] = failure(NOBODY);
-        }
-        add("/monitor/users", json!({"get": get}));
-    }
-    if identity.gives_cookies() {
-        let given = json!({"type": "object", "required": ["user_id", "expires_in"], "properties": {
-            "user_id": {"type": "string"},
-            "expires_in": {"type": "integer", "description": "Seconds"},
-        }});
-        let mut issue = own("session_issue", "Gives a session cookie for a credential.", &[(JSON, given)]);
-        issue["security"] = security(host);
-        if identity.is_for_anybody() {
-            issue["security"] = with(security(host), json!({}));
-        }
-        issue["responses"]["200"]["headers"] = json!({"Set-Cookie": {"schema": {"type": "string"}}});
-        issue["responses"]["401"] = failure(NOBODY);
-        issue["responses"]["503"] = failure("The host is being stopped");
-        let mut end = own("session_end", "Takes the session cookie away.", &[]);
-        end["responses"] = json!({"204": {"description": "The cookie is taken away"}});
-        add("/session", json!({"post": issue, "delete": end}));
-    }
     schemas.insert("Error".into(), error());
     schemas.insert("InvalidInput".into(), invalid_input());
     let schemes: Map<String, Value> =
@@ -100,39 +60,6 @@ fn describe(host: &Host) -> String {
         document["servers"] = json!([{"url": root_path}]);
     }
     document.to_string()
-}
-
-const NOBODY: &str = "No user, or one that cannot be read";
-
-/// A requirement of any one of the kinds of credentials.
-fn security(host: &Host) -> Value {
-    host.config().identity.kinds().iter().map(|kind| json!({scheme(*kind).0: []})).collect()
-}
-
-fn with(list: Value, item: Value) -> Value {
-    match list {
-        Value::Array(mut items) => {
-            items.push(item);
-            items.into()
-        }
-        other => other,
-    }
-}
-
-/// A kind of credential's name and description.
-fn scheme(kind: Kind) -> (&'static str, Value) {
-    match kind {
-        Kind::Cookie => ("cookie", json!({"type": "apiKey", "in": "cookie", "name": crate::identity::COOKIE})),
-        Kind::Bearer => ("bearer", json!({"type": "http", "scheme": "bearer"})),
-        Kind::Basic => ("basic", json!({"type": "http", "scheme": "basic"})),
-        Kind::Key => ("key", json!({"type": "apiKey", "in": "header", "name": "X-API-Key"})),
-    }
-}
-
-/// An answer with an error of the host.
-fn failure(description: &str) -> Value {
-    json!({"description": description,
-           "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}})
 }
 
 fn operation(
@@ -269,22 +196,6 @@ fn redirect(schema: &mut Value, owner: &str) {
         Value::Array(items) => items.iter_mut().for_each(|value| redirect(value, owner)),
         _ => {}
     }
-}
-
-fn own(id: &str, description: &str, contents: &[(&str, Value)]) -> Value {
-    let content: Map<String, Value> =
-        contents.iter().map(|(kind, schema)| ((*kind).to_owned(), json!({"schema": schema}))).collect();
-    json!({
-        "summary": description.trim_end_matches('.'),
-        "description": description,
-        "operationId": id,
-        "security": [],
-        "responses": {"200": {"description": description, "content": content}},
-    })
-}
-
-fn healthy() -> Value {
-    json!({"type": "object", "required": ["status"], "properties": {"status": {"type": "string", "const": "healthy"}}})
 }
 
 fn error() -> Value {

@@ -3,45 +3,28 @@
 use super::{
     call::{self, Route},
     cors::cors,
-    docs,
     endpoints::{endpoints, methods},
     error::Error,
-    health, metrics, monitor, openapi,
+    own,
     paths::{decoding, not_found},
-    session, stream,
+    stream,
 };
 use crate::{
     Host,
-    config::{FORMS, Method},
+    config::{FORMS, Method, Own},
 };
 use axum::{
     Router,
     body::Body,
     response::IntoResponse,
-    routing::{MethodFilter, get, on},
+    routing::{MethodFilter, on},
 };
 use http::{HeaderValue, Request, Response, header};
 use std::{collections::HashSet, sync::Arc};
 
 /// All routes.
 pub fn app(host: Arc<Host>) -> Router {
-    let mut router = Router::new()
-        .route("/health", get(health::get))
-        .route("/openapi.json", openapi::route(&host))
-        .route("/", get(docs::start))
-        .merge(docs::routes())
-        .with_state(host.clone());
-    // If the operator has a listener, the figures are there.
-    if host.config().admin.is_none() {
-        router = router.merge(Router::new().route("/metrics", get(metrics::get)).with_state(host.clone()));
-    }
-    if host.config().identity.gives_cookies() {
-        let routes = on(MethodFilter::POST, session::issue).on(MethodFilter::DELETE, session::end);
-        router = router.merge(Router::new().route("/session", routes).with_state(host.clone()));
-    }
-    if host.config().general.enable_per_user_monitoring {
-        router = router.merge(Router::new().route("/monitor/users", get(monitor::users)).with_state(host.clone()));
-    }
+    let mut router = own::served(&host).fold(Router::new(), |router, it| router.merge(own::route(it, &host)));
     let methods = Arc::new(methods(&host));
     for endpoint in endpoints(&host) {
         // The catalog knows every configured function: an endpoint to another one is refused at start.
@@ -75,11 +58,8 @@ pub fn app(host: Arc<Host>) -> Router {
 }
 
 fn known_paths(host: &Host) -> HashSet<String> {
-    let monitor = host.config().general.enable_per_user_monitoring.then_some("/monitor/users");
-    let session = host.config().identity.gives_cookies().then_some("/session");
-    let metrics = host.config().admin.is_none().then_some("/metrics");
-    let own = ["/health", "/openapi.json", "/docs"].into_iter().chain(metrics).chain(monitor).chain(session);
-    let own = own.map(str::to_owned);
+    // `/` is never what is left of a path without its last `/`.
+    let own = own::served(host).filter(|own| *own != Own::Start).map(|own| own.path().to_owned());
     let routes = endpoints(host).into_iter().flat_map(|it| FORMS.map(|form| format!("{}{form}", it.path)));
     own.chain(routes).collect()
 }

@@ -1,10 +1,14 @@
 //! `POST /session`: a session cookie that this host signs; `DELETE /session` takes it away again.
 
-use super::{answer::json, error::Error};
+use super::{
+    answer::{JSON, json},
+    described::{NOBODY, failure, own, security, with},
+    error::Error,
+};
 use crate::{Host, identity::Issued};
 use axum::{body::Body, extract::State};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 pub(super) async fn issue(State(host): State<Arc<Host>>, headers: HeaderMap) -> Result<Response<Body>, Error> {
@@ -32,4 +36,23 @@ fn with_cookie(mut response: Response<Body>, cookie: &str) -> Response<Body> {
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// The operations, for the API's description.
+pub(super) fn describe(host: &Host) -> Value {
+    let given = json!({"type": "object", "required": ["user_id", "expires_in"], "properties": {
+        "user_id": {"type": "string"},
+        "expires_in": {"type": "integer", "description": "Seconds"},
+    }});
+    let mut issue = own("session_issue", "Gives a session cookie for a credential.", &[(JSON, given)]);
+    issue["security"] = security(host);
+    if host.config().identity.is_for_anybody() {
+        issue["security"] = with(security(host), json!({}));
+    }
+    issue["responses"]["200"]["headers"] = json!({"Set-Cookie": {"schema": {"type": "string"}}});
+    issue["responses"]["401"] = failure(NOBODY);
+    issue["responses"]["503"] = failure("The host is being stopped");
+    let mut end = own("session_end", "Takes the session cookie away.", &[]);
+    end["responses"] = json!({"204": {"description": "The cookie is taken away"}});
+    json!({"post": issue, "delete": end})
 }

@@ -1,8 +1,8 @@
 //! Verified callers: the choice of the credential of a request that counts.
 //!
-//! The order is that of `open`. Only configured kinds are looked at, and each at most once. A request whose session
-//! cookie has two values, or with two `Authorization` headers, has no user: the second one may come from somebody
-//! else.
+//! The order is that of `open`. Only configured kinds are looked at, and each at most once. A request with
+//! two `Authorization` headers has no user: the second one may come from somebody else. So a session cookie with two
+//! values is a wrong one.
 
 use super::{
     api_key::KeyHash,

@@ -27,17 +27,10 @@ impl Instance {
     ///
     /// There is no such room, and all is as before.
     pub(crate) fn begin(&mut self, keep: bool) -> Result<Option<Saved>, Full> {
-        let before = self.charged();
-        self.store.data_mut().memory.reserve()?;
-        if !keep || self.store.data().holds_handles() {
-            return Ok(None);
-        }
-        let host = self.store.data().memory.host().clone();
-        let saved = self.pages.begin(&mut self.store, &host);
-        if saved.is_err() {
-            self.store.data_mut().memory.unreserve(before);
-        }
-        saved.map(Some)
+        let keep = keep && !self.store.data().holds_handles();
+        let copies = if keep { self.pages.copies() } else { 0 };
+        let charge = self.store.data_mut().memory.reserve(copies)?;
+        Ok(keep.then(|| self.pages.begin(&mut self.store, charge)))
     }
 
     /// Commits a call that ended well and began with `saved`: finds the pages that it changed. Returns the units of

@@ -45,7 +45,7 @@ impl Making<'_> {
 
     /// A store, and the whole guest in it: its start code runs.
     async fn instantiate_whole(&self, mut context: Context) -> Metered<(Tracked<Context>, Contract)> {
-        if let Err(full) = context.memory.reserve() {
+        if let Err(full) = context.memory.reserve(0) {
             return Metered { result: Err(context.stop(full.into())), fuel: 0 };
         }
         self.instantiate(&self.blueprint.code.whole, context, &[], 0).await
@@ -58,7 +58,7 @@ impl Making<'_> {
         let Metered { result, fuel } = self.instantiate(&self.blueprint.code.shell, context, sizes, price).await;
         let result = result.and_then(|(mut store, guest)| {
             let memory = &mut store.data_mut().memory;
-            let reserved = memory.restored(sizes.iter().sum()).and_then(|()| Ok(memory.reserve()?));
+            let reserved = memory.restored(sizes.iter().sum()).and_then(|()| Ok(memory.reserve(0).map(drop)?));
             reserved.map_err(|kind| store.data().stop(kind))?;
             Ok((store, guest))
         });

@@ -122,17 +122,12 @@ impl MemoryLimit {
     }
 
     /// Charges the memories as a whole, since the call that begins may write to all of them.
-    pub(super) fn reserve(&mut self) -> Result<(), Full> {
+    ///
+    /// Charges `copies` bytes for copies of them as well, which are returned as a charge of their own.
+    pub(super) fn reserve(&mut self, copies: usize) -> Result<Charge, Full> {
         // A request for nothing is never refused, even where others have taken more than there is.
-        match self.whole().saturating_sub(self.charge.bytes()) {
-            0 => Ok(()),
-            more => self.charge.grow(more),
-        }
-    }
-
-    /// Sets the charge back to `bytes`, for a call that does not begin.
-    pub(super) fn unreserve(&mut self, bytes: usize) {
-        self.charge.set(bytes);
+        self.charge.grow(self.whole().saturating_sub(self.charge.bytes()) + copies)?;
+        Ok(self.charge.split(copies))
     }
 
     /// Bytes that it takes while it runs.
@@ -170,11 +165,6 @@ impl MemoryLimit {
     /// Bytes that it takes of the user's memory.
     pub(super) fn charged(&self) -> usize {
         self.charge.bytes()
-    }
-
-    /// The host's memory.
-    pub(super) fn host(&self) -> &Arc<Memory> {
-        self.charge.of()
     }
 
     /// Counts linear memories of so many bytes in all. The engine has asked only for those that a new instance has

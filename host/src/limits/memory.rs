@@ -246,6 +246,13 @@ impl Charge {
         Ok(Charge { of: to.clone(), bytes })
     }
 
+    /// Takes bytes off the charge, as a charge of their own.
+    pub(crate) fn split(&mut self, bytes: usize) -> Charge {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Charge { of: self.of.clone(), bytes }
+    }
+
     /// Gives back what was taken and is not needed.
     pub(crate) fn shrink(&mut self, less: usize) {
         let less = less.min(self.bytes);

@@ -1,11 +1,13 @@
 //! Sets of pages.
 
+use smallvec::SmallVec;
 use std::ops::Range;
 
 /// A set of pages of one memory, by their numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Numbers {
-    words: Vec<u64>,
+    /// Of most memories all are within the set itself.
+    words: SmallVec<[u64; 2]>,
     len: usize,
 }
 

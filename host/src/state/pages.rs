@@ -26,8 +26,9 @@ use super::{
     prices,
     saved::{Saved, copied},
 };
-use crate::limits::memory::{Full, Memory};
+use crate::limits::memory::Charge;
 use carrel_arena::{Held, Lent, PAGE, Room, Tracked};
+use smallvec::SmallVec;
 use std::{io, ops::Range, sync::Arc};
 
 mod undo;
@@ -47,7 +48,7 @@ const QUIET: u8 = 8;
 
 /// The pages of an instance's memories, as far as they are known.
 #[derive(Debug, Default)]
-pub(crate) struct Pages(Vec<Known>);
+pub(crate) struct Pages(SmallVec<[Known; 1]>);
 
 /// The pages of one memory, as far as they are known.
 #[derive(Debug, Default)]
@@ -55,7 +56,7 @@ struct Known {
     /// The pages that differ from the image, or may.
     changed: Numbers,
     /// The open pages of a guarded memory.
-    hot: Vec<Hot>,
+    hot: SmallVec<[Hot; 4]>,
     guarded: bool,
     /// Pages that are still to be closed, in order.
     closing: Vec<usize>,
@@ -152,18 +153,14 @@ impl Pages {
         pages.filter(|pages| *pages > SMALL).sum::<usize>() * PAGE
     }
 
-    /// Copies the pages that a call may change unnoticed, before it begins.
-    ///
-    /// # Errors
-    ///
-    /// There is no room for the copies.
-    pub(crate) fn begin<T: Send + 'static>(
-        &mut self,
-        store: &mut Tracked<T>,
-        host: &Arc<Memory>,
-    ) -> Result<Saved, Full> {
-        let copies: usize = self.0.iter().map(|known| known.copies()).sum();
-        let mut saved = Saved::new(host.try_charge(copies * PAGE)?);
+    /// Bytes of the pages that are copied before a call.
+    pub(crate) fn copies(&self) -> usize {
+        self.0.iter().map(Known::copies).sum::<usize>() * PAGE
+    }
+
+    /// Copies the pages that a call may change unnoticed, before it begins. The charge is for the [copies](Self::copies).
+    pub(crate) fn begin<T: Send + 'static>(&mut self, store: &mut Tracked<T>, charge: Charge) -> Saved {
+        let mut saved = Saved::new(charge);
         for memory in 0..store.memories_len() {
             let Some(mut lent) = store.memory(memory) else { continue };
             let known = self.of(memory);
@@ -175,7 +172,7 @@ impl Pages {
                 saved.copy(memory, lent.bytes(), known.changed.iter());
             }
         }
-        Ok(saved)
+        saved
     }
 
     /// The pages that differ from the image: by memory and number, in order, from one of them on.
