@@ -4,9 +4,9 @@
 /// start are made of [`Own::ALL`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Own {
-    /// What is alive.
+    /// The state of the host.
     Health,
-    /// What is here.
+    /// The list of routes.
     Start,
     /// Figures for Prometheus.
     Metrics,
