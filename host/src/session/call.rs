@@ -3,10 +3,10 @@
 use super::{
     account::Outcome,
     current::Ended,
+    live::Session,
     pressure::{Room, Scope},
     refusal::Refusal,
     registry::Handle,
-    session::Session,
     to_the_end::to_the_end,
     turn::Turn,
     undo::Frame,

@@ -6,9 +6,9 @@
 //! part of them at least.
 
 use super::{
+    live::Session,
     pressure::{Room, Scope},
     registry::Registry,
-    session::Session,
     tidy::TIDYING,
 };
 use std::{sync::Arc, time::Duration};

@@ -8,7 +8,7 @@
 //! session's place, but the session's other instances are parked.
 
 use super::{
-    evict::evictors, pace::Pace, pressure::Room, registry::Registry, session::Session, slot::Slot, tidy::TIDYING,
+    evict::evictors, live::Session, pace::Pace, pressure::Room, registry::Registry, slot::Slot, tidy::TIDYING,
 };
 use crate::state::Parking;
 use std::{future::pending, sync::Arc, time::Duration};

@@ -10,9 +10,9 @@
 //! forgotten.
 
 use super::{
+    live::Session,
     pressure::{Room, Scope},
     refusal::{Refusal, TooManySessions},
-    session::Session,
     shared::Shared,
     tenant::{InFlight, Tenant},
     uses::State,

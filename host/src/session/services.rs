@@ -1,6 +1,6 @@
 //! A session's services for its instances: what a call may use, the session's accounts, and its other functions.
 
-use super::{call::run, session::Session};
+use super::{call::run, live::Session};
 use crate::{
     identity::User,
     instance::{CallError, Invocation, Json, Services, SiblingCall, SiblingRelay},

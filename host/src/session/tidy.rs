@@ -4,7 +4,7 @@
 //! if it did not, takes milliseconds. Only the same user's next call waits for it: a task that keeps the session's
 //! turn does the work in pieces.
 
-use super::{pace::Pace, session::Session, slot::Slot, turn::Turn};
+use super::{live::Session, pace::Pace, slot::Slot, turn::Turn};
 use crate::state::Gone;
 use std::{
     sync::{Arc, atomic::Ordering},

@@ -1,6 +1,6 @@
 //! The queue of a session's calls: one runs, a bounded number waits, first come first served.
 
-use super::{queue::QueueSlot, refusal::Refusal, session::Session};
+use super::{live::Session, queue::QueueSlot, refusal::Refusal};
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 

@@ -9,8 +9,8 @@
 //! them to a new store, since a store is unusable after a trap. The answer to a failed call does not wait for that.
 
 use super::{
+    live::Session,
     prior::{PriorState, UndoEntry},
-    session::Session,
     slot::Slot,
 };
 use crate::{
