@@ -2,7 +2,7 @@
 
 use super::{
     account::Outcome,
-    current::Ended,
+    current::{Ended, Tally},
     live::Session,
     pressure::{Room, Scope},
     refusal::Refusal,
@@ -132,7 +132,7 @@ impl Ready {
             session.begin();
             let mut call = pin!(outer(session, position, &input, emitter, handle.deadline()));
             let done = permitted(session.permit(), call.as_mut()).await;
-            let Ended { lost: dropped, stops, undone, made, functions, upkeep, .. } = session.end();
+            let Ended { lost: dropped, tally: Tally { stops, undone, made, functions, upkeep, .. } } = session.end();
             let result = match done.result {
                 Ok(Ok(output)) => Ok(output),
                 Ok(Err(GuestError::InvalidInput(why))) => Err(Failure::InvalidInput(why)),
@@ -175,7 +175,7 @@ impl Running<'_> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            let Ended { abandoned, made, functions, upkeep, .. } = self.session.end();
+            let Tally { abandoned, made, functions, upkeep, .. } = self.session.end().tally;
             self.end((abandoned + upkeep, made, functions), Outcome::Failed);
         }
         self.turn.take().into_iter().for_each(Turn::tidy);
@@ -249,7 +249,7 @@ pub(super) async fn run(
         let began = Instant::now();
         // Boxed: most calls find an instance and room, and need no place for what it takes to make them.
         let prepared = Box::pin(prepare(&mut frame, &session, allowance, depth)).await;
-        session.current().made += began.elapsed();
+        session.current().tally.made += began.elapsed();
         left.fuel = left.fuel.saturating_sub(prepared.fuel);
         unclaimed.add(prepared.fuel);
         if let Err(stop) = prepared.result {

@@ -17,9 +17,16 @@ pub(super) struct Current {
     pub(super) loses: bool,
     /// The functions that have lost their state.
     pub(super) lost: Vec<usize>,
+    /// The figures of the call.
+    pub(super) tally: Tally,
+}
+
+/// The figures of a call, until its end.
+#[derive(Default)]
+pub(super) struct Tally {
     /// The stops of functions during the call.
     pub(super) stops: Vec<Stop>,
-    /// True if the call was undone although the function called from outside was not stopped.
+    /// True if the call was undone because of these stops, although the function called from outside was not stopped.
     pub(super) undone: bool,
     /// Units of fuel of functions whose caller went away while they ran.
     pub(super) abandoned: u64,
@@ -35,16 +42,5 @@ pub(super) struct Current {
 pub(super) struct Ended {
     /// The functions that have lost the state they had before the call.
     pub(super) lost: Vec<Arc<str>>,
-    /// The stops of functions during the call.
-    pub(super) stops: Vec<Stop>,
-    /// True if the call was undone because of these stops.
-    pub(super) undone: bool,
-    /// Units of fuel of functions that did not end, since the caller went away.
-    pub(super) abandoned: u64,
-    /// Units of fuel for the host's work on the call: billed, but not taken off the call's allowance.
-    pub(super) upkeep: u64,
-    /// The time spent making instances.
-    pub(super) made: Duration,
-    /// Functions that were run.
-    pub(super) functions: u32,
+    pub(super) tally: Tally,
 }

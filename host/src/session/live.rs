@@ -230,11 +230,7 @@ impl Session {
         current.loses = false;
         let name = |position: usize| self.catalog().functions()[position].name.clone();
         let lost = current.lost.drain(..).map(name).collect();
-        let stops = std::mem::take(&mut current.stops);
-        let (undone, abandoned) = (std::mem::take(&mut current.undone), std::mem::take(&mut current.abandoned));
-        let (made, functions) = (std::mem::take(&mut current.made), std::mem::take(&mut current.functions));
-        let upkeep = std::mem::take(&mut current.upkeep);
-        Ended { lost, stops, undone, abandoned, made, functions, upkeep }
+        Ended { lost, tally: std::mem::take(&mut current.tally) }
     }
 
     /// Returns true if the running call can be undone as a whole.
@@ -246,8 +242,8 @@ impl Session {
     /// restored; returns true if so.
     pub(super) fn undoes(&self, because: impl Fn(&Stop) -> bool) -> bool {
         let mut current = self.current();
-        current.undone = !current.loses && current.stops.iter().any(because);
-        current.undone
+        current.tally.undone = !current.loses && current.tally.stops.iter().any(because);
+        current.tally.undone
     }
 
     pub(super) fn current(&self) -> MutexGuard<'_, Current> {

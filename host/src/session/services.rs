@@ -89,11 +89,11 @@ impl Services for Session {
     }
 
     fn abandon(&self, units: u64) {
-        self.current().abandoned += units;
+        self.current().tally.abandoned += units;
     }
 
     fn upkeep(&self, units: u64) {
-        self.current().upkeep += units;
+        self.current().tally.upkeep += units;
     }
 }
 

@@ -65,7 +65,7 @@ impl Session {
         };
         let from = {
             let mut current = self.current();
-            current.functions += 1;
+            current.tally.functions += 1;
             current.undo.len()
         };
         Some(Frame {
@@ -313,12 +313,12 @@ impl Frame {
         self.session.account().stopped();
         self.session.tenant().metrics.stopped(stop.kind.code());
         let mut current = self.session.current();
-        let known = current.stops.iter().position(|it| it == stop);
-        let oldest = (current.stops.len() == STOPS).then_some(0);
+        let known = current.tally.stops.iter().position(|it| it == stop);
+        let oldest = (current.tally.stops.len() == STOPS).then_some(0);
         if let Some(forgotten) = known.or(oldest) {
-            current.stops.remove(forgotten);
+            current.tally.stops.remove(forgotten);
         }
-        current.stops.push(stop.clone());
+        current.tally.stops.push(stop.clone());
     }
 }
 
