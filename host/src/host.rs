@@ -192,8 +192,9 @@ fn unknown_functions(config: &Config, catalog: &Catalog) -> Result<(), Vec<Probl
 mod tests {
     use super::*;
     use crate::{
-        instance::{Emitter, StopKind},
-        session::{self, Answer, Failure},
+        call::{Answer, Failure},
+        instance::StopKind,
+        session,
     };
     use std::{path::Path, time::Duration};
 
@@ -207,7 +208,7 @@ mod tests {
 
     async fn call(host: &Host, user: &str, input: &str) -> Answer {
         let handle = host.registry().session(User::from_credential(user)).unwrap();
-        handle.call(0, Arc::new(input.to_owned()), Emitter::new(None, 1 << 20)).await
+        handle.call(0, Arc::new(input.to_owned()), None).await
     }
 
     async fn add(host: &Host, user: &str) -> Answer {

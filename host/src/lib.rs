@@ -6,11 +6,11 @@
 //!
 //! 1. [`http`] takes the bytes, bounded, and finds the route's function: the workflow. It does not parse the body.
 //! 2. [`identity`] turns the headers into a user: an opaque id, never the credential.
-//! 3. [`session`] finds alice's session, or makes one, if there may be another. A session runs one call at a time, in
-//!    the order in which they came; its queue is bounded.
+//! 3. [`session`] finds alice's session, or makes one, if there may be another. `call`: a session runs one call at a
+//!    time, in the order in which they came; its queue is bounded.
 //! 4. [`instance`]: the session's instance of the function, a wasmtime store of its own, made on first use. It gets its
 //!    allowance of fuel, time and memory ([`limits`]), and runs `call(input)`.
-//! 5. The guest calls `functions.call("notepad", ..)`, and the session runs alice's notepad, another store, on what is
+//! 5. The guest calls `functions.call("notepad", ..)`, and the call runs alice's notepad, another store, on what is
 //!    left of the same allowance.
 //! 6. The answer goes back as it is; what it cost goes to the session's account and into a header.
 //! 7. If the call is stopped, by a trap, a limit, or a caller who goes away, it never happened: every instance that it
@@ -31,6 +31,7 @@
 //! Two crates stand below: [`carrel_arena`], memories and stacks as slots of a few large mappings, and
 //! [`carrel_examine`], which looks at guests' code.
 
+mod call;
 pub mod cli;
 pub mod config;
 pub mod function;

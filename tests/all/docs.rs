@@ -133,7 +133,7 @@ fn the_page_on_errors_names_every_code_and_no_other() {
     let missing: Vec<_> = seen.difference(&named).collect();
     assert!(missing.is_empty(), "host/docs/errors.md does not name {missing:?}");
     // Codes that only functions see are listed there as well.
-    let siblings = read("host/src/instance/siblings.rs") + &read("host/src/session/services.rs");
+    let siblings = read("host/src/instance/siblings.rs") + &read("host/src/call/services.rs");
     let gone: Vec<_> = named.difference(&seen).filter(|code| !siblings.contains(&format!("\"{code}"))).collect();
     assert!(gone.is_empty(), "host/docs/errors.md names {gone:?}, which no source has");
 }

@@ -10,13 +10,14 @@ use syn::{Attribute, Item, ItemMod, UseTree, Visibility, visit::Visit};
 
 /// The rooms of `host/src`, from the top to the ground. A room imports only those that come after it. Those on one line
 /// import each other neither.
-const ROOMS: [&[&str]; 15] = [
+const ROOMS: [&[&str]; 16] = [
     &["main"],
     &["fuzzing", "cli"],
     &["prove"],
     &["http"],
     &["host"],
     &["config"],
+    &["call"],
     &["session"],
     &["function"],
     &["instance"],

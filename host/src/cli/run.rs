@@ -6,10 +6,9 @@ use super::{
     tell::{self, print},
 };
 use crate::{
+    call::{Answer, Failure},
     config::WORKFLOW,
     identity::User,
-    instance::Emitter,
-    session::{Answer, Failure},
     settings::without_mark,
 };
 use clap::Args;
@@ -47,8 +46,7 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let answer = runtime.block_on(async {
         let handle = host.registry().session(User::from_credential(&arguments.user));
         let handle = handle.map_err(|error| Error::Other(error.to_string()))?;
-        let emitter = Emitter::new(None, handle.session().tenant().limits().output_size);
-        Ok::<Answer, Error>(handle.call(position, input.into(), emitter).await)
+        Ok::<Answer, Error>(handle.call(position, input.into(), None).await)
     })?;
     match answer.result {
         Ok(output) => {

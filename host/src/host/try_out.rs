@@ -5,6 +5,7 @@
 //! once.
 
 use crate::{
+    call::Call,
     config::Problem,
     function::Function,
     identity::{TenantConfig, User},
@@ -91,7 +92,7 @@ impl<'a> Tried<'a> {
         let session = Session::of(nobody, User::from_credential("carrel: trying out"), shared.clone());
         let limits = &config.limits;
         let allowance = Allowance { fuel: limits.fuel_per_call, deadline: Instant::now() + limits.deadline };
-        let services: Arc<dyn Services> = session;
+        let services: Arc<dyn Services> = Call::new(session, allowance.deadline, None);
         let made = Making {
             blueprint: function.blueprint(),
             image: None,

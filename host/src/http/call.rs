@@ -7,15 +7,15 @@ use super::{
     answer::json,
     bill,
     error::{DROPPED, Error, dropped_header},
-    held::{Question, counted, hand_over},
+    held::{Question, counted, hand_over, held},
     invalid_input,
 };
 use crate::{
     Host,
+    call::{Answer, Failure},
     function::Function,
-    instance::Emitter,
     limits::{Bill, memory::Charge, within},
-    session::{Answer, Failure, Handle, Tenant},
+    session::{Handle, Tenant},
 };
 use axum::{
     body::{Body, HttpBody},
@@ -48,10 +48,8 @@ pub(super) struct Admitted {
 
 pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Body>) -> Result<Response<Body>, Error> {
     let Admitted { handle, input, held, tenant } = route.admit(request).await?;
-    let emitter = Emitter::new(None, handle.session().limits().output_size);
-    let answer = handle.call(route.position, input.clone(), emitter).await;
-    let answer = route.respond(answer, &input, tenant).await.map_err(|error| route.count(Some(tenant), error));
-    Ok(counted(answer.into_response(), held))
+    let answer = handle.call(route.position, input.clone(), None).await;
+    Ok(route.respond(answer, &input, tenant, held).await)
 }
 
 impl Route {
@@ -132,27 +130,29 @@ impl Route {
         Ok((String::from_utf8(body).map_err(|_| Error::not_utf8())?, charge))
     }
 
+    /// The response to a tenant's call, charged to its user. Counts errors.
     pub(super) async fn respond(
         &self,
         answer: Answer,
         input: &Arc<String>,
         tenant: u16,
-    ) -> Result<Response<Body>, Error> {
+        charge: Charge,
+    ) -> Response<Body> {
         let Answer { result, dropped, bill } = answer;
         let output = match result {
             Ok(output) => output,
             // Boxed: most calls give an output.
             Err(failure) => {
                 let error = Box::pin(self.error(failure, &dropped, bill, (input, tenant))).await;
-                return Err(error.bill(bill));
+                return counted(self.count(Some(tenant), error.bill(bill)).into_response(), charge);
             }
         };
-        let mut response = json(StatusCode::OK, output);
+        let mut response = json(StatusCode::OK, held(output, charge));
         bill::write(&bill, response.headers_mut());
         if let Some(dropped) = dropped_header(&dropped) {
             response.headers_mut().insert(DROPPED, dropped);
         }
-        Ok(response)
+        response
     }
 
     /// The error of a call that has cost so much, with what a tenant's user gave it.

@@ -8,10 +8,11 @@
 
 use super::{answer::json, bill, invalid_input};
 use crate::{
+    call::Failure,
     identity,
     instance::StopKind,
     limits::{Bill, Level, memory::Full},
-    session::{Failure, Refusal, TooManySessions, calls_of},
+    session::{Refusal, TooManySessions, calls_of},
 };
 use axum::{body::Body, response::IntoResponse};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};

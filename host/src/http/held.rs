@@ -99,6 +99,11 @@ async fn hand_over_after_tidying(mut charge: Charge, handle: &Handle) -> Result<
     }
 }
 
+/// A body whose bytes are all there, charged to an account until they are sent.
+pub(super) fn held(bytes: impl Into<Bytes>, charge: Charge) -> body::Body {
+    body::Body::from(Held::new(bytes.into(), charge))
+}
+
 /// An answer, of which each byte is charged to an account until it is sent. The charge at hand is for the first bytes.
 pub(super) fn counted(answer: Response<body::Body>, charge: Charge) -> Response<body::Body> {
     let memory = charge.of().clone();
@@ -118,6 +123,15 @@ struct Held {
     _charge: Charge,
 }
 
+impl Held {
+    /// Bytes that keep a charge, which is set to their size.
+    #[expect(clippy::new_ret_no_self, reason = "it is only seen as bytes")]
+    fn new(bytes: Bytes, mut charge: Charge) -> Bytes {
+        charge.set(charge.bytes().min(BODY).max(bytes.len()));
+        Bytes::from_owner(Self { bytes, _charge: charge })
+    }
+}
+
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
@@ -133,9 +147,8 @@ impl Body for Counted {
         // The library keeps the bytes when it has done with the body, until the system takes them.
         polled.map_ok(|frame| {
             frame.map_data(|bytes| {
-                let mut charge = self.charge.take().unwrap_or_else(|| self.memory.charge(0));
-                charge.set(charge.bytes().min(BODY).max(bytes.len()));
-                Bytes::from_owner(Held { bytes, _charge: charge })
+                let charge = self.charge.take().unwrap_or_else(|| self.memory.charge(0));
+                Held::new(bytes, charge)
             })
         })
     }

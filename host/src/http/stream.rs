@@ -21,9 +21,10 @@ use super::{
     held::counted,
 };
 use crate::{
-    instance::{Chunk, Emitter},
+    call::Answer,
+    instance::Chunk,
     limits::{Bill, memory::Charge},
-    session::{Answer, Handle},
+    session::Handle,
 };
 use axum::{
     body::Body,
@@ -37,7 +38,7 @@ use futures_util::stream;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use std::{convert::Infallible, mem, pin::Pin, sync::Arc, time::Duration};
 use tokio::{
-    sync::mpsc::{self, Receiver},
+    sync::mpsc::{self, Receiver, Sender},
     task::JoinHandle,
     time::timeout,
 };
@@ -63,12 +64,10 @@ pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Bod
     let Admitted { handle, input, held, tenant } = route.admit(request).await?;
     let memory = handle.session().memory().clone();
     let (sender, chunks) = mpsc::channel(WAITING);
-    let emitter = Emitter::new(Some(sender), handle.session().limits().output_size);
-    let mut beginning: Beginning = Box::pin(begin(handle, route.position, input.clone(), emitter, chunks));
+    let mut beginning: Beginning = Box::pin(begin(handle, route.position, input.clone(), (sender, chunks)));
     let stage = match timeout(PATIENCE, &mut beginning).await {
         Ok(Stage::Over(Some(answer))) if answer.result.is_err() => {
-            let answer = route.respond(answer, &input, tenant).await.map_err(|error| route.count(Some(tenant), error));
-            return Ok(counted(answer.into_response(), held));
+            return Ok(route.respond(answer, &input, tenant, held).await);
         }
         Ok(Stage::Over(None)) => return Err(route.count(Some(tenant), Error::internal())),
         Ok(stage) => stage,
@@ -89,14 +88,13 @@ async fn begin(
     handle: Handle,
     position: usize,
     input: Arc<String>,
-    emitter: Arc<Emitter>,
-    mut chunks: Receiver<Chunk>,
+    (listener, mut chunks): (Sender<Chunk>, Receiver<Chunk>),
 ) -> Stage {
     let ready = match handle.turn().await {
         Ok(ready) => ready,
         Err(refused) => return Stage::Over(Some(refused)),
     };
-    let mut call = Calling(tokio::spawn(ready.run(position, input, emitter)));
+    let mut call = Calling(tokio::spawn(ready.run(position, input, Some(listener))));
     // The call's end drops the sender, so that the first of both is seen here.
     match chunks.recv().await {
         Some(first) => Stage::Running { next: Some(first), chunks, call },

@@ -1,5 +1,6 @@
 //! Users: opaque ids.
 
+use sha1::{Digest, Sha1};
 use std::{fmt, sync::LazyLock};
 use uuid::{Builder, Uuid};
 
@@ -12,12 +13,21 @@ pub struct User {
 }
 
 /// NAT's namespace: the UUIDv5 of `nemo-agent-toolkit` among the DNS names.
-static NAMESPACE: LazyLock<Uuid> = LazyLock::new(|| Uuid::new_v5(&Uuid::NAMESPACE_DNS, b"nemo-agent-toolkit"));
+static NAMESPACE: LazyLock<Uuid> = LazyLock::new(|| v5(&Uuid::NAMESPACE_DNS, b"nemo-agent-toolkit"));
+
+/// The UUIDv5 of a name in a namespace (RFC 9562, 5.5). `uuid` has the same without the processor's own instructions
+/// for SHA-1, which are five times as fast.
+fn v5(namespace: &Uuid, name: &[u8]) -> Uuid {
+    let hash = Sha1::new_with_prefix(namespace).chain_update(name).finalize();
+    let mut id = [0; 16];
+    id.copy_from_slice(&hash[..16]);
+    Builder::from_sha1_bytes(id).into_uuid()
+}
 
 impl User {
     /// The user whom a credential names if nobody is verified; the id is NAT's. There is only one tenant then.
     pub fn from_credential(credential: &str) -> Self {
-        Self { id: Uuid::new_v5(&NAMESPACE, credential.as_bytes()), tenant: 0 }
+        Self { id: v5(&NAMESPACE, credential.as_bytes()), tenant: 0 }
     }
 
     /// The user whom a verified credential names: who vouches for it, and what it says. Other parts, or the same parts

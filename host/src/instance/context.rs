@@ -1,7 +1,7 @@
 //! A store's data besides the guest: its WASI, its memory limit, and the running call.
 
 use super::{
-    Emitter, Engine, Services, Stop, StopKind,
+    Engine, Services, Stop, StopKind,
     log::{Log, Stream},
     memory::{MemoryLimit, NoHandle},
     open_files::{HANDLE, OpenFiles, price},
@@ -40,7 +40,8 @@ const RANDOM: u64 = 64 << 10;
 pub(crate) struct Context {
     pub(super) function: Arc<str>,
     user: User,
-    log_budget: Arc<AtomicUsize>,
+    /// Bytes that may be logged while it is only looked at, and no call runs.
+    log_budget: Option<Arc<AtomicUsize>>,
     grants: Arc<Grants>,
     /// Made when the guest first asks WASI for something; many never do.
     wasi: Option<Box<Wasi>>,
@@ -56,6 +57,8 @@ struct Wasi {
     ctx: WasiCtx,
     table: ResourceTable,
     log: Arc<Log>,
+    /// True if the log knows the call that runs.
+    logs: bool,
     files: OpenFiles,
     /// The fuel that the guest owes for WASI's work.
     work: Arc<Work>,
@@ -108,10 +111,8 @@ pub(crate) struct Running {
     pub(super) by_clock: u64,
     /// 1 for the function that was called from outside.
     pub(crate) depth: usize,
-    /// The index of its siblings' first entry in the session's undo list: see `session::undo`.
+    /// The index of its siblings' first entry in the undo list of the call: see `call::transaction`.
     pub(crate) undo: usize,
-    /// The receiver of partial results.
-    pub(crate) emitter: Option<Arc<Emitter>>,
 }
 
 /// The part of the contract that runs.
@@ -142,7 +143,6 @@ impl Running {
             by_clock: 0,
             depth,
             undo: 0,
-            emitter: None,
         }
     }
 
@@ -166,7 +166,7 @@ impl Context {
         function: Arc<str>,
         user: User,
         memory: MemoryLimit,
-        log_budget: Arc<AtomicUsize>,
+        log_budget: Option<Arc<AtomicUsize>>,
         grants: Arc<Grants>,
         watch: Option<Watch>,
     ) -> Self {
@@ -180,7 +180,7 @@ impl Context {
     fn called(&mut self) -> &mut Wasi {
         let wasi = self.wasi.get_or_insert_with(|| {
             let work = Arc::new(Work::default());
-            let log = Log::new(self.function.clone(), self.user.to_string(), self.log_budget.clone(), work.clone());
+            let log = Log::new(self.function.clone(), self.user.to_string(), work.clone());
             let mut wasi = WasiCtxBuilder::new();
             wasi.stdout(log.stream(Stream::Stdout)).stderr(log.stream(Stream::Stderr));
             wasi.allow_tcp(false).allow_udp(false).max_random_size(RANDOM);
@@ -191,8 +191,22 @@ impl Context {
             self.grants.give(&mut wasi);
             let mut ctx = wasi.build();
             self.grants.give_files(&mut ctx);
-            Box::new(Wasi { ctx, table: ResourceTable::new(), log, files: OpenFiles::default(), work, http: None })
+            Box::new(Wasi {
+                ctx,
+                table: ResourceTable::new(),
+                log,
+                logs: false,
+                files: OpenFiles::default(),
+                work,
+                http: None,
+            })
         });
+        if !wasi.logs {
+            let services = self.running.as_ref().and_then(|running| running.services.as_ref());
+            let budget = self.log_budget.as_ref().or_else(|| services.map(|services| services.log_budget()));
+            budget.into_iter().for_each(|budget| wasi.log.begin(budget.clone()));
+            wasi.logs = true;
+        }
         wasi.work.add(work::CALL);
         // The import may give the guest more handles.
         let (handles, bytes, each) = wasi.handles();
@@ -229,7 +243,9 @@ impl Context {
     /// Ends a call: writes unfinished lines, and gives back the descriptors of closed files.
     pub(super) fn end_call(&mut self) {
         if let Some(wasi) = &mut self.wasi {
-            wasi.log.flush();
+            if std::mem::take(&mut wasi.logs) {
+                wasi.log.end();
+            }
             wasi.files.forget_closed();
         }
     }

@@ -2,10 +2,7 @@
 
 use super::StopKind;
 use crate::limits::memory::Charge;
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
 /// The receiver of partial results, and the budget of their bytes.
@@ -18,8 +15,8 @@ pub(crate) struct Emitter {
 }
 
 impl Emitter {
-    pub(crate) fn new(listener: Option<mpsc::Sender<Chunk>>, limit: usize) -> Arc<Self> {
-        Arc::new(Self { listener, left: AtomicUsize::new(limit), limit })
+    pub(crate) fn new(listener: Option<mpsc::Sender<Chunk>>, limit: usize) -> Self {
+        Self { listener, left: AtomicUsize::new(limit), limit }
     }
 
     /// Takes a chunk and its overhead off the budget; returns the listener to send it to.

@@ -1,7 +1,7 @@
 //! The imports offered to guests: `carrel:function`, and WASI 0.2, closed but for what is granted.
 
-use super::{CallError, Chunk, Context, Services, StopKind, files, pay::pay_for_call, polls::Polls, siblings};
-use crate::{grants::TEXT, limits::memory::Full};
+use super::{CallError, Chunk, Context, Phase, Services, StopKind, files, pay::pay_for_call, polls::Polls, siblings};
+use crate::grants::TEXT;
 use wasmtime::{
     StoreContextMut,
     component::{HasData, Linker, Resource},
@@ -59,16 +59,15 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
         Box::new(async move {
             pay_for_call(&mut cx, chunk.len())?;
             cx.data().differs();
-            let Some(emitter) = cx.data().running.as_ref().and_then(|running| running.emitter.clone()) else {
-                return Ok(());
-            };
-            let listener = emitter.take(chunk.len()).map_err(|kind| cx.data().stop(kind))?;
+            // What a guest emits while it is configured is nobody's.
+            let in_call = cx.data().running.as_ref().is_some_and(|running| running.phase == Phase::Call);
+            let Some(services) = services(&cx).filter(|_| in_call) else { return Ok(()) };
+            let listener = services.emitter().take(chunk.len()).map_err(|kind| cx.data().stop(kind))?;
             if let Some(listener) = listener {
-                let held = services(&cx).map(|services| services.memory().try_charge(chunk.len())).transpose();
-                let full = |full: Full| cx.data().stop(StopKind::from(full));
-                let held = held.map_err(full)?;
+                let held = services.memory().try_charge(chunk.len());
+                let held = held.map_err(|full| cx.data().stop(StopKind::from(full)))?;
                 // A listener that is gone hears nothing; the call goes on.
-                let _ = listener.send(Chunk { text: chunk, _held: held }).await;
+                let _ = listener.send(Chunk { text: chunk, _held: Some(held) }).await;
             }
             Ok(())
         })

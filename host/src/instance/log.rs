@@ -26,8 +26,6 @@ const SPENT: usize = usize::MAX;
 pub(super) struct Log {
     function: Arc<str>,
     user: String,
-    /// Bytes that the call that runs may still write, in all of its instances.
-    budget: Arc<AtomicUsize>,
     work: Arc<Work>,
     state: Mutex<State>,
 }
@@ -36,6 +34,8 @@ pub(super) struct Log {
 struct State {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
+    /// Bytes that the call that runs may still write, in all of its instances; `None` between calls.
+    budget: Option<Arc<AtomicUsize>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,17 +45,23 @@ pub(super) enum Stream {
 }
 
 impl Log {
-    pub(super) fn new(function: Arc<str>, user: String, budget: Arc<AtomicUsize>, work: Arc<Work>) -> Arc<Self> {
-        Arc::new(Self { function, user, budget, work, state: Mutex::default() })
+    pub(super) fn new(function: Arc<str>, user: String, work: Arc<Work>) -> Arc<Self> {
+        Arc::new(Self { function, user, work, state: Mutex::default() })
     }
 
     pub(super) fn stream(self: &Arc<Self>, stream: Stream) -> Writer {
         Writer { log: self.clone(), stream }
     }
 
-    /// Writes the unfinished lines, at the end of a call of this instance.
-    pub(super) fn flush(&self) {
+    /// Begins a call of this instance, which may write so many bytes.
+    pub(super) fn begin(&self, budget: Arc<AtomicUsize>) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).budget = Some(budget);
+    }
+
+    /// Ends a call of this instance: writes the unfinished lines.
+    pub(super) fn end(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.budget = None;
         for stream in [Stream::Stdout, Stream::Stderr] {
             let rest = std::mem::take(state.buffer(stream));
             if !rest.is_empty() {
@@ -68,12 +74,13 @@ impl Log {
         // Dropped bytes have been copied, too.
         self.work.add(BYTE * bytes.len() as u64);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(budget) = state.budget.clone() else { return };
         for piece in bytes.split_inclusive(|byte| *byte == b'\n').flat_map(|piece| piece.chunks(LINE)) {
             // The first piece of a line pays for the host's part of it.
             let head = if state.buffer(stream).is_empty() { LINE_HEAD } else { 0 };
             let pay = |left: usize| left.checked_sub(head + piece.len()).filter(|_| left != SPENT);
-            if self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay).is_err() {
-                self.say_dropped();
+            if budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay).is_err() {
+                self.say_dropped(&budget);
                 return;
             }
             let buffer = state.buffer(stream);
@@ -86,9 +93,9 @@ impl Log {
     }
 
     /// Logs once for a call that lines are dropped, whichever of its functions passes the budget first.
-    fn say_dropped(&self) {
+    fn say_dropped(&self, budget: &AtomicUsize) {
         // Nothing more of this call fits, not even shorter lines: a reader should not have to guess what is missing.
-        if self.budget.swap(SPENT, Ordering::Relaxed) != SPENT {
+        if budget.swap(SPENT, Ordering::Relaxed) != SPENT {
             let (function, user) = (&*self.function, self.user.as_str());
             tracing::warn!(target: "guest", function, user, "the rest of this call's lines is dropped: limits.log_size");
         }

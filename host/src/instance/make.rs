@@ -53,7 +53,7 @@ impl Making<'_> {
 
     /// A store, and the guest's shell in it, with the image in its memories, which have these sizes.
     async fn instantiate_image(&self, image: &Image, sizes: &[usize]) -> Metered<(Tracked<Context>, Contract)> {
-        let context = self.context(self.services.log_budget().clone(), None, None);
+        let context = self.context(None, None, None);
         let price = self.price(image);
         let Metered { result, fuel } = self.instantiate(&self.blueprint.code.shell, context, sizes, price).await;
         let result = result.and_then(|(mut store, guest)| {
@@ -150,7 +150,7 @@ impl Making<'_> {
         let differs = Arc::new(AtomicBool::new(false));
         let asked_for_functions = Arc::new(AtomicBool::new(false));
         let watch = Watch { differs: differs.clone(), asked_for_functions: asked_for_functions.clone(), seed };
-        let made = self.instantiate_whole(self.context(budget.clone(), Some(watch), None)).await;
+        let made = self.instantiate_whole(self.context(Some(budget.clone()), Some(watch), None)).await;
         let (mut store, guest) = made.result?;
         let look = |store: &mut Tracked<Context>| {
             let logged = budget.load(Ordering::Relaxed) != self.limits.log_size;
@@ -217,7 +217,7 @@ impl Instance {
             };
             return Metered { result, fuel: made.fuel };
         }
-        let made = making.instantiate_whole(making.context(making.services.log_budget().clone(), None, None)).await;
+        let made = making.instantiate_whole(making.context(None, None, None)).await;
         let (mut store, guest) = match made.result {
             Ok(made) => made,
             Err(stop) => return Metered { result: Err(stop), fuel: made.fuel },
@@ -300,7 +300,7 @@ impl Instance {
     /// for the noted pages; with `compare`, they are compared with the image instead.
     async fn start(mut self, making: Making<'_>, compare: bool) -> Result<Self, Stop> {
         if let Some(image) = making.image.filter(|_| making.undone) {
-            let of = Finding { image, room: making.services.undo_room().clone() };
+            let of = Finding { image, room: making.services.memory() };
             if let Err(error) = self.pages.start(&mut self.store, &of, compare) {
                 tracing::warn!(%error, "a large memory cannot be guarded");
                 return Err(self.store.data().stop(StopKind::HostFull));
@@ -323,7 +323,7 @@ pub(crate) async fn describe(
     let budget = Arc::new(AtomicUsize::new(limits.log_size));
     // Guests are described one after the other, before there are sessions.
     let memory = MemoryLimit::new(limits.memory_per_instance, &Memory::new(limits.memory));
-    let context = Context::new(name, User::from_credential(""), memory, budget, Arc::default(), None);
+    let context = Context::new(name, User::from_credential(""), memory, Some(budget), Arc::default(), None);
     let mut store = Tracked::new(new_store(linked.pre().engine(), context, limits));
     let allowance = Allowance { fuel: limits.fuel_per_call, deadline: tokio::time::Instant::now() + limits.deadline };
     let running = Running::new(None, permit, Phase::Describe, allowance, 1);

@@ -23,7 +23,12 @@ pub(crate) struct Making<'a> {
 
 impl Making<'_> {
     /// A store's data. `charge` covers the memories that the store is to be given, if it is given any.
-    pub(super) fn context(&self, budget: Arc<AtomicUsize>, watch: Option<Watch>, charge: Option<Charge>) -> Context {
+    pub(super) fn context(
+        &self,
+        budget: Option<Arc<AtomicUsize>>,
+        watch: Option<Watch>,
+        charge: Option<Charge>,
+    ) -> Context {
         let user = self.services.user();
         let limit = self.limits.memory_per_instance;
         let memory = match charge {

@@ -7,7 +7,7 @@ use carrel_arena::{Held, Tracked};
 /// Makes a store for an undone instance. If the result is dropped before [`Reviving::end`], it puts all back.
 pub(super) fn revive<'a>(undone: Undone, making: &Making<'_>, back: &'a mut Option<Box<Undone>>) -> Reviving<'a> {
     let (memories, pages, charge) = undone.into_parts();
-    let context = making.context(making.services.log_budget().clone(), None, Some(charge));
+    let context = making.context(None, None, Some(charge));
     let store = Tracked::new(new_store(making.blueprint.code.engine(), context, making.limits));
     Reviving { store: Some(store), memories, pages, back }
 }

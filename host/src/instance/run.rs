@@ -25,7 +25,7 @@ fn tick(mut cx: StoreContextMut<'_, Context>) -> wasmtime::Result<UpdateDeadline
         return Err(Trap::OutOfFuel.into());
     }
     let Some(running) = &mut cx.data_mut().running else { return Ok(UpdateDeadline::Interrupt) };
-    if let Some(full) = running.services.as_ref().and_then(|services| services.undo_room().outgrown()) {
+    if let Some(full) = running.services.as_ref().and_then(|services| services.memory().outgrown()) {
         let stop = cx.data().stop(full.into());
         return Err(stop.into());
     }

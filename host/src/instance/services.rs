@@ -4,10 +4,7 @@
 use super::{CallError, Emitter, Json, SiblingCall, SiblingRelay};
 use crate::{
     identity::User,
-    limits::{
-        Allowance, Descriptors, Limits, Permit,
-        memory::{Memory, UndoRoom},
-    },
+    limits::{Allowance, Descriptors, Limits, Permit, memory::Memory},
 };
 use std::sync::{Arc, atomic::AtomicUsize};
 
@@ -19,8 +16,6 @@ pub(crate) struct Invocation {
     pub(crate) depth: usize,
     /// The index of its siblings' first entry in the undo list.
     pub(crate) undo: usize,
-    /// The receiver of partial results.
-    pub(crate) emitter: Arc<Emitter>,
 }
 
 /// The services for the instances of one user.
@@ -31,11 +26,8 @@ pub(crate) trait Services: Send + Sync {
     /// The limits of the user's tenant.
     fn limits(&self) -> &Limits;
 
-    /// The user's memory account.
+    /// The user's memory account, which has the room for undo logs of pages that the call writes, too.
     fn memory(&self) -> &Arc<Memory>;
-
-    /// The room for undo logs of pages that the call writes.
-    fn undo_room(&self) -> &Arc<UndoRoom>;
 
     /// The descriptors that the user's guests may hold.
     fn descriptors(&self) -> &Descriptors;
@@ -45,6 +37,9 @@ pub(crate) trait Services: Send + Sync {
 
     /// The bytes that the call may still log.
     fn log_budget(&self) -> &Arc<AtomicUsize>;
+
+    /// The receiver of partial results.
+    fn emitter(&self) -> &Emitter;
 
     /// The relay for sibling calls.
     fn relay(&self) -> &SiblingRelay;

@@ -38,12 +38,10 @@ async fn answer(cx: &mut StoreContextMut<'_, Context>, name: &str, input: Json) 
     let not_in_a_call = || CallError::Stopped("not_in_a_call: siblings can only be called from `call`".into());
     let running =
         cx.data().running.as_ref().filter(|running| running.phase == Phase::Call).ok_or_else(not_in_a_call)?;
-    let (Some(services), Some(emitter)) = (running.services.clone(), running.emitter.clone()) else {
-        return Err(not_in_a_call());
-    };
+    let services = running.services.clone().ok_or_else(not_in_a_call)?;
     let (mut left, depth, undo) = (running.allowance, running.depth, running.undo);
     left.fuel = cx.as_context_mut().get_fuel().unwrap_or(0);
-    let call = services.clone().sibling(Invocation { allowance: left, depth, undo, emitter }, name, input)?;
+    let call = services.clone().sibling(Invocation { allowance: left, depth, undo }, name, input)?;
     let charged = services.charged();
     let done = services.relay().run(call).await;
     // The session was already charged for the sibling's run; the caller must not be charged for it again.

@@ -28,6 +28,7 @@ pub(crate) struct Memory {
     used: AtomicUsize,
     /// The enclosing level, charged as well.
     within: Option<Arc<Memory>>,
+    logs: Logs,
 }
 
 /// Bytes taken from a memory account, given back on drop.
@@ -37,10 +38,10 @@ pub(crate) struct Charge {
     bytes: usize,
 }
 
-/// The memory for undo logs of calls' writes (see `carrel_arena`). A call that exceeds it goes on until its guest can
-/// be stopped.
-pub(crate) struct UndoRoom {
-    memory: Arc<Memory>,
+/// The state of an account's undo logs (see `carrel_arena`): a user's account has room for those of its running call. A
+/// call that exceeds it goes on until its guest can be stopped.
+#[derive(Default)]
+struct Logs {
     /// The engine whose running guests are made to look at the clock.
     engine: Option<wasmtime::Engine>,
     /// Bytes taken for the running call's logs, and not used by any yet.
@@ -49,69 +50,72 @@ pub(crate) struct UndoRoom {
     outgrown: AtomicUsize,
 }
 
-impl UndoRoom {
-    pub(crate) fn new(memory: &Arc<Memory>, engine: Option<&wasmtime::Engine>) -> Arc<Self> {
-        Arc::new(Self {
-            memory: memory.clone(),
-            engine: engine.cloned(),
-            reserved: AtomicUsize::new(0),
-            outgrown: AtomicUsize::new(0),
-        })
+impl std::fmt::Debug for Logs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Logs")
+            .field("reserved", &self.reserved)
+            .field("outgrown", &self.outgrown)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Memory {
+    /// Makes a user's account within this one.
+    pub(crate) fn of_user(self: &Arc<Self>, limit: Option<usize>, engine: Option<&wasmtime::Engine>) -> Arc<Self> {
+        let (limit, within) = (limit.unwrap_or(usize::MAX), Some(self.clone()));
+        let logs = Logs { engine: engine.cloned(), ..Logs::default() };
+        Arc::new(Self { level: Level::User, limit, used: AtomicUsize::new(0), within, logs })
     }
 
     /// The level that the running call's logs exceed.
     pub(crate) fn outgrown(&self) -> Option<Full> {
-        let nth = self.outgrown.load(Ordering::Relaxed).checked_sub(1)?;
-        let of = self.memory.levels().nth(nth)?;
+        let nth = self.logs.outgrown.load(Ordering::Relaxed).checked_sub(1)?;
+        let of = self.levels().nth(nth)?;
         Some(Full { level: of.level, limit: of.limit })
     }
 
     /// Reserves what the logs of a function's call may need, so that the call is not stopped for want of memory.
-    pub(crate) fn reserve(&self, bytes: usize) -> Result<(), Full> {
-        self.memory.take(bytes)?;
-        self.reserved.fetch_add(bytes, Ordering::Relaxed);
+    pub(crate) fn reserve_for_logs(&self, bytes: usize) -> Result<(), Full> {
+        self.take(bytes)?;
+        self.logs.reserved.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Ends a call from outside: gives back what was reserved and not needed.
-    pub(crate) fn end(&self) {
-        self.outgrown.store(0, Ordering::Relaxed);
-        if self.reserved.load(Ordering::Relaxed) > 0 {
-            self.memory.sub(self.reserved.swap(0, Ordering::Relaxed));
+    /// Ends a call from outside: gives back what was reserved for its logs and not needed.
+    pub(crate) fn end_logs(&self) {
+        if self.logs.outgrown.load(Ordering::Relaxed) > 0 {
+            self.logs.outgrown.store(0, Ordering::Relaxed);
+        }
+        if self.logs.reserved.load(Ordering::Relaxed) > 0 {
+            self.sub(self.logs.reserved.swap(0, Ordering::Relaxed));
         }
     }
 }
 
-impl carrel_arena::Room for UndoRoom {
+impl carrel_arena::Room for Memory {
     fn take(&self, bytes: usize) {
         let rest = |reserved: usize| Some(reserved.saturating_sub(bytes));
-        let reserved = self.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).unwrap_or_default();
+        let reserved = self.logs.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).unwrap_or_default();
         let bytes = bytes.saturating_sub(reserved);
         if bytes == 0 {
             return;
         }
-        for (nth, of) in self.memory.levels().enumerate() {
+        for (nth, of) in self.levels().enumerate() {
             if of.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > of.limit {
-                self.outgrown.store(nth + 1, Ordering::Relaxed);
-                self.engine.iter().for_each(wasmtime::Engine::increment_epoch);
+                self.logs.outgrown.store(nth + 1, Ordering::Relaxed);
+                self.logs.engine.iter().for_each(wasmtime::Engine::increment_epoch);
             }
         }
     }
 
     fn give_back(&self, bytes: usize) {
-        self.memory.sub(bytes);
+        self.sub(bytes);
     }
 }
 
-impl Drop for UndoRoom {
+impl Drop for Memory {
     fn drop(&mut self) {
-        self.end();
-    }
-}
-
-impl std::fmt::Debug for UndoRoom {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UndoRoom").field("outgrown", &self.outgrown()).finish_non_exhaustive()
+        self.end_logs();
     }
 }
 
@@ -127,13 +131,13 @@ pub(crate) struct Full {
 impl Memory {
     /// Makes the host's account.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { level: Level::Host, limit, used: AtomicUsize::new(0), within: None })
+        Arc::new(Self { level: Level::Host, limit, used: AtomicUsize::new(0), within: None, logs: Logs::default() })
     }
 
     /// Makes an account within this one; without a limit, only this one bounds it.
     pub(crate) fn within(self: &Arc<Self>, level: Level, limit: Option<usize>) -> Arc<Self> {
         let limit = limit.unwrap_or(usize::MAX);
-        Arc::new(Self { level, limit, used: AtomicUsize::new(0), within: Some(self.clone()) })
+        Arc::new(Self { level, limit, used: AtomicUsize::new(0), within: Some(self.clone()), logs: Logs::default() })
     }
 
     /// Bytes that may be taken.

@@ -8,7 +8,7 @@ use std::{
 
 /// The end of a call, as its user's requests are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// With an output.
     Answered,
     /// Without one.
@@ -62,7 +62,7 @@ impl Account {
         self.stops.load(Ordering::Relaxed)
     }
 
-    pub(super) fn stopped(&self) {
+    pub(crate) fn stopped(&self) {
         self.stops.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -86,13 +86,13 @@ impl Account {
     }
 
     /// Counts a call that arrived.
-    pub(super) fn arrive(&self) -> Active<'_> {
+    pub(crate) fn arrive(&self) -> Active<'_> {
         self.active.fetch_add(1, Ordering::Relaxed);
         Active(&self.active)
     }
 
     /// Adds a call that ended.
-    pub(super) fn add(&self, bill: Bill, outcome: Outcome) {
+    pub(crate) fn add(&self, bill: Bill, outcome: Outcome) {
         self.fuel.fetch_add(bill.fuel, Ordering::Relaxed);
         if outcome == Outcome::Misfit {
             return;
@@ -105,7 +105,7 @@ impl Account {
 }
 
 /// A call that waits or runs, until this is dropped.
-pub(super) struct Active<'a>(&'a AtomicU64);
+pub(crate) struct Active<'a>(&'a AtomicU64);
 
 impl Drop for Active<'_> {
     fn drop(&mut self) {

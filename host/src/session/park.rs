@@ -96,7 +96,6 @@ impl Session {
                 pace.step().await;
             }
         }
-        self.current().undo.shrink_to_fit();
         (all, before.saturating_sub(self.memory().used()))
     }
 }

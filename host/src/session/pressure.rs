@@ -218,7 +218,7 @@ impl Pressure {
     }
 
     /// Requests room for whoever comes next, without waiting for it.
-    pub(super) fn ask_for_room(&self, scope: Scope, need: Room) {
+    pub(crate) fn ask_for_room(&self, scope: Scope, need: Room) {
         if let Some(ledger) = self.ledger(scope) {
             ledger.wish(need);
         }
@@ -255,7 +255,7 @@ impl Pressure {
     }
 
     /// Counts a set of running evictors, until the result is dropped.
-    pub(super) fn evicting(&self) -> Evicting<'_> {
+    pub(crate) fn evicting(&self) -> Evicting<'_> {
         self.evicting.fetch_add(1, Ordering::AcqRel);
         Evicting(self)
     }
@@ -296,7 +296,7 @@ impl Pressure {
     }
 
     /// Counts an instance restored from its snapshot.
-    pub(super) fn woke(&self) {
+    pub(crate) fn woke(&self) {
         self.woken.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -317,7 +317,7 @@ impl Pressure {
 }
 
 /// A set of running evictors.
-pub(super) struct Evicting<'a>(&'a Pressure);
+pub(crate) struct Evicting<'a>(&'a Pressure);
 
 impl Drop for Evicting<'_> {
     fn drop(&mut self) {

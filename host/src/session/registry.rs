@@ -300,7 +300,7 @@ impl Registry {
     }
 
     /// Makes a session live at its turn, once there is a place for it.
-    pub(super) async fn activate(&self, session: &Arc<Session>, deadline: Instant) -> Result<(), TooManySessions> {
+    pub(crate) async fn activate(&self, session: &Arc<Session>, deadline: Instant) -> Result<(), TooManySessions> {
         if session.uses.state() == State::Live {
             return Ok(());
         }
@@ -416,12 +416,12 @@ impl Handle {
         &self.session
     }
 
-    pub(super) fn registry(&self) -> &Registry {
+    pub(crate) fn registry(&self) -> &Registry {
         &self.registry
     }
 
     /// The time at which its call arrived.
-    pub(super) fn arrived(&self) -> Instant {
+    pub(crate) fn arrived(&self) -> Instant {
         self.arrived
     }
 

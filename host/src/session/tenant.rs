@@ -4,7 +4,7 @@ use super::refusal::{Refusal, TooManySessions};
 use crate::{
     function::Function,
     identity::TenantConfig,
-    limits::{Budget, Descriptors, Level, Limits, Spent, memory::Memory},
+    limits::{Bill, Budget, Descriptors, Level, Limits, Spent, memory::Memory},
     observe::CallMetrics,
     state::Image,
 };
@@ -31,7 +31,7 @@ pub struct Tenant {
     sessions: AtomicUsize,
     /// The image of each function, by position.
     images: OnceLock<Images>,
-    pub(super) metrics: CallMetrics,
+    metrics: CallMetrics,
 }
 
 impl Tenant {
@@ -119,8 +119,8 @@ impl Tenant {
     }
 
     /// The memory budget of one user of the tenant.
-    pub(super) fn memory_of_user(&self) -> Arc<Memory> {
-        self.memory.within(Level::User, self.limits.user.memory)
+    pub(super) fn memory_of_user(&self, engine: Option<&wasmtime::Engine>) -> Arc<Memory> {
+        self.memory.of_user(self.limits.user.memory, engine)
     }
 
     /// The descriptor budget of one user of the tenant.
@@ -151,6 +151,16 @@ impl Tenant {
     /// Takes back the admission of a request that was refused elsewhere.
     pub(super) fn readmit(&self) {
         self.budget.iter().for_each(Budget::readmit);
+    }
+
+    /// Counts a call that has ended.
+    pub(crate) fn ended(&self, bill: &Bill) {
+        self.metrics.ended(bill);
+    }
+
+    /// Counts a stop of a function, by its code.
+    pub(crate) fn stopped(&self, code: &'static str) {
+        self.metrics.stopped(code);
     }
 
     pub(super) fn use_fuel(&self, units: i64) {

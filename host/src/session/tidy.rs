@@ -5,7 +5,7 @@
 //! turn does the work in pieces.
 
 use super::{live::Session, pace::Pace, slot::Slot, turn::Turn};
-use crate::state::Gone;
+use crate::state::{Gone, Saved};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -16,6 +16,15 @@ use tokio::runtime::Handle;
 pub(super) const TIDYING: Duration = Duration::from_secs(1);
 /// Pages of undo data freed in one piece.
 const PIECE: usize = 256;
+
+/// The work left from a call.
+#[derive(Default)]
+pub(crate) struct Leftovers {
+    /// Large undo data to be freed.
+    pub(crate) undo: Vec<Saved>,
+    /// True if an instance is to be settled or undone.
+    pub(crate) untidy: bool,
+}
 
 /// A session that is being tidied, until this is dropped.
 struct One(Arc<Session>);
@@ -39,15 +48,15 @@ impl Drop for One {
 
 impl Turn {
     /// Has a task do the work left from the ended call, and then gives back the turn.
-    pub(super) fn tidy(self) {
-        if !std::mem::take(&mut self.session().current().untidy) {
+    pub(crate) fn tidy(self, Leftovers { undo, untidy }: Leftovers) {
+        if undo.is_empty() && !untidy {
             return;
         }
         // Without a runtime the host is ending, and so do all sessions.
         if let Ok(runtime) = Handle::try_current() {
             let one = One::new(self.session());
             runtime.spawn(async move {
-                self.session().tidy().await;
+                self.session().tidy(undo).await;
                 // Cleared while the turn is held: the next call may be tidied, too.
                 self.session().is_tidied.store(false, Ordering::Release);
                 drop(self);
@@ -63,15 +72,13 @@ impl Session {
         self.is_tidied.load(Ordering::Acquire)
     }
 
-    async fn tidy(&self) {
+    async fn tidy(&self, undo: Vec<Saved>) {
         let mut pace = Pace::new();
-        let mut leftovers = std::mem::take(&mut self.current().leftovers);
-        for leftover in &mut leftovers {
-            while leftover.shorten(PIECE) {
+        for mut saved in undo {
+            while saved.shorten(PIECE) {
                 pace.step().await;
             }
         }
-        drop(leftovers);
         for position in 0..self.slots.len() {
             while self.undo_a_piece(position) || self.settle_a_piece(position) {
                 pace.step().await;
@@ -92,9 +99,7 @@ impl Session {
         let mut slot = self.slot(position);
         let (Slot::Undone(undone), Some(image)) = (&mut *slot, self.image(position)) else { return false };
         undone.step(image).unwrap_or_else(|Gone| {
-            *slot = Slot::Empty;
-            drop(slot);
-            self.lost(position);
+            *slot = Slot::Lost;
             false
         })
     }

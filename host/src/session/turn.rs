@@ -9,14 +9,14 @@ pub(crate) struct Turn(Arc<Session>);
 
 impl Session {
     /// Takes the turn if it is free.
-    pub(super) fn turn_if_free(self: &Arc<Self>) -> Option<Turn> {
+    pub(crate) fn turn_if_free(self: &Arc<Self>) -> Option<Turn> {
         let permit = self.queue.turn.try_acquire().ok()?;
         permit.forget();
         Some(Turn(self.clone()))
     }
 
     /// Waits for the turn.
-    pub(super) async fn turn(self: &Arc<Self>, deadline: Instant) -> Result<Turn, Refusal> {
+    pub(crate) async fn turn(self: &Arc<Self>, deadline: Instant) -> Result<Turn, Refusal> {
         if let Some(turn) = self.turn_if_free() {
             return Ok(turn);
         }

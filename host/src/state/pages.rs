@@ -26,8 +26,8 @@ use super::{
     prices,
     saved::{Saved, copied},
 };
-use crate::limits::memory::Charge;
-use carrel_arena::{Held, Lent, PAGE, Room, Tracked};
+use crate::limits::memory::{Charge, Memory};
+use carrel_arena::{Held, Lent, PAGE, Tracked};
 use smallvec::SmallVec;
 use std::{io, ops::Range, sync::Arc};
 
@@ -82,7 +82,7 @@ struct Hot {
 pub(crate) struct Finding<'a> {
     pub(crate) image: &'a Image,
     /// The room that logs take their memory from.
-    pub(crate) room: Arc<dyn Room>,
+    pub(crate) room: &'a Arc<Memory>,
 }
 
 impl Pages {

@@ -1,27 +1,24 @@
-//! The progress of the call that runs in a session.
+//! A call's effects so far.
 
-use super::prior::UndoEntry;
-use crate::{instance::Stop, state::Saved};
+use super::prior::{UndoEntry, leftover};
+use crate::{instance::Stop, session::Leftovers};
 use std::{sync::Arc, time::Duration};
 
-/// The running call's effects on its session's instances, by their functions' positions.
+/// The effects of a call on its session's instances, by their functions' positions, and its figures.
 #[derive(Default)]
-pub(super) struct Current {
+pub(super) struct Effects {
     /// The functions that have run, each with its state before.
     pub(super) undo: Vec<UndoEntry>,
-    /// Large undo data that is no longer needed, to be freed by `tidy`.
-    pub(super) leftovers: Vec<Saved>,
-    /// True if `tidy` has work to do before the session's next call.
+    /// True if an instance needs work after the call.
     pub(super) untidy: bool,
     /// True if a function that has run or is running would lose its state if it were stopped.
     pub(super) loses: bool,
     /// The functions that have lost their state.
     pub(super) lost: Vec<usize>,
-    /// The figures of the call.
     pub(super) tally: Tally,
 }
 
-/// The figures of a call, until its end.
+/// The figures of a call.
 #[derive(Default)]
 pub(super) struct Tally {
     /// The stops of functions during the call.
@@ -42,5 +39,25 @@ pub(super) struct Tally {
 pub(super) struct Ended {
     /// The functions that have lost the state they had before the call.
     pub(super) lost: Vec<Arc<str>>,
+    /// Work that is left for the session.
+    pub(super) leftovers: Leftovers,
     pub(super) tally: Tally,
+}
+
+impl Effects {
+    /// Ends the call.
+    pub(super) fn end(self, name: impl Fn(usize) -> Arc<str>) -> Ended {
+        // Not collected: that would keep the list's own memory for one that is mostly empty.
+        let mut undo = Vec::new();
+        undo.extend(self.undo.into_iter().filter_map(leftover));
+        let lost = self.lost.into_iter().map(name).collect();
+        Ended { lost, leftovers: Leftovers { undo, untidy: self.untidy }, tally: self.tally }
+    }
+
+    /// Marks the call for rollback as a whole, if a stop in it matches and every touched instance can be restored;
+    /// returns true if so.
+    pub(super) fn undoes(&mut self, because: impl Fn(&Stop) -> bool) -> bool {
+        self.tally.undone = !self.loses && self.tally.stops.iter().any(because);
+        self.tally.undone
+    }
 }

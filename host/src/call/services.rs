@@ -1,13 +1,10 @@
-//! A session's services for its instances: what a call may use, the session's accounts, and its other functions.
+//! A call's services for the instances that run in it: what it may use, its accounts, and its user's other functions.
 
-use super::{call::run, live::Session};
+use super::{object::Call, run::run};
 use crate::{
     identity::User,
-    instance::{CallError, Invocation, Json, Services, SiblingCall, SiblingRelay},
-    limits::{
-        Descriptors, Limits, Permit,
-        memory::{Memory, UndoRoom},
-    },
+    instance::{CallError, Emitter, Invocation, Json, Services, SiblingCall, SiblingRelay},
+    limits::{Descriptors, Limits, Permit, memory::Memory},
 };
 use std::sync::{
     Arc,
@@ -15,33 +12,33 @@ use std::sync::{
 };
 use tokio::time::Instant;
 
-impl Services for Session {
+impl Services for Call {
     fn user(&self) -> User {
-        self.user
+        self.session.user()
     }
 
     fn limits(&self) -> &Limits {
-        self.tenant.limits()
+        self.session.limits()
     }
 
     fn memory(&self) -> &Arc<Memory> {
-        &self.memory
-    }
-
-    fn undo_room(&self) -> &Arc<UndoRoom> {
-        &self.undo_room
+        self.session.memory()
     }
 
     fn descriptors(&self) -> &Descriptors {
-        &self.descriptors
+        self.session.descriptors()
     }
 
     fn permit(&self) -> &Arc<Permit> {
-        &self.permit
+        self.session.permit()
     }
 
     fn log_budget(&self) -> &Arc<AtomicUsize> {
-        &self.log_budget
+        self.log_budget.get_or_init(|| Arc::new(AtomicUsize::new(self.limits().log_size)))
+    }
+
+    fn emitter(&self) -> &Emitter {
+        &self.emitter
     }
 
     fn relay(&self) -> &SiblingRelay {
@@ -49,14 +46,16 @@ impl Services for Session {
     }
 
     fn has_function(&self, name: &str) -> bool {
-        self.callable(name).is_some()
+        self.session.callable(name).is_some()
     }
 
     /// A sibling that already runs in this call is refused: a circle would otherwise wait for itself.
     fn sibling(self: Arc<Self>, by: Invocation, name: &str, input: Json) -> Result<SiblingCall, CallError> {
-        let Invocation { allowance, depth, undo, emitter } = by;
-        let position =
-            self.callable(name).ok_or_else(|| CallError::Unknown(format!("no function `{name}` is configured")))?;
+        let Invocation { allowance, depth, undo } = by;
+        let position = self
+            .session
+            .callable(name)
+            .ok_or_else(|| CallError::Unknown(format!("no function `{name}` is configured")))?;
         let limits = self.limits();
         if depth >= limits.call_depth {
             return Err(CallError::Stopped(format!(
@@ -74,7 +73,7 @@ impl Services for Session {
             .take(position, undo)
             .ok_or_else(|| CallError::Cycle(format!("`{name}` is already running in this call")))?;
         let allowance = allowance.for_sibling(Instant::now());
-        Ok(Box::pin(async move { run(frame, &input, allowance, depth + 1, emitter).await }))
+        Ok(Box::pin(async move { run(frame, &input, allowance, depth + 1).await }))
     }
 
     fn charged(&self) -> u64 {
@@ -85,21 +84,14 @@ impl Services for Session {
     fn charge(&self, units: u64) {
         let charged = i64::try_from(units).unwrap_or(i64::MAX);
         self.charged.fetch_add(charged, Ordering::Relaxed);
-        self.use_fuel(charged);
+        self.session.use_fuel(charged);
     }
 
     fn abandon(&self, units: u64) {
-        self.current().tally.abandoned += units;
+        self.effects().tally.abandoned += units;
     }
 
     fn upkeep(&self, units: u64) {
-        self.current().tally.upkeep += units;
-    }
-}
-
-impl Session {
-    /// The position of a function that the user may call.
-    fn callable(&self, name: &str) -> Option<usize> {
-        self.catalog().position(name).filter(|position| self.tenant.may_call(*position))
+        self.effects().tally.upkeep += units;
     }
 }

@@ -9,9 +9,8 @@
 //! them to a new store, since a store is unusable after a trap. The answer to a failed call does not wait for that.
 
 use super::{
-    live::Session,
+    object::Call,
     prior::{PriorState, UndoEntry},
-    slot::Slot,
 };
 use crate::{
     function::Function,
@@ -20,6 +19,7 @@ use crate::{
         Allowance,
         memory::{self, Full},
     },
+    session::Slot,
     state::{Finding, Image, Saved, Undone},
 };
 use std::sync::Arc;
@@ -30,8 +30,8 @@ use tokio::task::yield_now;
 const STOPS: usize = 64;
 
 /// A function that is called. Its slot is taken for as long as this lives; dropping this undoes the call.
-pub(crate) struct Frame {
-    session: Arc<Session>,
+pub(super) struct Frame {
+    call: Arc<Call>,
     position: usize,
     instance: Option<Box<Instance>>,
     /// The instance without its store, if its last call has failed.
@@ -46,12 +46,12 @@ pub(crate) struct Frame {
     ended: bool,
 }
 
-impl Session {
+impl Call {
     /// Takes a function's slot; `None` if it is taken already. `callers` is the caller's [`Frame::from`], or 0 for a
     /// call from outside.
-    pub(crate) fn take(self: &Arc<Self>, position: usize, callers: usize) -> Option<Frame> {
+    pub(super) fn take(self: &Arc<Self>, position: usize, callers: usize) -> Option<Frame> {
         let was = {
-            let mut slot = self.slot(position);
+            let mut slot = self.session.slot(position);
             match *slot {
                 Slot::Running => return None,
                 _ => std::mem::replace(&mut *slot, Slot::Running),
@@ -61,15 +61,19 @@ impl Session {
             Slot::Idle(instance) => (Some(instance), None, PriorState::Same),
             Slot::Undone(undone) => (None, Some(undone), PriorState::Same),
             Slot::Parked(snapshot) => (None, None, PriorState::Parked(snapshot)),
+            Slot::Lost => {
+                self.lost(position);
+                (None, None, PriorState::Nothing)
+            }
             Slot::Empty | Slot::Running => (None, None, PriorState::Nothing),
         };
         let from = {
-            let mut current = self.current();
-            current.tally.functions += 1;
-            current.undo.len()
+            let mut effects = self.effects();
+            effects.tally.functions += 1;
+            effects.undo.len()
         };
         Some(Frame {
-            session: self.clone(),
+            call: self.clone(),
             position,
             instance,
             undone,
@@ -81,11 +85,6 @@ impl Session {
         })
     }
 
-    /// A function's image, if calls of the function can be undone.
-    pub(crate) fn undone_by(&self, position: usize) -> Option<&Image> {
-        self.image(position).filter(|_| self.shared.policy.rollback)
-    }
-
     /// Restores a function's state `before` a call, given its slot's content `now`. If that is much work, it is only
     /// begun: see `tidy`. Returns the units of fuel for all of it.
     fn undo(&self, UndoEntry { position, before }: UndoEntry, now: Slot) -> u64 {
@@ -94,14 +93,14 @@ impl Session {
             (PriorState::Nothing, _) => Some(Slot::Empty),
             (PriorState::Same, now) => Some(now),
             (PriorState::Parked(snapshot), _) => Some(Slot::Parked(snapshot)),
-            (PriorState::Saved(saved), now) => self.image(position).and_then(|image| {
+            (PriorState::Saved(saved), now) => self.session.image(position).and_then(|image| {
                 let (undone, taken) = match now {
                     Slot::Idle(instance) => instance.undo(saved, image)?,
                     Slot::Undone(undone) => undone.undo(saved, image)?,
-                    Slot::Empty | Slot::Parked(_) | Slot::Running => return None,
+                    Slot::Empty | Slot::Lost | Slot::Parked(_) | Slot::Running => return None,
                 };
                 units = taken;
-                self.current().untidy |= undone.is_being_undone();
+                self.effects().untidy |= undone.is_being_undone();
                 Some(Slot::Undone(undone))
             }),
             (PriorState::Lost, _) => None,
@@ -109,44 +108,44 @@ impl Session {
         if was.is_none() {
             self.lost(position);
         }
-        *self.slot(position) = was.unwrap_or_default();
+        *self.session.slot(position) = was.unwrap_or_default();
         units
     }
 
     /// Notes that a function has lost its state, so that it cannot go back to an earlier one either.
-    pub(crate) fn lost(&self, position: usize) {
-        let mut current = self.current();
-        for entry in current.undo.iter_mut().filter(|entry| entry.position == position) {
+    fn lost(&self, position: usize) {
+        let mut effects = self.effects();
+        for entry in effects.undo.iter_mut().filter(|entry| entry.position == position) {
             if let PriorState::Saved(_) = entry.before {
                 entry.before = PriorState::Lost;
             }
         }
-        if !current.lost.contains(&position) {
-            current.lost.push(position);
+        if !effects.lost.contains(&position) {
+            effects.lost.push(position);
         }
     }
 }
 
 impl Frame {
-    pub(super) fn session(&self) -> &Arc<Session> {
-        &self.session
+    pub(super) fn call(&self) -> &Arc<Call> {
+        &self.call
     }
 
     pub(super) fn function(&self) -> &Function {
-        &self.session.catalog().functions()[self.position]
+        &self.call.session.catalog().functions()[self.position]
     }
 
     /// Bytes of memory that the call needs to begin.
     pub(super) fn needs(&self) -> usize {
         match (&self.instance, &self.before) {
             (Some(instance), _) => {
-                let image = self.session.undone_by(self.position);
+                let image = self.call.session.undone_by(self.position);
                 let logs = image.map_or(0, |image| instance.logs(image));
                 instance.whole().saturating_sub(instance.charged()) + logs
             }
             (None, PriorState::Parked(snapshot)) => memory::INSTANCE + memory::STACK + snapshot.memory(),
             (None, _) => {
-                memory::INSTANCE + memory::STACK + self.session.image(self.position).map_or(0, Image::at_first)
+                memory::INSTANCE + memory::STACK + self.call.session.image(self.position).map_or(0, Image::at_first)
             }
         }
     }
@@ -168,8 +167,9 @@ impl Frame {
 
     /// Makes the instance: a new one, or the function's own, restored.
     pub(super) async fn make(&mut self, allowance: Allowance, depth: usize) -> Metered<()> {
-        let (session, position) = (self.session.clone(), self.position);
-        let services: Arc<dyn Services> = session.clone();
+        let (call, position) = (self.call.clone(), self.position);
+        let services: Arc<dyn Services> = call.clone();
+        let session = &call.session;
         let making = Making {
             blueprint: session.catalog().functions()[position].blueprint(),
             image: session.image(position),
@@ -184,7 +184,7 @@ impl Frame {
                 Ok(true) => {}
                 // The prior state is gone, so a new instance is made.
                 Ok(false) => {
-                    session.lost(position);
+                    call.lost(position);
                     (self.undone, self.before) = (None, PriorState::Nothing);
                 }
                 Err(stop) => return Metered { result: Err(stop), fuel: 0 },
@@ -206,7 +206,9 @@ impl Frame {
 
     /// Completes the work left from the function's last call, yielding in between.
     pub(super) async fn settle(&mut self) {
-        let (Some(instance), Some(image)) = (&mut self.instance, self.session.image(self.position)) else { return };
+        let (Some(instance), Some(image)) = (&mut self.instance, self.call.session.image(self.position)) else {
+            return;
+        };
         while !instance.is_settled() && instance.settle(image) {
             yield_now().await;
         }
@@ -221,16 +223,16 @@ impl Frame {
     /// There is no room for the memory that the call could write to, or for the state to be kept.
     pub(super) fn begin(&mut self, ahead: bool) -> Result<bool, Full> {
         let Some(instance) = &mut self.instance else { return Ok(false) };
-        let image = self.session.undone_by(self.position);
+        let image = self.call.session.undone_by(self.position);
         let same = matches!(self.before, PriorState::Same);
         let saved = instance.begin(same && image.is_some())?;
         if same {
-            self.session.current().loses |= saved.is_none();
+            self.call.effects().loses |= saved.is_none();
             self.before = saved.map_or(PriorState::Lost, PriorState::Saved);
         }
         let logs = image.filter(|_| ahead && !self.ahead).map_or(0, |image| instance.logs(image));
         if logs > 0 {
-            self.session.undo_room().reserve(logs)?;
+            self.call.session.memory().reserve_for_logs(logs)?;
             self.ahead = true;
         }
         Ok(true)
@@ -247,11 +249,11 @@ impl Frame {
         self.ended = true;
         let mut units = 0;
         let mut before = std::mem::replace(&mut self.before, PriorState::Nothing);
-        let (session, position) = (&self.session, self.position);
+        let (session, position) = (&self.call.session, self.position);
         if let Some(mut instance) = self.instance.take() {
             instance.trim_stack(session.catalog().functions()[position].frames());
             if let Some(image) = session.undone_by(position) {
-                let of = Finding { image, room: session.undo_room().clone() };
+                let of = Finding { image, room: session.memory() };
                 units = match &mut before {
                     PriorState::Saved(saved) => instance.commit(&of, saved),
                     _ => instance.commit(&of, &mut Saved::nothing(session.memory())),
@@ -259,16 +261,16 @@ impl Frame {
             } else {
                 instance.rest();
             }
-            session.current().untidy |= !instance.is_settled();
+            self.call.effects().untidy |= !instance.is_settled();
             *session.slot(position) = Slot::Idle(instance);
         }
-        let mut current = session.current();
-        current.undo.push(UndoEntry { position, before });
+        let mut effects = self.call.effects();
+        effects.undo.push(UndoEntry { position, before });
         // A caller that is undone goes back to the state before its first call of a function. So a later entry of the
         // same function is merged into the first one: each caller has at most one entry for each function.
         let mut index = self.from;
-        while index < current.undo.len() {
-            let (earlier, entry) = current.undo.split_at_mut(index);
+        while index < effects.undo.len() {
+            let (earlier, entry) = effects.undo.split_at_mut(index);
             let position = entry[0].position;
             let Some(first) = earlier[self.callers..].iter_mut().find(|entry| entry.position == position) else {
                 index += 1;
@@ -281,7 +283,7 @@ impl Frame {
                 (first @ PriorState::Saved(_), PriorState::Lost) => *first = PriorState::Lost,
                 _ => {}
             }
-            current.undo.remove(index);
+            effects.undo.remove(index);
         }
         units
     }
@@ -294,10 +296,10 @@ impl Frame {
     fn undo(&mut self) -> u64 {
         self.ended = true;
         let mut units = 0;
-        let entries = self.session.current().undo.split_off(self.from);
+        let entries = self.call.effects().undo.split_off(self.from);
         for entry in entries.into_iter().rev() {
-            let now = std::mem::replace(&mut *self.session.slot(entry.position), Slot::Running);
-            units += self.session.undo(entry, now);
+            let now = std::mem::replace(&mut *self.call.session.slot(entry.position), Slot::Running);
+            units += self.call.undo(entry, now);
         }
         let before = std::mem::replace(&mut self.before, PriorState::Nothing);
         let now = match (self.instance.take(), self.undone.take()) {
@@ -305,20 +307,21 @@ impl Frame {
             (None, Some(undone)) => Slot::Undone(undone),
             (None, None) => Slot::Empty,
         };
-        units + self.session.undo(UndoEntry { position: self.position, before }, now)
+        units + self.call.undo(UndoEntry { position: self.position, before }, now)
     }
 
     /// Records a stop of the function.
     pub(super) fn stopped(&self, stop: &Stop) {
-        self.session.account().stopped();
-        self.session.tenant().metrics.stopped(stop.kind.code());
-        let mut current = self.session.current();
-        let known = current.tally.stops.iter().position(|it| it == stop);
-        let oldest = (current.tally.stops.len() == STOPS).then_some(0);
+        let session = &self.call.session;
+        session.account().stopped();
+        session.tenant().stopped(stop.kind.code());
+        let stops = &mut self.call.effects().tally.stops;
+        let known = stops.iter().position(|it| it == stop);
+        let oldest = (stops.len() == STOPS).then_some(0);
         if let Some(forgotten) = known.or(oldest) {
-            current.tally.stops.remove(forgotten);
+            stops.remove(forgotten);
         }
-        current.tally.stops.push(stop.clone());
+        stops.push(stop.clone());
     }
 }
 
@@ -326,7 +329,7 @@ impl Drop for Frame {
     fn drop(&mut self) {
         if !self.ended {
             let units = self.undo();
-            self.session.upkeep(units);
+            self.call.upkeep(units);
         }
     }
 }

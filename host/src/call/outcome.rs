@@ -1,0 +1,74 @@
+//! The outcome of a call from outside.
+
+use super::effects::Tally;
+use crate::{
+    instance::{GuestError, Stop},
+    limits::Bill,
+    session::{Outcome, Refusal},
+};
+use std::sync::Arc;
+
+/// The answer to a call from outside.
+#[derive(Debug)]
+pub struct Answer {
+    /// The output, as JSON text, or why there is none.
+    pub result: Result<String, Failure>,
+    /// The functions that lost this user's state: they were stopped, or used by one that was, and could not be
+    /// undone.
+    pub dropped: Vec<Arc<str>>,
+    /// The call's bill.
+    pub bill: Bill,
+}
+
+/// Why a call has no output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// The call did not get its turn; nothing was run.
+    Refused(Refusal),
+    /// The function says that the input does not fit. Its state is committed.
+    InvalidInput(String),
+    /// The function says that it could not do it. Its state is committed.
+    Failed(String),
+    /// The function was stopped, or passed on the stop of one that it called.
+    Stopped {
+        /// Why.
+        stop: Stop,
+        /// True if all is as it was before the call.
+        undone: bool,
+    },
+}
+
+/// The result for the caller from outside, of what the function returned in a call of which this is known.
+pub(super) fn result(
+    returned: Result<Result<String, GuestError>, Stop>,
+    lost: &[Arc<str>],
+    tally: &Tally,
+) -> Result<String, Failure> {
+    match returned {
+        Ok(Ok(output)) => Ok(output),
+        Ok(Err(GuestError::InvalidInput(why))) => Err(Failure::InvalidInput(why)),
+        Ok(Err(GuestError::Failed(why))) => Err(failed(why, tally)),
+        Err(stop) => Err(Failure::Stopped { stop, undone: lost.is_empty() }),
+    }
+}
+
+/// A function that fails with the very words of a stop passes on what happened to one that it called.
+fn failed(why: String, tally: &Tally) -> Failure {
+    match tally.stops.iter().rev().find(|stop| passes_on(&why, stop)) {
+        Some(stop) => Failure::Stopped { stop: stop.clone(), undone: tally.undone },
+        _ => Failure::Failed(why),
+    }
+}
+
+pub(super) fn passes_on(why: &str, stop: &Stop) -> bool {
+    why.contains(&stop.to_string())
+}
+
+/// The kind of a result, as its user's requests are counted.
+pub(super) fn outcome(result: &Result<String, Failure>) -> Outcome {
+    match result {
+        Ok(_) => Outcome::Answered,
+        Err(Failure::InvalidInput(_)) => Outcome::Misfit,
+        Err(_) => Outcome::Failed,
+    }
+}

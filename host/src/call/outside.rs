@@ -1,0 +1,124 @@
+//! A call from outside, from its turn to its answer.
+
+use super::{
+    admission::Ready,
+    effects::Ended,
+    object::Call,
+    outcome::{Answer, outcome, result},
+    run::run,
+    to_the_end::to_the_end,
+};
+use crate::{
+    instance::{Chunk, GuestError, Json, Metered},
+    limits::{Allowance, Bill, Permit},
+    session::{Leftovers, Outcome, Turn},
+};
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{sync::mpsc, time::Instant};
+
+impl Ready {
+    /// Runs the call. If the future is dropped before its end, the call is undone or, where that is impossible, runs
+    /// to its end.
+    pub(crate) fn run(
+        self,
+        position: usize,
+        input: Arc<Json>,
+        listener: Option<mpsc::Sender<Chunk>>,
+    ) -> impl Future<Output = Answer> + Send {
+        let call = Call::new(self.handle.session().clone(), self.handle.deadline(), listener);
+        let kept = call.clone();
+        let running = async move {
+            let Self { handle, turn } = self;
+            let session = handle.session();
+            let _active = session.account().arrive();
+            let started = match handle.begin().await {
+                Ok(started) => started,
+                Err(refusal) => {
+                    session.permit().give_back();
+                    return handle.refused(refusal);
+                }
+            };
+            let arrived = handle.arrived();
+            let mut running = Running { call: &call, turn: Some(turn), arrived, started, ended: false };
+            let mut outer = pin!(outer(&call, position, &input));
+            let done = permitted(session.permit(), outer.as_mut()).await;
+            let Ended { lost, leftovers, tally } = call.end();
+            let result = result(done.result, &lost, &tally);
+            let fuel = (done.fuel + tally.upkeep, tally.made, tally.functions);
+            let bill = running.end(fuel, outcome(&result), leftovers);
+            Answer { result, dropped: lost, bill }
+        };
+        to_the_end(running, move || !kept.can_be_undone())
+    }
+}
+
+/// A call that runs. If this is dropped before its end, the caller went away.
+struct Running<'a> {
+    call: &'a Call,
+    turn: Option<Turn>,
+    arrived: Instant,
+    started: Instant,
+    ended: bool,
+}
+
+impl Running<'_> {
+    fn end(&mut self, (fuel, made, functions): (u64, Duration, u32), outcome: Outcome, leftovers: Leftovers) -> Bill {
+        self.ended = true;
+        let (waited, ran) = (self.started - self.arrived, self.started.elapsed());
+        let bill = Bill { fuel, waited, ran, made, functions };
+        let session = &self.call.session;
+        session.tenant().ended(&bill);
+        session.account().add(bill, outcome);
+        self.call.settle(fuel);
+        if let Some(turn) = self.turn.take() {
+            turn.tidy(leftovers);
+        }
+        bill
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            let Ended { leftovers, tally, .. } = self.call.end();
+            self.end((tally.abandoned + tally.upkeep, tally.made, tally.functions), Outcome::Failed, leftovers);
+        }
+    }
+}
+
+/// The function that is called from outside.
+async fn outer(call: &Arc<Call>, position: usize, input: &Json) -> Metered<Result<String, GuestError>> {
+    let allowance = Allowance { fuel: call.limits().fuel_per_call, deadline: call.deadline };
+    match call.take(position, 0) {
+        Some(frame) => run(frame, input, allowance, 1).await,
+        // It is this call's turn, so no other one has the slot.
+        None => Metered { result: Ok(Err(GuestError::Failed("the instance is in use".into()))), fuel: 0 },
+    }
+}
+
+/// Runs a call that may hold a permit of the slow lane. The permit is given back while the call waits, or a sleeping
+/// guest would block all other long runners, and after any end of the call.
+async fn permitted<F: Future>(permit: &Permit, mut call: Pin<&mut F>) -> F::Output {
+    struct GiveBack<'a>(&'a Permit);
+
+    impl Drop for GiveBack<'_> {
+        fn drop(&mut self) {
+            self.0.give_back();
+        }
+    }
+
+    let held = GiveBack(permit);
+    poll_fn(|cx| {
+        let polled = call.as_mut().poll(cx);
+        if polled.is_pending() {
+            held.0.give_back();
+        }
+        polled
+    })
+    .await
+}
