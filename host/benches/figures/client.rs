@@ -9,7 +9,7 @@ use std::{
     io::Write,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Barrier, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -210,7 +210,10 @@ struct Shared {
     users: u64,
     calls: &'static [&'static str],
     turns: u64,
-    until: Instant,
+    time: Duration,
+    /// Set once all connections are open.
+    began: OnceLock<Instant>,
+    ready: Barrier,
     next: AtomicU64,
     answers: AtomicU64,
     refused: AtomicU64,
@@ -219,15 +222,15 @@ struct Shared {
 impl Load<'_> {
     pub(crate) fn run(&self) -> Result<Loaded> {
         let Load { server, from, users, calls, turns, time } = *self;
-        let before = server.cpu()?;
-        let began = Instant::now();
         let shared = Arc::new(Shared {
             address: server.address,
             from,
             users: users.max(1),
             calls,
             turns,
-            until: began + time,
+            time,
+            began: OnceLock::new(),
+            ready: Barrier::new(THREADS as usize + 1),
             next: AtomicU64::new(0),
             answers: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -238,6 +241,11 @@ impl Load<'_> {
                 thread::spawn(move || block_on(connections(&shared)))
             })
             .collect();
+        // What it costs to open the connections does not count.
+        shared.ready.wait();
+        let before = server.cpu();
+        let began = *shared.began.get_or_init(Instant::now);
+        shared.ready.wait();
         let mut latencies = Vec::new();
         let mut failed = None;
         for thread in threads {
@@ -252,7 +260,7 @@ impl Load<'_> {
             return Err(format!("{}: {why}\n{}", server.name, server.last_words()));
         }
         let took = began.elapsed();
-        let cpu = server.cpu()?.since(&before);
+        let cpu = server.cpu()?.since(&before?);
         latencies.sort_unstable();
         let requests = latencies.len() as u64;
         if requests == 0 {
@@ -264,9 +272,16 @@ impl Load<'_> {
 
 /// Runs one thread's connections.
 async fn connections(shared: &Arc<Shared>) -> Result<Vec<u32>> {
-    let mut all = JoinSet::new();
+    let mut open = Vec::new();
     for _ in 0..CONNECTIONS {
-        all.spawn(one_connection(shared.clone()));
+        open.push(Connection::open(shared.address).await);
+    }
+    // This thread has nothing else to do.
+    shared.ready.wait();
+    shared.ready.wait();
+    let mut all = JoinSet::new();
+    for connection in open {
+        all.spawn(one_connection(connection?, shared.clone()));
     }
     let mut latencies = Vec::new();
     let mut looks = interval(Duration::from_millis(100));
@@ -291,12 +306,12 @@ async fn connections(shared: &Arc<Shared>) -> Result<Vec<u32>> {
     }
 }
 
-async fn one_connection(shared: Arc<Shared>) -> Result<Vec<u32>> {
-    let mut connection = Connection::open(shared.address).await?;
+async fn one_connection(mut connection: Connection, shared: Arc<Shared>) -> Result<Vec<u32>> {
+    let until = shared.began.get().map(|began| *began + shared.time);
     let mut latencies = Vec::new();
     loop {
         let turn = shared.next.fetch_add(1, Ordering::Relaxed);
-        if turn >= shared.turns && Instant::now() >= shared.until {
+        if turn >= shared.turns && until.is_none_or(|until| Instant::now() >= until) {
             return Ok(latencies);
         }
         let user = shared.from + turn % shared.users;

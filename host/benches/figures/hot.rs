@@ -112,13 +112,13 @@ fn start(plan: &Plan) -> Result<Vec<Server>> {
 fn measure(case: &Case, servers: &[Server], (start, plan): (usize, &Plan), rounds: &mut Rounds) -> Result<()> {
     let load = |server, time| Load { server, from: 0, users: case.users, calls: case.calls, turns: 0, time }.run();
     for server in servers {
-        load(server, plan.round / 4)?;
+        load(server, 2 * plan.turn)?;
     }
-    for round in 0..plan.rounds {
+    for round in 0..plan.turns {
         // The servers take turns at going first, too.
         for index in 0..servers.len() {
             let index = (index + round + start) % servers.len();
-            rounds[index].push(load(&servers[index], plan.round)?);
+            rounds[index].push(load(&servers[index], plan.turn)?);
         }
     }
     Ok(())

@@ -20,10 +20,13 @@ pub(crate) struct Plan {
     pub(crate) size: Size,
     /// The time after which the run is given up.
     pub(crate) limit: Duration,
-    /// Number of fresh starts of the servers for warm requests. The placement of a process's pages affects its times:
-    /// they differ by 5 to 15 % from one start to the next, so that many starts tell more than long rounds.
+    /// Number of fresh starts of the servers for warm requests: the placement of a process's pages affects its times.
     pub(crate) starts: usize,
-    /// Number and length of the measurements of each case on each of these servers.
+    /// Number and length of the measurements of each case on each of these servers, which take turns. What else runs on
+    /// the machine changes from one second to the next, so that short rounds compare better than long ones.
+    pub(crate) turns: usize,
+    pub(crate) turn: Duration,
+    /// Number and length of all other measurements that are made more than once.
     pub(crate) rounds: usize,
     pub(crate) round: Duration,
     /// Users that take turns at hot requests.
@@ -54,8 +57,10 @@ impl Plan {
             Size::Full => Self {
                 size,
                 limit: minutes(40),
-                starts: 20,
-                rounds: 1,
+                starts: 8,
+                turns: 20,
+                turn: milliseconds(120),
+                rounds: 3,
                 round: milliseconds(1000),
                 in_turn: 1000,
                 blocks: 1000,
@@ -71,6 +76,8 @@ impl Plan {
                 size,
                 limit: minutes(12),
                 starts: 4,
+                turns: 8,
+                turn: milliseconds(120),
                 rounds: 1,
                 round: milliseconds(800),
                 in_turn: 1000,
@@ -87,6 +94,8 @@ impl Plan {
                 size,
                 limit: minutes(3),
                 starts: 1,
+                turns: 2,
+                turn: milliseconds(100),
                 rounds: 1,
                 round: milliseconds(200),
                 in_turn: 100,
