@@ -6,8 +6,8 @@
 //!
 //! 1. [`http`] takes the bytes, bounded, and finds the route's function: the workflow. It does not parse the body.
 //! 2. [`identity`] turns the headers into a user: an opaque id, never the credential.
-//! 3. [`session`] finds alice's session, or makes one, if there may be another. `call`: a session runs one call at a
-//!    time, in the order in which they came; its queue is bounded.
+//! 3. [`session`] finds alice's session, or makes one, if there may be another. A session runs one call at a time, in
+//!    the order in which they came; its queue is bounded. `call` is that call, until its answer.
 //! 4. [`instance`]: the session's instance of the function, a wasmtime store of its own, made on first use. It gets its
 //!    allowance of fuel, time and memory ([`limits`]), and runs `call(input)`.
 //! 5. The guest calls `functions.call("notepad", ..)`, and the call runs alice's notepad, another store, on what is

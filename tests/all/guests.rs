@@ -170,3 +170,15 @@ fn the_budget_of_log_lines_is_one_for_all_that_a_call_calls() {
     assert_eq!(log.matches("0123456789").count(), 7, "{log}");
     assert_eq!(log.matches("limits.log_size").count(), 1, "{log}");
 }
+
+#[test]
+fn an_instance_that_is_called_twice_prints_twice_on_one_budget() {
+    let print = json!({"do": "print", "text": "0123456789", "times": 3});
+    let call = json!({"do": "call", "name": "hostile2", "input": print});
+    let twice = json!({"do": "all", "of": [call, call]}).to_string();
+    // To stdout and to stderr each time.
+    for (log_size, lines) in [("4 KiB", 12), ("1000", 7)] {
+        let log = logged(&twice, log_size);
+        assert_eq!(log.matches("0123456789").count(), lines, "{log}");
+    }
+}

@@ -44,7 +44,7 @@ impl Sources {
     fn read(folder: &str, root: &str) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
         let mut sources = Self::default();
-        let mut files = Vec::new();
+        let (mut files, mut of_tests) = (Vec::new(), Vec::new());
         find(&folder, &mut files);
         for file in files {
             let path = file.strip_prefix(&folder).expect("below the folder").with_extension("");
@@ -54,10 +54,14 @@ impl Sources {
             }
             let text = fs::read_to_string(&file).expect("a file");
             let parsed = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-            let mut paths = Paths { of: name.clone(), named: Vec::new(), given: BTreeMap::new() };
+            let mut paths = Paths { of: name.clone(), named: Vec::new(), given: BTreeMap::new(), of_tests: Vec::new() };
             paths.visit_file(&parsed);
             sources.named.insert(name.clone(), paths.named);
             sources.given.insert(name, paths.given);
+            of_tests.append(&mut paths.of_tests);
+        }
+        for module in of_tests {
+            sources.named.remove(&module);
         }
         sources
     }
@@ -121,6 +125,8 @@ struct Paths {
     of: Name,
     named: Vec<Name>,
     given: BTreeMap<String, Name>,
+    /// Modules that are only there in tests.
+    of_tests: Vec<Name>,
 }
 
 impl Paths {
@@ -186,9 +192,14 @@ impl Paths {
 }
 
 fn is_of_tests(attributes: &[Attribute]) -> bool {
+    is_only_if(attributes, &["test", "any(test,fuzzing)"])
+}
+
+/// True if an item is only there under one of these conditions.
+fn is_only_if(attributes: &[Attribute], conditions: &[&str]) -> bool {
     let tokens = |it: &Attribute| it.meta.require_list().map(|list| list.tokens.to_string().replace(' ', ""));
-    let of_tests = |condition: String| ["test", "any(test,fuzzing)"].contains(&condition.as_str());
-    attributes.iter().any(|it| it.path().is_ident("cfg") && tokens(it).is_ok_and(of_tests))
+    let is_one = |condition: String| conditions.contains(&condition.as_str());
+    attributes.iter().any(|it| it.path().is_ident("cfg") && tokens(it).is_ok_and(is_one))
 }
 
 impl<'a> Visit<'a> for Paths {
@@ -206,6 +217,8 @@ impl<'a> Visit<'a> for Paths {
     fn visit_item_mod(&mut self, module: &'a ItemMod) {
         if !is_of_tests(&module.attrs) {
             syn::visit::visit_item_mod(self, module);
+        } else if module.content.is_none() && is_only_if(&module.attrs, &["test"]) {
+            self.of_tests.extend(self.whole(&[module.ident.to_string()]));
         }
     }
 

@@ -503,3 +503,18 @@ async fn a_head_runs_no_function() {
     assert!(answer.ends_with("\r\n\r\n"), "{answer}");
     listening.stop().await.expect("the server ends");
 }
+
+#[tokio::test]
+async fn answers_of_every_size_come_whole() {
+    let server = Test::hostile().start().await;
+    let listening = server.listen().await;
+    // Small ones are sent in one piece, and larger ones in two: with all headers, 2 KiB is among these.
+    for size in (1..60).map(|nth| nth * 41).chain([100_000, 900_000]) {
+        let answer =
+            half_closed(listening.address, &call("/hostile", "HTTP/1.1", &json!({"do": "answer", "bytes": size})))
+                .await;
+        let (status, head, body) = last(&answer);
+        assert_eq!(status, 200, "{head}");
+        assert!(body.len() >= size && head.contains(&format!("content-length: {}\r\n", body.len())), "{size}: {head}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::prior::{UndoEntry, leftover};
 use crate::{instance::Stop, session::Leftovers};
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 /// The effects of a call on its session's instances, by their functions' positions, and its figures.
 #[derive(Default)]
@@ -37,8 +37,8 @@ pub(super) struct Tally {
 
 /// The end of a call from outside.
 pub(super) struct Ended {
-    /// The functions that have lost the state they had before the call.
-    pub(super) lost: Vec<Arc<str>>,
+    /// The functions that have lost the state they had before the call, by position.
+    pub(super) lost: Vec<usize>,
     /// Work that is left for the session.
     pub(super) leftovers: Leftovers,
     pub(super) tally: Tally,
@@ -46,12 +46,11 @@ pub(super) struct Ended {
 
 impl Effects {
     /// Ends the call.
-    pub(super) fn end(self, name: impl Fn(usize) -> Arc<str>) -> Ended {
+    pub(super) fn end(self) -> Ended {
         // Not collected: that would keep the list's own memory for one that is mostly empty.
         let mut undo = Vec::new();
         undo.extend(self.undo.into_iter().filter_map(leftover));
-        let lost = self.lost.into_iter().map(name).collect();
-        Ended { lost, leftovers: Leftovers { undo, untidy: self.untidy }, tally: self.tally }
+        Ended { lost: self.lost, leftovers: Leftovers { undo, untidy: self.untidy }, tally: self.tally }
     }
 
     /// Marks the call for rollback as a whole, if a stop in it matches and every touched instance can be restored;

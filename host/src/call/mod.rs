@@ -1,4 +1,4 @@
-//! 4. A call: one object, from its admission to its bill.
+//! 3. A call: one object, from its admission to its bill.
 //!
 //! # What must always hold
 //!
@@ -26,8 +26,10 @@ mod outside;
 mod prior;
 mod run;
 mod services;
+#[cfg(test)]
+mod tests;
 mod to_the_end;
 mod transaction;
 
 pub(crate) use object::Call;
-pub use outcome::{Answer, Failure};
+pub(crate) use outcome::{Answer, Failure};

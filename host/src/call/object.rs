@@ -14,7 +14,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 /// A call from outside that has its turn, with all that it calls.
 ///
-/// It is made anew for each call: what a call writes to is warm in the processor's cache, as the session is not.
+/// It is made anew for each call, so that what a call writes to is in the processor's cache; most of a session is not.
 pub(crate) struct Call {
     pub(super) session: Arc<Session>,
     pub(super) deadline: Instant,
@@ -22,7 +22,7 @@ pub(crate) struct Call {
     pub(super) relay: SiblingRelay,
     /// Units of fuel that the session was charged so far.
     pub(super) charged: AtomicI64,
-    /// Bytes that may still be logged; empty until the first is.
+    /// Bytes that its functions may still print; made when one of them first asks WASI for something.
     pub(super) log_budget: OnceLock<Arc<AtomicUsize>>,
     effects: Mutex<Effects>,
 }
@@ -31,7 +31,7 @@ impl Call {
     /// A call in a session, that must have ended by the deadline, and whose partial results go to the listener.
     pub(crate) fn new(session: Arc<Session>, deadline: Instant, listener: Option<mpsc::Sender<Chunk>>) -> Arc<Self> {
         // Room that was reserved to undo the last call does not count for this one.
-        session.memory().end_logs();
+        session.memory().end_undo_logs();
         let emitter = Emitter::new(listener, session.limits().output_size);
         Arc::new(Self {
             session,
@@ -50,9 +50,9 @@ impl Call {
 
     /// Ends the call. Its undo data is freed or, if large, left for its session to tidy.
     pub(super) fn end(&self) -> Ended {
-        self.session.memory().end_logs();
-        let name = |position: usize| self.session.catalog().functions()[position].name.clone();
-        std::mem::take(&mut *self.effects()).end(name)
+        self.relay.clear();
+        self.session.memory().end_undo_logs();
+        std::mem::take(&mut *self.effects()).end()
     }
 
     /// Settles the charges, given the call's total fuel.

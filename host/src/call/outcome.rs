@@ -10,19 +10,19 @@ use std::sync::Arc;
 
 /// The answer to a call from outside.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The output, as JSON text, or why there is none.
-    pub result: Result<String, Failure>,
+    pub(crate) result: Result<String, Failure>,
     /// The functions that lost this user's state: they were stopped, or used by one that was, and could not be
     /// undone.
-    pub dropped: Vec<Arc<str>>,
+    pub(crate) dropped: Vec<Arc<str>>,
     /// The call's bill.
-    pub bill: Bill,
+    pub(crate) bill: Bill,
 }
 
 /// Why a call has no output.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// The call did not get its turn; nothing was run.
     Refused(Refusal),
     /// The function says that the input does not fit. Its state is committed.
@@ -38,7 +38,7 @@ pub enum Failure {
     },
 }
 
-/// The result for the caller from outside, of what the function returned in a call of which this is known.
+/// The result for the caller from outside: what its function returned, in a call with such losses and figures.
 pub(super) fn result(
     returned: Result<Result<String, GuestError>, Stop>,
     lost: &[Arc<str>],

@@ -48,6 +48,7 @@ impl Ready {
             let mut outer = pin!(outer(&call, position, &input));
             let done = permitted(session.permit(), outer.as_mut()).await;
             let Ended { lost, leftovers, tally } = call.end();
+            let lost: Vec<_> = lost.into_iter().map(|position| session.function(position).name.clone()).collect();
             let result = result(done.result, &lost, &tally);
             let fuel = (done.fuel + tally.upkeep, tally.made, tally.functions);
             let bill = running.end(fuel, outcome(&result), leftovers);
@@ -72,7 +73,7 @@ impl Running<'_> {
         let (waited, ran) = (self.started - self.arrived, self.started.elapsed());
         let bill = Bill { fuel, waited, ran, made, functions };
         let session = &self.call.session;
-        session.tenant().ended(&bill);
+        session.tenant().call_ended(&bill);
         session.account().add(bill, outcome);
         self.call.settle(fuel);
         if let Some(turn) = self.turn.take() {
@@ -85,7 +86,9 @@ impl Running<'_> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            let Ended { leftovers, tally, .. } = self.call.end();
+            let Ended { lost, leftovers, tally } = self.call.end();
+            // Nobody was told.
+            self.call.session.note_lost(&lost);
             self.end((tally.abandoned + tally.upkeep, tally.made, tally.functions), Outcome::Failed, leftovers);
         }
     }

@@ -39,7 +39,7 @@ pub(super) struct Frame {
     before: PriorState,
     /// True if room was reserved for undo logs.
     ahead: bool,
-    /// The index in the session's undo list of the first entry of the functions that this one called.
+    /// The index in the call's undo list of the first entry of the functions that this one called.
     from: usize,
     /// The caller's [`Frame::from`].
     callers: usize,
@@ -132,7 +132,7 @@ impl Frame {
     }
 
     pub(super) fn function(&self) -> &Function {
-        &self.call.session.catalog().functions()[self.position]
+        self.call.session.function(self.position)
     }
 
     /// Bytes of memory that the call needs to begin.
@@ -171,7 +171,7 @@ impl Frame {
         let services: Arc<dyn Services> = call.clone();
         let session = &call.session;
         let making = Making {
-            blueprint: session.catalog().functions()[position].blueprint(),
+            blueprint: session.function(position).blueprint(),
             image: session.image(position),
             undone: session.undone_by(position).is_some(),
             services: &services,
@@ -232,7 +232,7 @@ impl Frame {
         }
         let logs = image.filter(|_| ahead && !self.ahead).map_or(0, |image| instance.logs(image));
         if logs > 0 {
-            self.call.session.memory().reserve_for_logs(logs)?;
+            self.call.session.memory().reserve_for_undo_logs(logs)?;
             self.ahead = true;
         }
         Ok(true)
@@ -251,7 +251,7 @@ impl Frame {
         let mut before = std::mem::replace(&mut self.before, PriorState::Nothing);
         let (session, position) = (&self.call.session, self.position);
         if let Some(mut instance) = self.instance.take() {
-            instance.trim_stack(session.catalog().functions()[position].frames());
+            instance.trim_stack(session.function(position).frames());
             if let Some(image) = session.undone_by(position) {
                 let of = Finding { image, room: session.memory() };
                 units = match &mut before {
@@ -314,7 +314,7 @@ impl Frame {
     pub(super) fn stopped(&self, stop: &Stop) {
         let session = &self.call.session;
         session.account().stopped();
-        session.tenant().stopped(stop.kind.code());
+        session.tenant().function_stopped(stop.kind.code());
         let stops = &mut self.call.effects().tally.stops;
         let known = stops.iter().position(|it| it == stop);
         let oldest = (stops.len() == STOPS).then_some(0);

@@ -124,7 +124,7 @@ struct Held {
 }
 
 impl Held {
-    /// Bytes that keep a charge, which is set to their size.
+    /// Bytes that keep a charge of at least their size.
     #[expect(clippy::new_ret_no_self, reason = "it is only seen as bytes")]
     fn new(bytes: Bytes, mut charge: Charge) -> Bytes {
         charge.set(charge.bytes().min(BODY).max(bytes.len()));

@@ -15,8 +15,8 @@ pub struct User {
 /// NAT's namespace: the UUIDv5 of `nemo-agent-toolkit` among the DNS names.
 static NAMESPACE: LazyLock<Uuid> = LazyLock::new(|| v5(&Uuid::NAMESPACE_DNS, b"nemo-agent-toolkit"));
 
-/// The UUIDv5 of a name in a namespace (RFC 9562, 5.5). `uuid` has the same without the processor's own instructions
-/// for SHA-1, which are five times as fast.
+/// The UUIDv5 of a name in a namespace (RFC 9562, 5.5). `uuid` has the same without the instructions for
+/// SHA-1 that processors of x86 have, which are five times as fast.
 fn v5(namespace: &Uuid, name: &[u8]) -> Uuid {
     let hash = Sha1::new_with_prefix(namespace).chain_update(name).finalize();
     let mut id = [0; 16];

@@ -40,7 +40,8 @@ const RANDOM: u64 = 64 << 10;
 pub(crate) struct Context {
     pub(super) function: Arc<str>,
     user: User,
-    /// Bytes that may be logged while it is only looked at, and no call runs.
+    /// The bytes that may be printed by an instance which is made only to be described or looked at. All others have
+    /// the running call's.
     log_budget: Option<Arc<AtomicUsize>>,
     grants: Arc<Grants>,
     /// Made when the guest first asks WASI for something; many never do.
@@ -57,8 +58,8 @@ struct Wasi {
     ctx: WasiCtx,
     table: ResourceTable,
     log: Arc<Log>,
-    /// True if the log knows the call that runs.
-    logs: bool,
+    /// True if the log has begun for what runs.
+    log_has_begun: bool,
     files: OpenFiles,
     /// The fuel that the guest owes for WASI's work.
     work: Arc<Work>,
@@ -195,17 +196,17 @@ impl Context {
                 ctx,
                 table: ResourceTable::new(),
                 log,
-                logs: false,
+                log_has_begun: false,
                 files: OpenFiles::default(),
                 work,
                 http: None,
             })
         });
-        if !wasi.logs {
+        if !wasi.log_has_begun {
             let services = self.running.as_ref().and_then(|running| running.services.as_ref());
             let budget = self.log_budget.as_ref().or_else(|| services.map(|services| services.log_budget()));
             budget.into_iter().for_each(|budget| wasi.log.begin(budget.clone()));
-            wasi.logs = true;
+            wasi.log_has_begun = budget.is_some();
         }
         wasi.work.add(work::CALL);
         // The import may give the guest more handles.
@@ -243,7 +244,7 @@ impl Context {
     /// Ends a call: writes unfinished lines, and gives back the descriptors of closed files.
     pub(super) fn end_call(&mut self) {
         if let Some(wasi) = &mut self.wasi {
-            if std::mem::take(&mut wasi.logs) {
+            if std::mem::take(&mut wasi.log_has_begun) {
                 wasi.log.end();
             }
             wasi.files.forget_closed();

@@ -36,7 +36,7 @@ pub(crate) struct Chunk {
     /// The JSON text.
     pub(crate) text: String,
     /// Its part of its user's memory.
-    pub(super) _held: Option<Charge>,
+    pub(super) _held: Charge,
 }
 
 /// Bytes that an event takes besides its chunk.

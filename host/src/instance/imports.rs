@@ -67,7 +67,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
                 let held = services.memory().try_charge(chunk.len());
                 let held = held.map_err(|full| cx.data().stop(StopKind::from(full)))?;
                 // A listener that is gone hears nothing; the call goes on.
-                let _ = listener.send(Chunk { text: chunk, _held: Some(held) }).await;
+                let _ = listener.send(Chunk { text: chunk, _held: held }).await;
             }
             Ok(())
         })

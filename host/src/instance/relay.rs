@@ -39,6 +39,11 @@ impl SiblingRelay {
         std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), left)
     }
 
+    /// Drops what is left: a sibling's call holds the one that has this relay.
+    pub(crate) fn clear(&self) {
+        self.leave(Left::Nothing);
+    }
+
     /// Has a sibling's call run, and waits for the result. Called by an import.
     pub(super) async fn run(&self, call: SiblingCall) -> Returned {
         self.leave(Left::Call(call));

@@ -18,7 +18,7 @@ pub(crate) struct Invocation {
     pub(crate) undo: usize,
 }
 
-/// The services for the instances of one user.
+/// The services for the instances that run in one call.
 pub(crate) trait Services: Send + Sync {
     /// The user.
     fn user(&self) -> User;

@@ -28,7 +28,7 @@ pub(crate) struct Memory {
     used: AtomicUsize,
     /// The enclosing level, charged as well.
     within: Option<Arc<Memory>>,
-    logs: Logs,
+    undo_logs: UndoLogs,
 }
 
 /// Bytes taken from a memory account, given back on drop.
@@ -41,7 +41,7 @@ pub(crate) struct Charge {
 /// The state of an account's undo logs (see `carrel_arena`): a user's account has room for those of its running call. A
 /// call that exceeds it goes on until its guest can be stopped.
 #[derive(Default)]
-struct Logs {
+struct UndoLogs {
     /// The engine whose running guests are made to look at the clock.
     engine: Option<wasmtime::Engine>,
     /// Bytes taken for the running call's logs, and not used by any yet.
@@ -50,9 +50,9 @@ struct Logs {
     outgrown: AtomicUsize,
 }
 
-impl std::fmt::Debug for Logs {
+impl std::fmt::Debug for UndoLogs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Logs")
+        f.debug_struct("UndoLogs")
             .field("reserved", &self.reserved)
             .field("outgrown", &self.outgrown)
             .finish_non_exhaustive()
@@ -63,31 +63,31 @@ impl Memory {
     /// Makes a user's account within this one.
     pub(crate) fn of_user(self: &Arc<Self>, limit: Option<usize>, engine: Option<&wasmtime::Engine>) -> Arc<Self> {
         let (limit, within) = (limit.unwrap_or(usize::MAX), Some(self.clone()));
-        let logs = Logs { engine: engine.cloned(), ..Logs::default() };
-        Arc::new(Self { level: Level::User, limit, used: AtomicUsize::new(0), within, logs })
+        let undo_logs = UndoLogs { engine: engine.cloned(), ..UndoLogs::default() };
+        Arc::new(Self { level: Level::User, limit, used: AtomicUsize::new(0), within, undo_logs })
     }
 
     /// The level that the running call's logs exceed.
     pub(crate) fn outgrown(&self) -> Option<Full> {
-        let nth = self.logs.outgrown.load(Ordering::Relaxed).checked_sub(1)?;
+        let nth = self.undo_logs.outgrown.load(Ordering::Relaxed).checked_sub(1)?;
         let of = self.levels().nth(nth)?;
         Some(Full { level: of.level, limit: of.limit })
     }
 
     /// Reserves what the logs of a function's call may need, so that the call is not stopped for want of memory.
-    pub(crate) fn reserve_for_logs(&self, bytes: usize) -> Result<(), Full> {
-        self.take(bytes)?;
-        self.logs.reserved.fetch_add(bytes, Ordering::Relaxed);
+    pub(crate) fn reserve_for_undo_logs(&self, bytes: usize) -> Result<(), Full> {
+        self.try_take(bytes)?;
+        self.undo_logs.reserved.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
 
     /// Ends a call from outside: gives back what was reserved for its logs and not needed.
-    pub(crate) fn end_logs(&self) {
-        if self.logs.outgrown.load(Ordering::Relaxed) > 0 {
-            self.logs.outgrown.store(0, Ordering::Relaxed);
+    pub(crate) fn end_undo_logs(&self) {
+        if self.undo_logs.outgrown.load(Ordering::Relaxed) > 0 {
+            self.undo_logs.outgrown.store(0, Ordering::Relaxed);
         }
-        if self.logs.reserved.load(Ordering::Relaxed) > 0 {
-            self.sub(self.logs.reserved.swap(0, Ordering::Relaxed));
+        if self.undo_logs.reserved.load(Ordering::Relaxed) > 0 {
+            self.sub(self.undo_logs.reserved.swap(0, Ordering::Relaxed));
         }
     }
 }
@@ -95,15 +95,16 @@ impl Memory {
 impl carrel_arena::Room for Memory {
     fn take(&self, bytes: usize) {
         let rest = |reserved: usize| Some(reserved.saturating_sub(bytes));
-        let reserved = self.logs.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).unwrap_or_default();
+        let reserved =
+            self.undo_logs.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).unwrap_or_default();
         let bytes = bytes.saturating_sub(reserved);
         if bytes == 0 {
             return;
         }
         for (nth, of) in self.levels().enumerate() {
             if of.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > of.limit {
-                self.logs.outgrown.store(nth + 1, Ordering::Relaxed);
-                self.logs.engine.iter().for_each(wasmtime::Engine::increment_epoch);
+                self.undo_logs.outgrown.store(nth + 1, Ordering::Relaxed);
+                self.undo_logs.engine.iter().for_each(wasmtime::Engine::increment_epoch);
             }
         }
     }
@@ -115,7 +116,7 @@ impl carrel_arena::Room for Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        self.end_logs();
+        self.end_undo_logs();
     }
 }
 
@@ -131,13 +132,25 @@ pub(crate) struct Full {
 impl Memory {
     /// Makes the host's account.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { level: Level::Host, limit, used: AtomicUsize::new(0), within: None, logs: Logs::default() })
+        Arc::new(Self {
+            level: Level::Host,
+            limit,
+            used: AtomicUsize::new(0),
+            within: None,
+            undo_logs: UndoLogs::default(),
+        })
     }
 
     /// Makes an account within this one; without a limit, only this one bounds it.
     pub(crate) fn within(self: &Arc<Self>, level: Level, limit: Option<usize>) -> Arc<Self> {
         let limit = limit.unwrap_or(usize::MAX);
-        Arc::new(Self { level, limit, used: AtomicUsize::new(0), within: Some(self.clone()), logs: Logs::default() })
+        Arc::new(Self {
+            level,
+            limit,
+            used: AtomicUsize::new(0),
+            within: Some(self.clone()),
+            undo_logs: UndoLogs::default(),
+        })
     }
 
     /// Bytes that may be taken.
@@ -158,7 +171,7 @@ impl Memory {
 
     /// Takes bytes, if all levels have them.
     pub(crate) fn try_charge(self: &Arc<Self>, bytes: usize) -> Result<Charge, Full> {
-        self.take(bytes)?;
+        self.try_take(bytes)?;
         Ok(Charge { of: self.clone(), bytes })
     }
 
@@ -187,7 +200,7 @@ impl Memory {
     }
 
     /// Takes bytes of all levels, or of none.
-    fn take(&self, bytes: usize) -> Result<(), Full> {
+    fn try_take(&self, bytes: usize) -> Result<(), Full> {
         if bytes == 0 {
             return Ok(());
         }
@@ -223,7 +236,7 @@ impl Charge {
 
     /// Takes more bytes, if all levels have them.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), Full> {
-        self.of.take(more)?;
+        self.of.try_take(more)?;
         self.bytes += more;
         Ok(())
     }
@@ -327,5 +340,34 @@ mod tests {
         assert_eq!(used(), [250, 100, 350, 350]);
         drop((of_user, of_nobody));
         assert_eq!(used(), [0; 4]);
+    }
+
+    #[test]
+    fn room_for_undo_logs_is_taken_of_all_levels_and_given_back_and_the_level_that_is_exceeded_is_known() {
+        let host = Memory::new(1000);
+        let tenant = host.within(Level::Tenant, Some(500));
+        let user = tenant.of_user(Some(400), None);
+        let used = || [user.used(), tenant.used(), host.used()];
+        assert!(user.reserve_for_undo_logs(401).is_err());
+        assert_eq!(user.reserve_for_undo_logs(300), Ok(()));
+        assert_eq!(used(), [300; 3]);
+        // The first logs are in the reserve, the next ones are not, and nothing can refuse them.
+        let room: &dyn carrel_arena::Room = &*user;
+        room.take(200);
+        assert_eq!((used(), user.outgrown()), ([300; 3], None));
+        room.take(350);
+        assert_eq!(used(), [550; 3]);
+        assert_eq!(user.outgrown(), Some(Full { level: Level::Tenant, limit: 500 }), "the outermost one");
+        user.end_undo_logs();
+        assert_eq!((used(), user.outgrown()), ([550; 3], None));
+        room.give_back(550);
+        assert_eq!(user.reserve_for_undo_logs(100), Ok(()));
+        assert_eq!(used(), [100; 3]);
+        user.end_undo_logs();
+        assert_eq!(used(), [0; 3]);
+        // A user who goes away leaves nothing behind.
+        assert_eq!(user.reserve_for_undo_logs(100), Ok(()));
+        drop(user);
+        assert_eq!([tenant.used(), host.used()], [0; 2]);
     }
 }

@@ -5,7 +5,7 @@ use super::{
     uses::Uses,
 };
 use crate::{
-    function::Catalog,
+    function::{Catalog, Function},
     identity::User,
     limits::{
         Budget, Descriptors, Level, Limits, Permit, Spent,
@@ -91,6 +91,11 @@ impl Session {
 
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.shared.catalog
+    }
+
+    /// A function of the catalog.
+    pub(crate) fn function(&self, position: usize) -> &Function {
+        &self.catalog().functions()[position]
     }
 
     /// The tenant of the session's user.
@@ -188,6 +193,16 @@ impl Session {
             }
         }
         holds
+    }
+
+    /// Notes that functions have lost their state, where they have got no other since: their next calls tell.
+    pub(crate) fn note_lost(&self, positions: &[usize]) {
+        for position in positions {
+            let mut slot = self.slot(*position);
+            if matches!(*slot, Slot::Empty) {
+                *slot = Slot::Lost;
+            }
+        }
     }
 
     /// Locks a slot. Nothing panics while the lock is held, and a slot is whole at any time.

@@ -154,12 +154,12 @@ impl Tenant {
     }
 
     /// Counts a call that has ended.
-    pub(crate) fn ended(&self, bill: &Bill) {
+    pub(crate) fn call_ended(&self, bill: &Bill) {
         self.metrics.ended(bill);
     }
 
     /// Counts a stop of a function, by its code.
-    pub(crate) fn stopped(&self, code: &'static str) {
+    pub(crate) fn function_stopped(&self, code: &'static str) {
         self.metrics.stopped(code);
     }
 
