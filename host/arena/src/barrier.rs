@@ -23,11 +23,11 @@
 //!   nothing runs in it. These are never two at once.
 
 use crate::{PAGE, region::Region};
-use smallvec::SmallVec;
+use guard::Guard;
+use means::Means;
 use std::{
     fmt, io,
     ops::Range,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
     ptr::NonNull,
     sync::{
         Arc,
@@ -35,69 +35,22 @@ use std::{
     },
 };
 
+mod guard;
 mod handler;
 mod log;
+mod means;
 
 pub(crate) use handler::Table;
 pub use log::{Log, Room};
 
-/// Memories that may be guarded by `mprotect` at a time: with [`OPENINGS`] runs of open pages each, they take fewer
+/// Memories that may be guarded by `mprotect` at a time: with [`guard::OPENINGS`] runs of open pages each, they take fewer
 /// mappings than a process has by default.
 const MOST_PROTECTED: usize = 400;
-/// Openings of a memory guarded by `mprotect`, at the most, until its log is taken.
-const OPENINGS: usize = 64;
-/// Openings of them that open a single page.
-const SINGLE: usize = OPENINGS / 2;
-/// The most pages that one write opens with userfaultfd, if the writes before it went from page to page: noticing a
-/// write takes ten times as long as keeping a page.
-const AHEAD: usize = 32;
-
 /// A means to notice writes.
 #[derive(Debug)]
 pub(crate) struct Barrier {
     means: Means,
     guards: AtomicUsize,
-}
-
-#[derive(Debug)]
-enum Means {
-    Userfaults(OwnedFd),
-    Protection,
-}
-
-// From `linux/userfaultfd.h`.
-const USER_MODE_ONLY: libc::c_int = 1;
-const API: u64 = 0xaa;
-const FEATURES: u64 = FEATURE_WP | FEATURE_SIGBUS | FEATURE_WP_UNPOPULATED;
-const FEATURE_WP: u64 = 1;
-const FEATURE_SIGBUS: u64 = 1 << 7;
-const FEATURE_WP_UNPOPULATED: u64 = 1 << 13;
-const MODE_WP: u64 = 2;
-const WRITEPROTECT_WP: u64 = 1;
-const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
-const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00;
-const UFFDIO_WRITEPROTECT: libc::c_ulong = 0xc018_aa06;
-
-#[repr(C)]
-struct Api {
-    api: u64,
-    features: u64,
-    ioctls: u64,
-}
-
-#[repr(C)]
-struct Register {
-    start: u64,
-    len: u64,
-    mode: u64,
-    ioctls: u64,
-}
-
-#[repr(C)]
-struct WriteProtect {
-    start: u64,
-    len: u64,
-    mode: u64,
 }
 
 impl Barrier {
@@ -158,169 +111,7 @@ impl Barrier {
 
     /// Registers a region, so that its pages can be closed.
     pub(crate) fn register(&self, region: &Region, len: usize) -> io::Result<()> {
-        let Means::Userfaults(userfaults) = &self.means else { return Ok(()) };
-        let start = region.at(0).as_ptr() as u64;
-        ask(userfaults, UFFDIO_REGISTER, &mut Register { start, len: len as u64, mode: MODE_WP, ioctls: 0 })
-    }
-}
-
-impl Means {
-    fn userfaults() -> Option<Self> {
-        // SAFETY: the call takes no memory, and gives a file of its own or -1.
-        let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | libc::O_NONBLOCK | USER_MODE_ONLY) };
-        let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
-        // SAFETY: the file was just opened, and nobody else has it.
-        let userfaults = unsafe { OwnedFd::from_raw_fd(fd) };
-        ask(&userfaults, UFFDIO_API, &mut Api { api: API, features: FEATURES, ioctls: 0 }).ok()?;
-        Some(Self::Userfaults(userfaults))
-    }
-
-    /// The signal raised by a write to a closed page.
-    fn signal(&self) -> libc::c_int {
-        match self {
-            Self::Userfaults(_) => libc::SIGBUS,
-            Self::Protection => libc::SIGSEGV,
-        }
-    }
-
-    /// Closes pages: the first write to each of them is noticed from now on.
-    fn close(&self, addresses: Range<usize>) -> io::Result<()> {
-        self.set(addresses, true)
-    }
-
-    /// Opens pages: writes to them are no longer noticed.
-    fn open(&self, addresses: Range<usize>) -> io::Result<()> {
-        self.set(addresses, false)
-    }
-
-    /// Closes or opens pages, by one system call. The signal handler calls this too.
-    fn set(&self, addresses: Range<usize>, closed: bool) -> io::Result<()> {
-        if addresses.is_empty() {
-            return Ok(());
-        }
-        match self {
-            Self::Userfaults(userfaults) => {
-                let (start, len) = (addresses.start as u64, addresses.len() as u64);
-                let mode = if closed { WRITEPROTECT_WP } else { 0 };
-                ask(userfaults, UFFDIO_WRITEPROTECT, &mut WriteProtect { start, len, mode })
-            }
-            Self::Protection => {
-                let access = if closed { libc::PROT_READ } else { libc::PROT_READ | libc::PROT_WRITE };
-                // SAFETY: the pages are those of one slot that is in use, open for reading and writing but for this, and
-                // a write to one that is closed is met by the handler. What they hold does not change.
-                match unsafe { libc::mprotect(addresses.start as *mut libc::c_void, addresses.len(), access) } {
-                    0 => Ok(()),
-                    _ => Err(io::Error::last_os_error()),
-                }
-            }
-        }
-    }
-}
-
-fn ask<T>(userfaults: &OwnedFd, request: libc::c_ulong, argument: &mut T) -> io::Result<()> {
-    // SAFETY: `argument` is of the type that the request takes, and lives until the call is over. None of the requests
-    // changes what memory holds.
-    match unsafe { libc::ioctl(userfaults.as_raw_fd(), request, std::ptr::from_mut(argument)) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// A guarded memory: the pages of it that are closed, and its log.
-pub(crate) struct Guard {
-    /// The barrier's means. They live as long as this guard's [`Guarded`].
-    means: NonNull<Means>,
-    /// The address of the memory's first page.
-    start: usize,
-    /// The pages that are guarded; all others are open.
-    pages: Range<usize>,
-    /// A bit for each page from the memory's first on, set if the page is open.
-    open: SmallVec<[u64; 2]>,
-    log: Log,
-    /// Openings of pages since the log was last taken.
-    openings: usize,
-    /// The pages opened last: a sequential writer writes next to the page after them.
-    last: Range<usize>,
-}
-
-impl Guard {
-    fn new(start: usize, pages: Range<usize>, room: Arc<dyn Room>) -> Self {
-        let open = SmallVec::from_elem(0, pages.end.div_ceil(64));
-        Self { means: NonNull::dangling(), start, pages, open, log: Log::new(room), openings: 0, last: 0..0 }
-    }
-
-    fn is_open(&self, page: usize) -> bool {
-        self.open[page / 64] & 1 << (page % 64) != 0
-    }
-
-    fn addresses(&self, pages: Range<usize>) -> Range<usize> {
-        self.start + pages.start * PAGE..self.start + pages.end * PAGE
-    }
-
-    /// Handles a write: keeps a copy of the page and opens it. Returns true if the page was closed and now is open,
-    /// so that the write can be retried.
-    ///
-    /// # Safety
-    ///
-    /// The guard's memory and means must live, and nobody else may use the guard.
-    unsafe fn met(&mut self, address: usize) -> bool {
-        let page = (address - self.start) / PAGE;
-        if !self.pages.contains(&page) || self.is_open(page) {
-            return false;
-        }
-        let mut group = self.group(page);
-        self.last = group.clone();
-        while let Some(run) = self.next_closed(&mut group) {
-            for page in run.clone() {
-                let bytes = (self.start + page * PAGE) as *const [u8; PAGE];
-                // SAFETY: the page is the memory's own and can be read; whoever writes to the memory waits for this.
-                self.log.keep(page, Some(unsafe { &*bytes }));
-            }
-            // SAFETY: as this function asks of its callers.
-            if unsafe { self.means.as_ref() }.open(self.addresses(run.clone())).is_err() {
-                return false;
-            }
-            self.mark(run, true);
-        }
-        self.openings += 1;
-        true
-    }
-
-    /// The pages that are opened together with one.
-    fn group(&self, page: usize) -> Range<usize> {
-        // SAFETY: as `met` asks of its callers, the only ones of this.
-        match unsafe { self.means.as_ref() } {
-            // A sequential writer is stopped less and less often.
-            Means::Userfaults(_) if self.openings > 0 && page == self.last.end => {
-                return page..(page + (2 * self.last.len()).min(AHEAD)).min(self.pages.end);
-            }
-            Means::Userfaults(_) => return page..page + 1,
-            Means::Protection if self.openings < SINGLE => return page..page + 1,
-            Means::Protection => {}
-        }
-        // So large that the whole memory is opened before the remaining openings are used up.
-        let size = self.pages.end.div_ceil(OPENINGS - SINGLE);
-        let start = page / size * size;
-        start.max(self.pages.start)..(start + size).min(self.pages.end)
-    }
-
-    /// Takes the next run of closed pages off the front of `pages`.
-    fn next_closed(&self, pages: &mut Range<usize>) -> Option<Range<usize>> {
-        let start = pages.clone().find(|page| !self.is_open(*page))?;
-        let end = (start..pages.end).find(|page| self.is_open(*page)).unwrap_or(pages.end);
-        pages.start = end;
-        Some(start..end)
-    }
-
-    fn mark(&mut self, pages: Range<usize>, open: bool) {
-        for page in pages {
-            let bit = 1 << (page % 64);
-            if open {
-                self.open[page / 64] |= bit;
-            } else {
-                self.open[page / 64] &= !bit;
-            }
-        }
+        self.means.register(region, len)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     barrier::{Log, Room},
-    memories::Shared,
+    memory::Shared,
 };
 use std::{fmt, io, ops::Range, sync::Arc};
 

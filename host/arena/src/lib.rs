@@ -10,6 +10,7 @@
 //! * [`configure`]: sets an engine up with the next two.
 //! * [`Memories`]: linear memories, in slots of a few sizes, for [`wasmtime::Config::with_host_memory`].
 //! * [`Stacks`]: fiber stacks with guard pages, for [`wasmtime::Config::with_host_stack`].
+//! * `memory` and `stack`: one of them, in its slot. `making`: the store for which they are made.
 //! * [`Tracked`]: a store whose memories the host can read and write while nothing runs in it. [`Held`]: a memory that a
 //!   store has left, for another one. [`Lent`]: what can be done with either.
 //! * `barrier`: the first write to each page of a guarded memory, and what the page held before: a [`Log`].
@@ -49,19 +50,24 @@ use std::sync::Arc;
 
 mod barrier;
 mod held;
+mod making;
 mod memories;
+mod memory;
 mod populated;
 mod region;
 mod slice;
 mod slots;
+mod stack;
 mod stacks;
 mod tracked;
 
 pub use barrier::{Log, Room};
 pub use held::{Held, Lent};
-pub use memories::{EXHAUSTED, Memories};
+pub use memories::Memories;
 pub use slice::run_sooner;
-pub use stacks::{Frames, Stacks};
+pub use slots::EXHAUSTED;
+pub use stack::Frames;
+pub use stacks::Stacks;
 pub use tracked::{Pre, Tracked};
 
 /// Gives an engine's configuration these memories and stacks, with the settings that they rely on: memories have no guard

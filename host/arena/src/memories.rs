@@ -5,23 +5,15 @@
 //! the most: a memory that needs more is in a slot of the largest size from then on.
 
 use crate::{
-    barrier::{Barrier, Guarded, Log, Room, Table},
+    barrier::Barrier,
+    making::{self, Next},
+    memory::{Shared, Size, Slot},
     populated::Populated,
-    slots::{Keep, Slots},
-    tracked::{self, Next},
+    slots::{EXHAUSTED, Keep, Slots},
 };
-use std::{
-    io,
-    ops::Range,
-    ptr::NonNull,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{io, sync::Arc};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
-/// The beginning of the error for a memory that finds no slot.
-pub const EXHAUSTED: &str = "the arena is exhausted";
-
-const ZEROES: [u8; crate::PAGE] = [0; crate::PAGE];
 /// Bytes of the slots that are not of the largest size.
 const SMALLER: [usize; 2] = [256 << 10, 1 << 20];
 /// Addresses that slots of one of those sizes may take, in bytes, and those of the largest size.
@@ -52,15 +44,6 @@ const RESIDENT: usize = 64 << 20;
 pub struct Memories {
     sizes: Arc<[Arc<Size>]>,
     barrier: Arc<Barrier>,
-}
-
-/// Slots of one size, and the state that they share.
-#[derive(Debug)]
-struct Size {
-    slots: Slots,
-    guards: Arc<Table>,
-    barrier: Arc<Barrier>,
-    populated: Arc<Populated>,
 }
 
 impl Memories {
@@ -165,7 +148,7 @@ unsafe impl MemoryCreator for Memories {
         if memory.is_shared() {
             return Err("carrel-arena makes no memories that several threads share".into());
         }
-        let next = tracked::next();
+        let next = making::next();
         let size = match &next {
             Some(Next::Held(held)) => held.place().1,
             Some(Next::Size(wanted)) => minimum.max(*wanted),
@@ -178,7 +161,7 @@ unsafe impl MemoryCreator for Memories {
             _ if fits => Arc::new(Shared::new(self.allocate(size)?)),
             _ => return Err(format!("a memory of {minimum} bytes at least cannot have {size} bytes")),
         };
-        tracked::made(&slot);
+        making::made(&slot);
         if !fits {
             return Err(format!("a memory of {minimum} bytes at least cannot be one of {size} bytes"));
         }
@@ -190,106 +173,6 @@ unsafe impl MemoryCreator for Memories {
 struct Memory {
     memories: Memories,
     slot: Arc<Shared>,
-}
-
-/// The slot that a memory is in now, shared by the memory and its [`Tracked`](crate::Tracked) store.
-#[derive(Debug)]
-pub(crate) struct Shared(Mutex<Slot>);
-
-impl Shared {
-    fn new(slot: Slot) -> Self {
-        Self(Mutex::new(slot))
-    }
-
-    /// The memory's address, and its size in bytes.
-    pub(crate) fn place(&self) -> (NonNull<u8>, usize) {
-        let slot = self.slot();
-        (slot.base(), slot.size)
-    }
-
-    /// See [`Lent::guard`](crate::Lent::guard).
-    pub(crate) fn guard(&self, from: usize, room: Arc<dyn Room>) -> io::Result<()> {
-        let mut slot = self.slot();
-        if slot.guarded.is_some() {
-            return Ok(());
-        }
-        let from = from.min(slot.size / crate::PAGE);
-        let (of, index, start) = (slot.of.clone(), slot.index, slot.base());
-        // SAFETY: the slot is this memory's own until it is dropped, which releases the guard first, or until the memory
-        // has moved, which the guard is told. Whoever calls this has the memory's store exclusively.
-        let guarded = unsafe { Guarded::new(&of.barrier, &of.guards, index, start, from, room) };
-        slot.guarded = Some(guarded?);
-        Ok(())
-    }
-
-    /// See [`Lent::unguard`](crate::Lent::unguard).
-    pub(crate) fn unguard(&self) {
-        let mut slot = self.slot();
-        if let Some(guarded) = slot.guarded.take()
-            && let Err(guarded) = guarded.release()
-        {
-            // The kernel does not open the pages, so writes to them must still be handled.
-            slot.guarded = Some(guarded);
-        }
-    }
-
-    /// See [`Lent::guarding_is_free`](crate::Lent::guarding_is_free).
-    pub(crate) fn guarding_is_free(&self) -> bool {
-        !self.slot().of.barrier.takes_mappings()
-    }
-
-    /// Calls `what` with the memory's guard, if there is one.
-    pub(crate) fn guarded<R>(&self, what: impl FnOnce(&mut Guarded) -> R) -> Option<R> {
-        self.slot().guarded.as_mut().map(what)
-    }
-
-    /// The log since it was last taken; `None`, if the memory is not guarded.
-    pub(crate) fn take_log(&self) -> Option<Log> {
-        self.guarded(Guarded::take_log)
-    }
-
-    /// Calls `found` with the runs of these pages that take memory.
-    pub(crate) fn populated(&self, pages: Range<usize>, mut found: impl FnMut(Range<usize>)) {
-        let slot = self.slot();
-        let (of, start) = (slot.of.clone(), slot.base().as_ptr() as usize);
-        drop(slot);
-        let addresses = start + pages.start * crate::PAGE..start + pages.end * crate::PAGE;
-        let page = |address: usize| (address - start) / crate::PAGE;
-        of.populated.find(addresses, |run| found(page(run.start)..page(run.end)));
-    }
-
-    /// See [`Lent::discard`](crate::Lent::discard).
-    pub(crate) fn discard(&self, pages: Range<usize>) {
-        let mut slot = self.slot();
-        let end = pages.end.min(slot.size / crate::PAGE);
-        if pages.start >= end {
-            return;
-        }
-        if slot.guarded.as_mut().is_some_and(|guarded| guarded.open(pages.start..end).is_err()) {
-            return;
-        }
-        slot.zero(pages.start * crate::PAGE..end * crate::PAGE);
-    }
-
-    /// See [`Held::truncate`](crate::Held::truncate).
-    pub(crate) fn truncate(&self, size: usize) -> io::Result<()> {
-        let mut slot = self.slot();
-        if size >= slot.size {
-            return Ok(());
-        }
-        if let Some(guarded) = &mut slot.guarded {
-            guarded.truncate(size / crate::PAGE)?;
-        }
-        let end = slot.size;
-        slot.zero(size..end);
-        slot.size = size;
-        Ok(())
-    }
-
-    /// Locks the slot. Nothing panics while the lock is held, and a slot is whole at any time.
-    fn slot(&self) -> MutexGuard<'_, Slot> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 // SAFETY: the range from `as_ptr` of `byte_size` bytes is a slot that is this memory's own until it is dropped, open
@@ -315,88 +198,6 @@ unsafe impl LinearMemory for Memory {
 
     fn as_ptr(&self) -> *mut u8 {
         self.slot.slot().base().as_ptr()
-    }
-}
-
-/// A slot in use: the first `size` bytes of it.
-#[derive(Debug)]
-struct Slot {
-    of: Arc<Size>,
-    index: usize,
-    size: usize,
-    /// Bytes that its last user left resident, as zeroes; perhaps beyond `size`.
-    resident: usize,
-    /// The guard, which notices writes to it.
-    guarded: Option<Guarded>,
-}
-
-impl Slot {
-    fn base(&self) -> NonNull<u8> {
-        self.of.slots.region().at(self.of.slots.offset(self.index))
-    }
-
-    /// Moves the memory to a larger slot, with its guard.
-    fn move_to(&mut self, mut larger: Slot) {
-        // SAFETY: the slot is this one's own, and nothing else refers to it: wasmtime holds the memory exclusively while it
-        // grows, and reads its base anew afterwards; the host has a slice of it only while nothing runs in the store.
-        let old = unsafe { std::slice::from_raw_parts(self.base().as_ptr(), self.size) };
-        // SAFETY: as above, of a slot that nobody knows yet, with as many open bytes at least.
-        let new = unsafe { std::slice::from_raw_parts_mut(larger.base().as_ptr(), self.size) };
-        // The new one holds zeroes: a page of zeroes there takes no memory as long as it is not written to.
-        for (new, old) in new.chunks_mut(crate::PAGE).zip(old.chunks(crate::PAGE)) {
-            if *old != ZEROES[..old.len()] {
-                new.copy_from_slice(old);
-            }
-        }
-        if let Some(mut guarded) = self.guarded.take() {
-            // SAFETY: the new slot is this memory's own from now on.
-            let released = unsafe { guarded.move_to(&larger.of.guards, larger.index, larger.base()) };
-            larger.guarded = Some(guarded);
-            if released.is_err() {
-                // Its pages are closed for good, so nobody may ever have it again.
-                std::mem::forget(std::mem::replace(self, larger));
-                return;
-            }
-        }
-        *self = larger;
-    }
-
-    /// Zeroes bytes of it, whose pages are open.
-    fn zero(&mut self, bytes: Range<usize>) {
-        let offset = self.of.slots.offset(self.index);
-        let region = self.of.slots.region();
-        let whole = bytes.start.next_multiple_of(crate::PAGE)..bytes.end.next_multiple_of(crate::PAGE);
-        let given_back = region.advise(offset + whole.start, whole.len(), libc::MADV_DONTNEED).is_ok();
-        let left = if given_back { bytes.start..whole.start.min(bytes.end) } else { bytes };
-        // SAFETY: the slot is this one's own, and open; whoever calls this has the memory exclusively.
-        let left = unsafe { std::slice::from_raw_parts_mut(region.at(offset + left.start).as_ptr(), left.len()) };
-        left.fill(0);
-    }
-}
-
-impl Drop for Slot {
-    /// Zeroes what may have been written, which is the first `size` bytes, or more if it was once larger: its code is
-    /// bounds-checked, and what is cut off of a memory is zeroed then.
-    fn drop(&mut self) {
-        if self.guarded.take().is_some_and(|guarded| guarded.release().is_err()) {
-            // Its pages are closed for good: it is never used again, and stays as it is.
-            return;
-        }
-        let slots = &self.of.slots;
-        let offset = slots.offset(self.index);
-        let written = self.size.next_multiple_of(crate::PAGE);
-        let resident = written.max(self.resident);
-        let kept = slots.keep(resident);
-        let given_back = slots.region().advise(offset + kept, resident - kept, libc::MADV_DONTNEED);
-        // The kernel takes nothing back of locked memory, say: then all of it is zeroed by writing.
-        let left = if given_back.is_ok() { kept } else { resident };
-        // SAFETY: the slot is still this one's own, and open. Nothing refers to it: its memory has moved to another slot,
-        // or was dropped, and so was the `Tracked` that knew of it.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(self.base().as_ptr(), written.min(left)) };
-        // Looking costs less than writing, and a page that was never written to takes no memory: a guest's stack is
-        // mostly such pages.
-        bytes.chunks_mut(crate::PAGE).filter(|page| **page != ZEROES[..page.len()]).for_each(|page| page.fill(0));
-        slots.put(self.index, kept, left);
     }
 }
 

@@ -1,88 +1,16 @@
 //! A store whose linear memories the host can read and write while nothing runs in it.
-//!
-//! wasmtime asks for a memory without saying for which store. A [`Tracked`] store learns which ones are its own by
-//! listening, on this thread, while its own instances are made.
 
 use crate::{
     held::{Held, Lent},
-    memories::Shared,
-    stacks::{Frames, Place},
+    making::{Listening, Making, Next},
+    stack::Frames,
 };
 use std::{
-    cell::RefCell,
-    collections::VecDeque,
     future::{Future, poll_fn},
     pin::pin,
     sync::{Arc, Weak},
 };
 use wasmtime::{AsContext, AsContextMut, Store, StoreContext, StoreContextMut};
-
-thread_local! {
-    /// The store for which memories are being made on this thread now.
-    static MAKING: RefCell<Option<Making>> = const { RefCell::new(None) };
-}
-
-/// The memories of a store.
-#[derive(Debug, Default)]
-struct Making {
-    /// The memories that are to be made next.
-    next: VecDeque<Next>,
-    made: Vec<Arc<Shared>>,
-    /// The stack that the store's calls run on.
-    stack: Option<Weak<Place>>,
-}
-
-/// A memory to be made.
-#[derive(Debug)]
-pub(crate) enum Next {
-    /// A new memory, of at least so many bytes.
-    Size(usize),
-    /// A memory that an instance has left.
-    Held(Arc<Shared>),
-}
-
-/// Takes the memory that is to be made next, if one was given.
-pub(crate) fn next() -> Option<Next> {
-    MAKING.with_borrow_mut(|making| making.as_mut()?.next.pop_front())
-}
-
-/// Notes that a memory was made.
-pub(crate) fn made(memory: &Arc<Shared>) {
-    MAKING.with_borrow_mut(|making| {
-        if let Some(making) = making {
-            making.made.push(memory.clone());
-        }
-    });
-}
-
-/// Notes that a stack was made: a store gets one for its first call, and keeps it.
-pub(crate) fn made_stack(stack: &Arc<Place>) {
-    MAKING.with_borrow_mut(|making| {
-        if let Some(making) = making {
-            making.stack = Some(Arc::downgrade(stack));
-        }
-    });
-}
-
-/// A guard value: while it lives, memories made on this thread belong to its store. It ends with its poll, also when
-/// that panics; polls may be nested, so the previous value is restored.
-struct Listening<'a> {
-    making: &'a mut Making,
-    outer: Option<Making>,
-}
-
-impl<'a> Listening<'a> {
-    fn start(making: &'a mut Making) -> Self {
-        let outer = MAKING.replace(Some(std::mem::take(making)));
-        Self { making, outer }
-    }
-}
-
-impl Drop for Listening<'_> {
-    fn drop(&mut self) {
-        *self.making = MAKING.replace(self.outer.take()).unwrap_or_default();
-    }
-}
 
 /// A module or component that a [`Tracked`] store can instantiate. The trait is sealed: a store's memories are known
 /// by it.

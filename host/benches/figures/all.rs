@@ -7,7 +7,7 @@
 //! # Layout
 //!
 //! * [`plan`]: the size of each measurement. [`report`]: the figures, their bounds, and the tables.
-//! * [`server`]: a server's process, and what it uses. [`client`]: connections, and load. [`stop`]: reasons that end
+//! * [`server`]: a server's process, and what it uses. [`client`]: connections. [`load`]: load. [`stop`]: reasons that end
 //!   a run early: a signal, too little memory, too much time.
 //! * The parts, in the order in which they run: [`hot`], [`rollback`], [`live`], [`parked`], [`waiting`],
 //!   [`fair`], [`hostile`], [`large`], [`rate`].
@@ -19,6 +19,7 @@ mod hostile;
 mod hot;
 mod large;
 mod live;
+mod load;
 mod parked;
 mod plan;
 mod rate;

@@ -4,7 +4,8 @@
 
 use crate::{
     Result,
-    client::{self, Connection, Load, Loaded},
+    client::{self, Connection},
+    load::{Load, Loaded},
     median,
     plan::Plan,
     report::{Id, Report, count},

@@ -2,7 +2,8 @@
 
 use crate::{
     Result,
-    client::{self, Connection, Load},
+    client::{self, Connection},
+    load::Load,
     median,
     plan::Plan,
     report::{Growth, Id, Report, bytes, count},

@@ -3,7 +3,8 @@
 
 use crate::{
     Result,
-    client::{self, Connection, Load},
+    client::{self, Connection},
+    load::Load,
     median,
     plan::Plan,
     report::{Growth, Id, Report, bytes, count},

@@ -2,8 +2,9 @@
 
 use crate::{
     Result,
-    client::{self, Connection, Load, Waited},
+    client::{self, Connection, Waited},
     live::ALL_THREE,
+    load::Load,
     plan::Plan,
     report::{Id, Report, count},
     server::Server,

@@ -5,7 +5,7 @@
 //! write to a closed page goes to the previous handler: wasmtime's, which turns some into traps, or the system's,
 //! which ends the process.
 
-use super::Guard;
+use super::guard::Guard;
 use crate::{PAGE, region::Region};
 use std::{
     cell::UnsafeCell,

@@ -1,7 +1,9 @@
 //! Slots of fiber stacks against a plain model, and their edges and ends.
 
 use super::*;
+use crate::stack::{Frames, SHALLOW};
 use proptest::{prelude::*, sample::Index};
+use wasmtime::component::Component;
 
 const SIZE: usize = 128 << 10;
 
