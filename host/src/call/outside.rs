@@ -2,7 +2,7 @@
 
 use super::{
     admission::Ready,
-    effects::Ended,
+    effects::{Ended, Tally},
     object::Call,
     outcome::{Answer, outcome, result},
     run::run,
@@ -17,7 +17,6 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
-    time::Duration,
 };
 use tokio::{sync::mpsc, time::Instant};
 
@@ -44,14 +43,13 @@ impl Ready {
                 }
             };
             let arrived = handle.arrived();
-            let mut running = Running { call: &call, turn: Some(turn), arrived, started, ended: false };
+            let mut running = Running { call: &call, turn: Some(turn), arrived, started };
             let mut outer = pin!(outer(&call, position, &input));
             let done = permitted(session.permit(), outer.as_mut()).await;
             let Ended { lost, leftovers, tally } = call.end();
             let lost: Vec<_> = lost.into_iter().map(|position| session.function(position).name.clone()).collect();
             let result = result(done.result, &lost, &tally);
-            let fuel = (done.fuel + tally.upkeep, tally.made, tally.functions);
-            let bill = running.end(fuel, outcome(&result), leftovers);
+            let bill = running.end(done.fuel, &tally, outcome(&result), leftovers);
             Answer { result, dropped: lost, bill }
         };
         to_the_end(running, move || !kept.can_be_undone())
@@ -61,22 +59,28 @@ impl Ready {
 /// A call that runs. If this is dropped before its end, the caller went away.
 struct Running<'a> {
     call: &'a Call,
+    /// `None` after the end.
     turn: Option<Turn>,
     arrived: Instant,
     started: Instant,
-    ended: bool,
 }
 
 impl Running<'_> {
-    fn end(&mut self, (fuel, made, functions): (u64, Duration, u32), outcome: Outcome, leftovers: Leftovers) -> Bill {
-        self.ended = true;
-        let (waited, ran) = (self.started - self.arrived, self.started.elapsed());
-        let bill = Bill { fuel, waited, ran, made, functions };
+    /// Ends the call, whose functions have used so much fuel.
+    fn end(&mut self, fuel: u64, tally: &Tally, outcome: Outcome, leftovers: Leftovers) -> Bill {
+        let turn = self.turn.take();
+        let bill = Bill {
+            fuel: fuel + tally.upkeep,
+            waited: self.started - self.arrived,
+            ran: self.started.elapsed(),
+            made: tally.made,
+            functions: tally.functions,
+        };
         let session = &self.call.session;
         session.tenant().call_ended(&bill);
         session.account().add(bill, outcome);
-        self.call.settle(fuel);
-        if let Some(turn) = self.turn.take() {
+        self.call.settle(bill.fuel);
+        if let Some(turn) = turn {
             turn.tidy(leftovers);
         }
         bill
@@ -85,11 +89,11 @@ impl Running<'_> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        if !self.ended {
+        if self.turn.is_some() {
             let Ended { lost, leftovers, tally } = self.call.end();
             // Nobody was told.
             self.call.session.note_lost(&lost);
-            self.end((tally.abandoned + tally.upkeep, tally.made, tally.functions), Outcome::Failed, leftovers);
+            self.end(tally.abandoned, &tally, Outcome::Failed, leftovers);
         }
     }
 }

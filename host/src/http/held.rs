@@ -101,7 +101,7 @@ async fn hand_over_after_tidying(mut charge: Charge, handle: &Handle) -> Result<
 
 /// A body whose bytes are all there, charged to an account until they are sent.
 pub(super) fn held(bytes: impl Into<Bytes>, charge: Charge) -> body::Body {
-    body::Body::from(Held::new(bytes.into(), charge))
+    body::Body::from(charged(bytes.into(), charge))
 }
 
 /// An answer, of which each byte is charged to an account until it is sent. The charge at hand is for the first bytes.
@@ -123,13 +123,10 @@ struct Held {
     _charge: Charge,
 }
 
-impl Held {
-    /// Bytes that keep a charge of at least their size.
-    #[expect(clippy::new_ret_no_self, reason = "it is only seen as bytes")]
-    fn new(bytes: Bytes, mut charge: Charge) -> Bytes {
-        charge.set(charge.bytes().min(BODY).max(bytes.len()));
-        Bytes::from_owner(Self { bytes, _charge: charge })
-    }
+/// Bytes that keep a charge of at least their size.
+fn charged(bytes: Bytes, mut charge: Charge) -> Bytes {
+    charge.set(charge.bytes().min(BODY).max(bytes.len()));
+    Bytes::from_owner(Held { bytes, _charge: charge })
 }
 
 impl AsRef<[u8]> for Held {
@@ -148,7 +145,7 @@ impl Body for Counted {
         polled.map_ok(|frame| {
             frame.map_data(|bytes| {
                 let charge = self.charge.take().unwrap_or_else(|| self.memory.charge(0));
-                Held::new(bytes, charge)
+                charged(bytes, charge)
             })
         })
     }

@@ -62,9 +62,7 @@ impl std::fmt::Debug for UndoLogs {
 impl Memory {
     /// Makes a user's account within this one.
     pub(crate) fn of_user(self: &Arc<Self>, limit: Option<usize>, engine: Option<&wasmtime::Engine>) -> Arc<Self> {
-        let (limit, within) = (limit.unwrap_or(usize::MAX), Some(self.clone()));
-        let undo_logs = UndoLogs { engine: engine.cloned(), ..UndoLogs::default() };
-        Arc::new(Self { level: Level::User, limit, used: AtomicUsize::new(0), within, undo_logs })
+        Self::make(Level::User, limit, Some(self.clone()), engine)
     }
 
     /// The level that the running call's logs exceed.
@@ -132,25 +130,22 @@ pub(crate) struct Full {
 impl Memory {
     /// Makes the host's account.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self {
-            level: Level::Host,
-            limit,
-            used: AtomicUsize::new(0),
-            within: None,
-            undo_logs: UndoLogs::default(),
-        })
+        Self::make(Level::Host, Some(limit), None, None)
     }
 
     /// Makes an account within this one; without a limit, only this one bounds it.
     pub(crate) fn within(self: &Arc<Self>, level: Level, limit: Option<usize>) -> Arc<Self> {
-        let limit = limit.unwrap_or(usize::MAX);
-        Arc::new(Self {
-            level,
-            limit,
-            used: AtomicUsize::new(0),
-            within: Some(self.clone()),
-            undo_logs: UndoLogs::default(),
-        })
+        Self::make(level, limit, Some(self.clone()), None)
+    }
+
+    fn make(
+        level: Level,
+        limit: Option<usize>,
+        within: Option<Arc<Self>>,
+        engine: Option<&wasmtime::Engine>,
+    ) -> Arc<Self> {
+        let undo_logs = UndoLogs { engine: engine.cloned(), ..UndoLogs::default() };
+        Arc::new(Self { level, limit: limit.unwrap_or(usize::MAX), used: AtomicUsize::new(0), within, undo_logs })
     }
 
     /// Bytes that may be taken.

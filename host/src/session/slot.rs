@@ -11,7 +11,7 @@ pub(crate) enum Slot {
     /// No instance: none was needed yet, or it was stopped and could not be undone.
     #[default]
     Empty,
-    /// No instance: it was found out between two calls that it cannot be undone. The function's next call tells.
+    /// No instance: what it held was lost when no caller could be told. The function's next call tells.
     Lost,
     Idle(Box<Instance>),
     /// The last call failed: the memories are as before that call, and need a new store.
