@@ -8,12 +8,9 @@
 //! own thread.
 #![allow(clippy::expect_used)]
 
-use axum::{
-    Router,
-    body::{Body, to_bytes},
-};
+use axum::body::{Body, to_bytes};
 use bytes::Bytes;
-use carrel::{Host, config::Config};
+use carrel::{Host, config::Config, http::App};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use http::{Request, StatusCode, header};
 use std::{
@@ -76,7 +73,7 @@ fn calls(criterion: &mut Criterion) {
 }
 
 /// A host without sessions, and its routes.
-async fn new_app(rollback: bool) -> Router {
+async fn new_app(rollback: bool) -> App {
     let mut config = Config::load(Path::new(CONFIG)).expect("a valid configuration");
     config.limits.max_sessions = 1_000_000;
     config.sessions.rollback = rollback;
@@ -85,7 +82,7 @@ async fn new_app(rollback: bool) -> Router {
 }
 
 /// Makes the sessions of the hot calls, and looks at their answers: a benchmark of wrong ones is worth nothing.
-async fn prepare(app: &Router) {
+async fn prepare(app: &App) {
     for _ in 0..NOTES {
         send(app, generate("notes", ADD)).await;
     }
@@ -98,7 +95,7 @@ async fn prepare(app: &Router) {
 }
 
 /// Measures so many requests, one after the other.
-async fn repeat(app: Router, times: u64, mut request: impl FnMut() -> Request<Body> + Send + 'static) -> Duration {
+async fn repeat(app: App, times: u64, mut request: impl FnMut() -> Request<Body> + Send + 'static) -> Duration {
     let task = tokio::spawn(async move {
         let began = Instant::now();
         for _ in 0..times {
@@ -110,7 +107,7 @@ async fn repeat(app: Router, times: u64, mut request: impl FnMut() -> Request<Bo
 }
 
 /// Measures the adding of so many notes; now and then they are cleared.
-async fn add(app: Router, times: u64) -> Duration {
+async fn add(app: App, times: u64) -> Duration {
     const CLEAR: &str = r#"{"command":"note","action":"clear"}"#;
     let mut count = 0;
     let next = move || {
@@ -121,7 +118,7 @@ async fn add(app: Router, times: u64) -> Duration {
 }
 
 /// Measures so many calls, each of the next user.
-async fn in_turn(app: Router, times: u64) -> Duration {
+async fn in_turn(app: App, times: u64) -> Duration {
     let users: Vec<_> = (0..USERS).map(|number| format!("turn-{number}")).collect();
     for user in &users {
         send(&app, generate(user, STATS)).await;
@@ -147,7 +144,7 @@ async fn new_sessions(runtime: &Runtime, times: u64) -> Duration {
     took
 }
 
-async fn send(app: &Router, request: Request<Body>) -> Bytes {
+async fn send(app: &App, request: Request<Body>) -> Bytes {
     let response = app.clone().oneshot(request).await.unwrap_or_else(|never| match never {});
     assert_eq!(response.status(), StatusCode::OK);
     to_bytes(response.into_body(), usize::MAX).await.expect("an answer")

@@ -11,7 +11,7 @@ use crate::{
     limits::{Lane, Limits},
 };
 use ::http::{HeaderMap, HeaderName, HeaderValue, Request, header};
-use axum::{Router, body::Body};
+use axum::body::Body;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use std::{
@@ -116,7 +116,7 @@ pub fn config(data: &[u8]) {
 
 /// Sends a body; its first byte chooses the route. It is answered, or refused for a reason with a place in the body.
 pub fn json(data: &[u8]) {
-    static APP: LazyLock<(Arc<Host>, Router)> = LazyLock::new(|| {
+    static APP: LazyLock<(Arc<Host>, http::App)> = LazyLock::new(|| {
         let host = RUNTIME.block_on(Host::start(parsed(SERVED), 1)).unwrap_or_else(|error| panic!("{error}"));
         (host.clone(), http::app(host))
     });

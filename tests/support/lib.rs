@@ -6,14 +6,11 @@
 //! reply.ok();
 //! ```
 //!
-//! [`Test`] is a configuration, NAT's own example to begin with. [`Test::start`] makes a host of it whose router is
+//! [`Test`] is a configuration, NAT's own example to begin with. [`Test::start`] makes a host of it whose routes are
 //! called without a socket; [`Server::listen`] serves it on a port of the system's choice.
 
-use axum::{
-    Router,
-    body::{Body, Bytes},
-};
-use carrel::{Host, config::Config, identity::KeyHash};
+use axum::body::{Body, Bytes};
+use carrel::{Host, config::Config, http::App, identity::KeyHash};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -166,7 +163,7 @@ pub fn key(tenant: &str, user: usize) -> String {
 pub struct Server {
     /// The host.
     pub host: Arc<Host>,
-    app: Router,
+    app: App,
 }
 
 /// The resources that a host holds for the instances of all users.

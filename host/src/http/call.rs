@@ -18,14 +18,21 @@ use crate::{
     session::{Handle, Tenant},
 };
 use axum::{
+    BoxError,
     body::{Body, HttpBody},
     extract::State,
     response::IntoResponse,
 };
+use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use std::{pin::pin, sync::Arc};
 use tokio::time::Instant;
+
+/// A request's body, from wherever it comes.
+pub trait RequestBody: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static {}
+
+impl<B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static> RequestBody for B {}
 
 /// A route to a function.
 pub(super) struct Route {
@@ -47,12 +54,17 @@ pub(super) struct Admitted {
 }
 
 pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Body>) -> Result<Response<Body>, Error> {
-    let Admitted { handle, input, held, tenant } = route.admit(request).await?;
-    let answer = handle.call(route.position, input.clone(), None).await;
-    Ok(route.respond(answer, &input, tenant, held).await)
+    route.answer(request).await
 }
 
 impl Route {
+    /// Answers a request with what the function gives.
+    pub(super) async fn answer(&self, request: Request<impl RequestBody>) -> Result<Response<Body>, Error> {
+        let Admitted { handle, input, held, tenant } = self.admit(request).await?;
+        let answer = handle.call(self.position, input.clone(), None).await;
+        Ok(self.respond(answer, &input, tenant, held).await)
+    }
+
     pub(super) fn function(&self) -> &Function {
         &self.host.catalog().functions()[self.position]
     }
@@ -64,13 +76,13 @@ impl Route {
     }
 
     /// Reads a request, and finds its user's session. Counts refusals.
-    pub(super) async fn admit(&self, request: Request<Body>) -> Result<Admitted, Error> {
+    pub(super) async fn admit(&self, request: Request<impl RequestBody>) -> Result<Admitted, Error> {
         let mut tenant = None;
         self.let_in(request, &mut tenant).await.map_err(|error| self.count(tenant, error))
     }
 
     /// Like `admit`, but reports the tenant early, so that later errors are counted against it.
-    async fn let_in(&self, request: Request<Body>, whose: &mut Option<u16>) -> Result<Admitted, Error> {
+    async fn let_in(&self, request: Request<impl RequestBody>, whose: &mut Option<u16>) -> Result<Admitted, Error> {
         if self.host.is_draining() {
             return Err(Error::draining());
         }
@@ -96,7 +108,7 @@ impl Route {
         &self,
         (number, tenant): (u16, &Tenant),
         headers: &HeaderMap,
-        mut body: Body,
+        mut body: impl RequestBody,
     ) -> Result<(String, Charge), Error> {
         if !is_as_it_is(headers) {
             return Err(Error::encoding_not_supported());

@@ -5,16 +5,12 @@
 //!   way is read for that, so that a connection does not end with each call that is refused.
 //! * A stream of events tells, on demand, that it is still there: see [`super::wire`].
 
-use super::{error::Error, progress::Progress};
-use axum::{Router, body, response::IntoResponse};
+use super::{app::App, error::Error, progress::Progress};
+use axum::{body, response::IntoResponse};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use http_body_util::BodyExt;
-use hyper::{
-    body::{Body, Frame, Incoming, SizeHint},
-    service::Service,
-};
-use hyper_util::service::TowerToHyperService;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use std::{
     convert::Infallible,
     pin::Pin,
@@ -33,7 +29,7 @@ const COMMENT: &[u8] = b":\n\n";
 
 /// Answers a request.
 pub(super) async fn answer(
-    app: &TowerToHyperService<Router>,
+    app: &App,
     progress: &Arc<Progress>,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
@@ -44,7 +40,7 @@ pub(super) async fn answer(
     let waits = !whole && parts.headers.contains_key(header::EXPECT);
     let request = Question { body: Some(body), progress: progress.clone(), whole };
     let mut response = match host(&parts.headers, parts.version) {
-        Ok(()) => app.call(Request::from_parts(parts, request)).await?,
+        Ok(()) => app.answer(Request::from_parts(parts, request)).await,
         Err(error) => {
             drop(request);
             error.into_response()

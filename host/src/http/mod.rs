@@ -2,8 +2,8 @@
 //!
 //! # Layout
 //!
-//! * [`app`]: the `routes`, apart from any socket: those of `endpoints`, and the host's `own`. `paths` that are written
-//!   otherwise; `cors`. [`serve`]: sockets, and a shutdown that drains. [`Listeners`]: the
+//! * [`App`]: what is served, apart from any socket: all `routes`, which are those of `endpoints` and the host's `own`.
+//!   `paths` that are written otherwise; `cors`. [`serve`]: sockets, and a shutdown that drains. [`Listeners`]: the
 //!   listening sockets. `front`: the steps before and after the routes. `wire`: a connection's bytes, and its caller.
 //!   `progress`: finds connections that make none. `held`: a connection's memory.
 //! * `call`: a route to a function, from bytes to bytes. `stream`: the same, as server-sent events. `bill`: a call's
@@ -17,6 +17,7 @@
 mod accept;
 mod admin;
 mod answer;
+mod app;
 mod bill;
 mod call;
 mod cors;
@@ -44,6 +45,7 @@ mod stream;
 mod wire;
 
 pub use admin::admin;
+pub use app::App;
 pub(crate) use endpoints::endpoints;
 pub use listeners::Listeners;
 pub(crate) use own::served;

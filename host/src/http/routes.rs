@@ -1,6 +1,7 @@
 //! All routes of callers.
 
 use super::{
+    app::{App, Calls},
     call::{self, Route},
     cors::cors,
     endpoints::{endpoints, methods},
@@ -23,19 +24,21 @@ use http::{HeaderValue, Request, Response, header};
 use std::{collections::HashSet, sync::Arc};
 
 /// All routes.
-pub fn app(host: Arc<Host>) -> Router {
+pub fn app(host: Arc<Host>) -> App {
     let mut router = own::served(&host).fold(Router::new(), |router, it| router.merge(own::route(it, &host)));
     let methods = Arc::new(methods(&host));
+    let mut calls = Calls::default();
     for endpoint in endpoints(&host) {
         // The catalog knows every configured function: an endpoint to another one is refused at start.
         let Some(position) = host.catalog().position(&endpoint.function) else { continue };
-        let filter = match endpoint.method {
-            Method::Get => MethodFilter::GET,
-            Method::Post => MethodFilter::POST,
-            Method::Put => MethodFilter::PUT,
-            Method::Delete => MethodFilter::DELETE,
+        let (filter, method) = match endpoint.method {
+            Method::Get => (MethodFilter::GET, http::Method::GET),
+            Method::Post => (MethodFilter::POST, http::Method::POST),
+            Method::Put => (MethodFilter::PUT, http::Method::PUT),
+            Method::Delete => (MethodFilter::DELETE, http::Method::DELETE),
         };
         let route = Arc::new(Route { host: host.clone(), position, has_body: endpoint.method.has_body() });
+        calls.add(&endpoint.path, method, &route);
         for form in FORMS {
             let path = format!("{}{form}", endpoint.path);
             let mut routes = if form.is_empty() { on(filter, call::answer) } else { on(filter, stream::answer) };
@@ -52,8 +55,9 @@ pub fn app(host: Arc<Host>) -> Router {
     });
     let router = decoding(router, move |request| not_found(&paths, request));
     match cors(&host.config().general.front_end.cors) {
-        Some(cors) => router.layer(cors),
-        None => router,
+        // It has to see each request, and each answer.
+        Some(cors) => App::new(router.layer(cors), Calls::default()),
+        None => App::new(router, calls),
     }
 }
 

@@ -1,6 +1,7 @@
 //! A socket, and a shutdown that drains.
 
 use super::{
+    app::{App, Calls},
     error::Error,
     front,
     held::CONNECTION,
@@ -9,12 +10,8 @@ use super::{
     wire::{self, BUFFER, Wire},
 };
 use crate::{Host, limits::memory::Charge, session};
-use axum::Router;
 use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::{
-    server::graceful::{GracefulShutdown, Watcher},
-    service::TowerToHyperService,
-};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 use tokio::{
     net::TcpStream,
@@ -27,7 +24,7 @@ use tokio::{
 pub async fn serve(
     listeners: impl Into<Listeners>,
     host: Arc<Host>,
-    app: Router,
+    app: App,
     shutdown: impl Future<Output = ()>,
 ) -> usize {
     let mut listeners = listeners.into();
@@ -72,7 +69,7 @@ pub async fn serve(
 
 /// Serves the operator's routes, for ever.
 pub async fn serve_operator(mut listeners: Listeners, host: Arc<Host>) -> Infallible {
-    let app = super::admin(host.clone());
+    let app = App::new(super::admin(host.clone()), Calls::default());
     Entrance::new(&host, app, true).let_in(&mut listeners).await
 }
 
@@ -90,20 +87,16 @@ struct Entrance {
 #[derive(Clone)]
 struct Hall {
     host: Arc<Host>,
-    app: TowerToHyperService<Router>,
+    app: App,
     /// The longest time for which a connection may be idle, send a request's headers, or not take sent bytes.
     quiet: Duration,
 }
 
 impl Entrance {
-    fn new(host: &Arc<Host>, app: Router, always: bool) -> Self {
+    fn new(host: &Arc<Host>, app: App, always: bool) -> Self {
         let most = host.limits().connections;
         Self {
-            hall: Hall {
-                host: host.clone(),
-                app: TowerToHyperService::new(app),
-                quiet: host.config().general.front_end.keep_alive_timeout,
-            },
+            hall: Hall { host: host.clone(), app, quiet: host.config().general.front_end.keep_alive_timeout },
             connections: GracefulShutdown::new(),
             always,
             places: Arc::new(Semaphore::new(most)),
