@@ -27,7 +27,7 @@ pub(super) fn scheme(kind: Kind) -> (&'static str, Value) {
         Kind::Cookie => ("cookie", json!({"type": "apiKey", "in": "cookie", "name": crate::identity::COOKIE})),
         Kind::Bearer => ("bearer", json!({"type": "http", "scheme": "bearer"})),
         Kind::Basic => ("basic", json!({"type": "http", "scheme": "basic"})),
-        Kind::Key => ("key", json!({"type": "apiKey", "in": "header", "name": "X-API-Key"})),
+        Kind::Header { name, header } => (name, json!({"type": "apiKey", "in": "header", "name": header})),
     }
 }
 

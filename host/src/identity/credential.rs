@@ -7,7 +7,7 @@ use serde_json::Value;
 /// The cookie that names a user, or that a session is kept in.
 pub const COOKIE: &str = "nat-session";
 /// The header with an API key.
-pub(super) const API_KEY: &str = "x-api-key";
+pub(super) const API_KEY: &str = "X-API-Key";
 
 /// A kind of credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,9 +18,17 @@ pub(crate) enum Kind {
     Bearer,
     /// `Authorization: Basic`.
     Basic,
-    /// The header `X-API-Key`.
-    Key,
+    /// A header with nothing but the credential.
+    Header {
+        /// The kind's name in the API's description.
+        name: &'static str,
+        /// The header.
+        header: &'static str,
+    },
 }
+
+/// The header with an API key, as a kind.
+pub(super) const KEY: Kind = Kind::Header { name: "key", header: API_KEY };
 
 /// A kind of credential, by NAT's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

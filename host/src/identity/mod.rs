@@ -9,15 +9,18 @@
 //!
 //! * [`Identity`]: the `scheme` of a host; [`User`]: an opaque id. [`TenantConfig`]: the tenant of users.
 //! * `open`: NAT's way, with `cookie` and `authorization`, which read as NAT reads.
-//! * `verified`: the choice of the credential that counts. `jwt`, `api_key`, `signed`: the three kinds. `fetch`: keys
-//!   that an issuer publishes. `voucher`: the credential behind a cookie.
+//! * `verified`: the list of verifiers, and the choice of the credential that counts. `verifier`: what one does.
+//!   `issuers`, of `jwt`s, and `api_keys`: both that there are. `signed`: cookies that stand for a credential.
+//!   `fetch`: keys that an issuer publishes. `voucher`: the credential behind a cookie.
 
 mod api_key;
+mod api_keys;
 mod authorization;
 mod cookie;
 mod credential;
 mod error;
 mod fetch;
+mod issuers;
 mod jwt;
 mod open;
 mod scheme;
@@ -26,6 +29,7 @@ mod signed;
 mod tenant;
 mod user;
 mod verified;
+mod verifier;
 mod voucher;
 
 pub use api_key::{KeyHash, generate};

@@ -2,7 +2,7 @@
 
 use super::{
     api_key::KeyHash,
-    credential::Kind,
+    credential::{KEY, Kind},
     error::Error,
     jwt::{Issuer, Reread},
     open::{Callers, Open},
@@ -63,7 +63,7 @@ impl Identity {
     /// The kinds of credentials that are looked at, in their order.
     pub(crate) fn kinds(&self) -> Vec<Kind> {
         match self {
-            Self::Open { .. } => vec![Kind::Cookie, Kind::Bearer, Kind::Basic, Kind::Key],
+            Self::Open { .. } => vec![Kind::Cookie, Kind::Bearer, Kind::Basic, KEY],
             Self::Verified(verified) => verified.kinds(),
         }
     }

@@ -6,43 +6,45 @@
 
 use super::{
     api_key::KeyHash,
+    api_keys::ApiKeys,
     cookie,
-    credential::{API_KEY, COOKIE, Kind},
+    credential::{COOKIE, Kind},
     error::Error,
-    jwt::{Issuer, Reread},
+    issuers::Issuers,
+    jwt::Reread,
     signed::{Cookies, Issued},
-    tenant::{TenantConfig, Tenants, number},
+    tenant::{TenantConfig, Tenants},
     user::User,
+    verifier::{Carried, Verifier},
     voucher::{Holder, Voucher},
 };
-use crate::settings::reader::{Section, secret_list_of};
-use http::{HeaderMap, header};
-use serde_json::Value;
-use std::collections::HashSet;
+use crate::settings::reader::Section;
+use http::HeaderMap;
+use std::{collections::HashSet, sync::Arc};
+
+/// Reads a verifier.
+type Read = fn(&mut Section<'_>, &Tenants, &mut [TenantConfig]) -> Option<Arc<dyn Verifier>>;
+
+/// All verifiers, in the order in which they look at a request.
+const VERIFIERS: [Read; 2] = [read::<Issuers>, read::<ApiKeys>];
+
+fn read<V: Verifier + 'static>(
+    section: &mut Section<'_>,
+    tenants: &Tenants,
+    all: &mut [TenantConfig],
+) -> Option<Arc<dyn Verifier>> {
+    Some(Arc::new(V::read(section, tenants, all)?))
+}
 
 /// The tenants and their verifiers.
 #[derive(Clone)]
 pub struct Verified {
     tenants: Tenants,
-    issuers: Vec<Issuer>,
-    api_keys: Vec<ApiKey>,
+    /// Those that verify anybody.
+    verifiers: Vec<Arc<dyn Verifier>>,
     cookies: Option<Cookies>,
-    /// All of the above that may vouch for a cookie.
+    /// All that may vouch for a cookie.
     vouchers: HashSet<Voucher>,
-}
-
-/// A key, as it is kept.
-#[derive(Clone, Copy)]
-struct ApiKey {
-    hash: KeyHash,
-    tenant: u16,
-    voucher: Voucher,
-}
-
-impl ApiKey {
-    fn new(hash: KeyHash, (tenant, name): (u16, &str)) -> Self {
-        Self { hash, tenant, voucher: Voucher::new("key", &hash.to_string(), name) }
-    }
 }
 
 const REQUIRED: &str = "send an `Authorization: Bearer` header with a JWT or an API key, an `X-API-Key` header, or a \
@@ -50,11 +52,9 @@ const REQUIRED: &str = "send an `Authorization: Bearer` header with a JWT or an 
 
 impl Verified {
     pub(super) fn with_keys(&self, keys: impl Iterator<Item = (KeyHash, usize)>) -> Self {
-        let added: Vec<_> =
-            keys.filter_map(|(hash, tenant)| Some(ApiKey::new(hash, self.tenants.named(number(tenant)?)))).collect();
-        let mut with = self.clone();
-        with.vouchers.extend(added.iter().map(|key| key.voucher));
-        with.api_keys.extend(added);
+        let (mut with, added) = (self.clone(), ApiKeys::new(keys, &self.tenants));
+        with.vouchers.extend(added.vouchers());
+        with.verifiers.push(Arc::new(added));
         with
     }
 
@@ -81,45 +81,42 @@ impl Verified {
         found.map(|value| cookies.holder(&self.tenants, &self.vouchers, &value)).transpose()
     }
 
+    /// The holder whom the first verifier finds. Of several that refuse a credential, the first says why.
     fn by_header(&self, headers: &HeaderMap) -> Result<Option<Holder>, Error> {
-        let (has_issuers, has_keys) = (!self.issuers.is_empty(), !self.api_keys.is_empty());
-        if (has_issuers || has_keys)
-            && let Some(value) = only(headers, header::AUTHORIZATION.as_str())?
+        let (carried, mut wrong) = (Carried(headers), None);
+        for verifier in &self.verifiers {
+            match verifier.user(&carried, &self.tenants) {
+                Ok(None) => {}
+                Err(error) => wrong = wrong.or(Some(error)),
+                found => return found,
+            }
+        }
+        let unknown = || self.looked_at().any(|kind| carried.has(kind));
+        match wrong
+            .or_else(|| unknown().then_some(Error::Invalid("the credential is of no form that is verified here")))
         {
-            let (scheme, credential) = value.split_once(' ').unwrap_or((value, ""));
-            if !scheme.eq_ignore_ascii_case("bearer") {
-                return Err(Error::Invalid("only the scheme Bearer is verified here"));
-            }
-            let credential = credential.trim_matches(' ');
-            if credential.matches('.').count() == 2 && has_issuers {
-                return Issuer::user(&self.issuers, &self.tenants, credential).map(Some);
-            }
-            return self.by_key(credential).map(Some);
+            Some(wrong) => Err(wrong),
+            None => Ok(None),
         }
-        if !has_keys {
-            return Ok(None);
-        }
-        only(headers, API_KEY)?.map(|key| self.by_key(key)).transpose()
     }
 
-    fn by_key(&self, key: &str) -> Result<Holder, Error> {
-        let hash = KeyHash::of(key);
-        // Each is compared, in constant time, whichever it is.
-        let found = self.api_keys.iter().fold(None, |found, it| if it.hash == hash { Some(*it) } else { found });
-        let key = found.ok_or(Error::Invalid("the API key is none of this host's"))?;
-        let user = User::verified(self.tenants.named(key.tenant), "key", &[&hash.to_string()]);
-        Ok(Holder::Verified(user, key.voucher))
+    /// The kinds that verifiers look at, perhaps some more than once.
+    fn looked_at(&self) -> impl Iterator<Item = Kind> {
+        self.verifiers.iter().flat_map(|verifier| verifier.kinds().iter().copied())
     }
 
     pub(super) fn reread(&self) -> Vec<Reread> {
-        self.issuers.iter().filter_map(Issuer::reread).collect()
+        self.verifiers.iter().flat_map(|verifier| verifier.reread()).collect()
     }
 
     pub(super) fn kinds(&self) -> Vec<Kind> {
-        let (has_issuers, has_keys) = (!self.issuers.is_empty(), !self.api_keys.is_empty());
-        let kinds =
-            [(Kind::Cookie, self.cookies.is_some()), (Kind::Bearer, has_issuers || has_keys), (Kind::Key, has_keys)];
-        kinds.into_iter().filter(|(_, is_there)| *is_there).map(|(kind, _)| kind).collect()
+        let mut kinds = Vec::from_iter(self.cookies.is_some().then_some(Kind::Cookie));
+        for kind in self.looked_at() {
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+        kinds
     }
 
     pub(super) fn is_for_anybody(&self) -> bool {
@@ -150,58 +147,18 @@ impl Verified {
 
     pub(super) fn read(mut section: Section<'_>, all: &mut [TenantConfig]) -> Self {
         let (path, problems) = (section.path().clone(), section.problems());
-        let own_keys = section.read("api_keys", Vec::new(), secret_list_of(KeyHash::read));
-        match all {
-            [only] if only.key.is_root() => only.api_keys = own_keys,
-            _ if own_keys.is_empty() => {}
-            _ => problems.add(&path.with("api_keys"), "belong to a tenant: put them into its `api_keys`"),
-        }
         let tenants = Tenants::new(all);
-        let mut issuers: Vec<Issuer> = Vec::new();
-        let jwt = path.with("jwt");
-        let items = match section.take("jwt") {
-            None => Vec::new(),
-            Some(Value::Array(items)) => {
-                let indexed = items.into_iter().enumerate();
-                indexed.map(|(index, item)| (jwt.with(index.to_string()), item)).collect()
-            }
-            Some(one) => vec![(jwt, one)],
-        };
-        for (key, item) in items {
-            let Some(issuer) = Issuer::read(Section::new(key.clone(), item, problems), &tenants) else {
-                continue;
-            };
-            if issuers.iter().any(|other| other.name() == issuer.name()) {
-                problems.add(&key.with("issuer"), "is there twice: put its keys together, in a `jwks`");
-            }
-            issuers.push(issuer);
-        }
+        let verifiers: Vec<_> = VERIFIERS.iter().filter_map(|read| read(&mut section, &tenants, all)).collect();
         let has_cookies = section.has("cookies");
         let cookies = section.section("cookies");
         let cookies = if has_cookies { Cookies::read(cookies, &tenants) } else { None };
         section.finish();
-        let numbered = all.iter().enumerate().filter_map(|(position, tenant)| Some((number(position)?, tenant)));
-        let api_keys: Vec<_> = numbered
-            .flat_map(|(number, it)| it.api_keys.iter().map(move |hash| ApiKey::new(*hash, (number, &it.name))))
-            .collect();
-        if issuers.is_empty() && api_keys.is_empty() && cookies.is_none() && problems.is_empty() {
+        if verifiers.is_empty() && cookies.is_none() && problems.is_empty() {
             problems.add(&path, "verifies nobody: it needs `jwt`, `api_keys` or `cookies`, or to be `open`");
         }
-        let vouchers = issuers.iter().map(Issuer::voucher);
-        let vouchers = vouchers.chain(api_keys.iter().map(|key| key.voucher)).collect();
-        Self { tenants, issuers, api_keys, cookies, vouchers }
+        let vouchers = verifiers.iter().flat_map(|verifier| verifier.vouchers()).collect();
+        Self { tenants, verifiers, cookies, vouchers }
     }
-}
-
-/// A header that may be there once.
-fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Error> {
-    let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(Error::Invalid("a header with a credential is there twice"));
-    }
-    let value = value.to_str().map_err(|_| Error::Invalid("a credential has characters that are no ASCII"))?;
-    Ok(Some(value.trim_matches(' ')))
 }
 
 /// Returns true if the proxy in front says that the caller used TLS: of several proxies, the first one.

@@ -115,7 +115,8 @@ async fn of_a_caller_who_is_not_verified_nothing_more_is_looked_at() {
     }
     for path in ["/generate/stream", "/generate/full", "/v1/workflow", "/hostile"] {
         server.nobody().at(path).call(json!({})).await.error(401, "identity_required");
-        is_refused(&server.bearer("x").at(path).call(json!({})).await, "the API key is none of this host's");
+        let refused = server.bearer("x").at(path).call(json!({})).await;
+        is_refused(&refused, "the credential is of no form that is verified here");
     }
     let undeclared = Request::post("/generate").body(Body::from("x")).expect("a request");
     server.send(undeclared).await.error(401, "identity_required");
