@@ -11,6 +11,7 @@
 //!   `cargo test` lines of the README are the project itself, and only their configurations are looked for.
 //! * A block of another language, `sh` among them, is only for the reader.
 
+use carrel::limits::{self, Limit};
 use std::{
     collections::BTreeSet,
     fs,
@@ -119,10 +120,9 @@ fn the_page_on_configuration_names_every_key() {
 #[test]
 fn the_page_on_errors_names_every_code_and_no_other() {
     let codes = |file: &str| codes(&read(file));
-    let seen: BTreeSet<String> = ["host/src/http/error.rs", "host/src/http/server.rs", "host/src/instance/stop.rs"]
-        .into_iter()
-        .flat_map(codes)
-        .collect();
+    let sources = ["host/src/http/error.rs", "host/src/instance/stop.rs"];
+    let of_limits = limits::all().filter_map(Limit::code).map(str::to_owned);
+    let seen: BTreeSet<String> = sources.into_iter().flat_map(codes).chain(of_limits).collect();
     for known in ["invalid_input", "draining", "fuel_exhausted", "identity_required", "not_found"] {
         assert!(seen.contains(known), "the codes are not found in the sources any more: {seen:?}");
     }
@@ -136,6 +136,32 @@ fn the_page_on_errors_names_every_code_and_no_other() {
     let siblings = read("host/src/instance/siblings.rs") + &read("host/src/call/services.rs");
     let gone: Vec<_> = named.difference(&seen).filter(|code| !siblings.contains(&format!("\"{code}"))).collect();
     assert!(gone.is_empty(), "host/docs/errors.md names {gone:?}, which no source has");
+}
+
+#[test]
+fn the_documents_say_of_each_limit_what_its_line_in_the_code_says() {
+    let pages = ["host/docs/configuration.md", "README.md", "host/docs/errors.md"].map(read);
+    let [configuration, readme, errors] = &pages;
+    let row = |page: &str, cell: &str| page.lines().find(|line| first_cell(line) == Some(cell)).map(str::to_owned);
+    let mut checked = 0;
+    for limit in limits::all() {
+        let name = limit.key.rsplit('.').next().expect("a name");
+        assert!(row(configuration, name).is_some(), "host/docs/configuration.md has no row for {}", limit.key);
+        let Some(answer) = limit.answer else { continue };
+        let code = format!("`{}`", answer.code);
+        let of_code = row(errors, answer.code).unwrap_or_else(|| panic!("host/docs/errors.md has no row for {code}"));
+        let statuses = of_code.split('|').nth(2).expect("a status");
+        assert!(statuses.contains(&answer.status.to_string()), "{}: {} is not in {of_code}", limit.key, answer.status);
+        assert!(of_code.contains(name), "host/docs/errors.md does not say that {code} is of {}", limit.key);
+        let is_told = answer.retry_after.is_some() || limit.key.ends_with("_per_second");
+        assert_eq!(is_told, [429, 503].contains(&answer.status), "{}: `Retry-After` is of 429 and 503", limit.key);
+        let is_alone = limit.key.split('.').collect::<Vec<_>>() == ["limits", name];
+        let told = if is_alone { row(readme, name) } else { Some(readme.clone()) };
+        let told = told.unwrap_or_else(|| panic!("README.md has no row for {}", limit.key));
+        assert!(told.contains(&code), "README.md does not say that {} answers with {code}", limit.key);
+        checked += 1;
+    }
+    assert!(checked > 15, "only {checked} limits");
 }
 
 #[test]

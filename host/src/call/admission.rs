@@ -3,8 +3,8 @@
 use super::outcome::{Answer, Failure};
 use crate::{
     instance::{Chunk, Json},
-    limits::{Bill, within},
-    session::{Handle, Outcome, Refusal, Turn},
+    limits::{Bill, Reached, within},
+    session::{Handle, Outcome, Turn, waited_too_long},
 };
 use std::{pin::pin, sync::Arc};
 use tokio::{sync::mpsc, time::Instant};
@@ -39,7 +39,7 @@ impl Handle {
     }
 
     /// Waits for the turn, and for a place for a session that is not live.
-    async fn live_turn(&self) -> Result<Turn, Refusal> {
+    async fn live_turn(&self) -> Result<Turn, Reached> {
         let session = self.session();
         let turn = session.turn(self.deadline()).await?;
         // Nobody is parked for a call that cannot be paid for.
@@ -49,18 +49,18 @@ impl Handle {
     }
 
     /// Waits until the call, which has its turn, may begin; returns the time at which it does.
-    pub(super) async fn begin(&self) -> Result<Instant, Refusal> {
+    pub(super) async fn begin(&self) -> Result<Instant, Reached> {
         let session = self.session();
         let begun = within(|| self.deadline(), pin!(session.permit().begin())).await;
         // The guest gets the time that is left; with none left, the call is refused.
         let now = Instant::now();
-        begun.filter(|()| now < self.deadline()).ok_or(Refusal::WaitedTooLong)?;
+        begun.filter(|()| now < self.deadline()).ok_or_else(waited_too_long)?;
         session.check_fuel()?;
         Ok(now)
     }
 
     /// The answer to a call that was not run.
-    pub(super) fn refused(&self, refusal: Refusal) -> Answer {
+    pub(super) fn refused(&self, refusal: Reached) -> Answer {
         let bill = Bill { waited: self.arrived().elapsed(), ..Bill::default() };
         self.session().account().add(bill, Outcome::Failed);
         Answer { result: Err(Failure::Refused(refusal)), dropped: Vec::new(), bill }

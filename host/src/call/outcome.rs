@@ -3,8 +3,8 @@
 use super::effects::Tally;
 use crate::{
     instance::{GuestError, Stop},
-    limits::Bill,
-    session::{Outcome, Refusal},
+    limits::{Bill, Reached},
+    session::Outcome,
 };
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(crate) struct Answer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// The call did not get its turn; nothing was run.
-    Refused(Refusal),
+    Refused(Reached),
     /// The function says that the input does not fit. Its state is committed.
     InvalidInput(String),
     /// The function says that it could not do it. Its state is committed.

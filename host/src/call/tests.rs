@@ -7,8 +7,8 @@ use crate::{
     Host,
     config::Config,
     identity::User,
-    limits::Permit,
-    session::{Handle, Refusal, Slot, TooManySessions},
+    limits::{MAX_SESSIONS, Permit, Reached},
+    session::{Handle, Slot, waited_too_long},
 };
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
@@ -27,8 +27,8 @@ async fn call(handle: Handle) -> Answer {
 }
 
 #[track_caller]
-fn refused(answer: &Answer, refusal: Refusal) {
-    assert_eq!(answer.result, Err(Failure::Refused(refusal)));
+fn refused(answer: &Answer, reached: Reached) {
+    assert_eq!(answer.result, Err(Failure::Refused(reached)));
     assert_eq!((answer.bill.fuel, answer.bill.waited.as_secs()), (0, 10));
 }
 
@@ -43,12 +43,12 @@ async fn the_wait_for_the_turn_and_that_for_a_place_end_at_one_deadline() {
     let waiting = tokio::spawn(call(session(&host, "bob")));
     sleep(Duration::from_secs(6)).await;
     drop(turn);
-    refused(&waiting.await.unwrap(), TooManySessions::Live(1).into());
+    refused(&waiting.await.unwrap(), MAX_SESSIONS.reached("1 sessions are live and in use"));
     // A call whose deadline passes before its turn is refused, and asks for no place.
     let turn = other.session().turn_if_free().unwrap();
     let waiting = tokio::spawn(call(session(&host, "bob")));
     sleep(Duration::from_secs(11)).await;
-    refused(&waiting.await.unwrap(), Refusal::WaitedTooLong);
+    refused(&waiting.await.unwrap(), waited_too_long());
     drop(turn);
     assert!(call(session(&host, "alice")).await.result.is_ok());
 }
@@ -65,7 +65,7 @@ async fn the_wait_in_the_slow_lane_ends_at_the_calls_deadline() {
     let waiting = tokio::spawn(call(session(&host, "alice")));
     sleep(Duration::from_secs(6)).await;
     drop(turn);
-    refused(&waiting.await.unwrap(), Refusal::WaitedTooLong);
+    refused(&waiting.await.unwrap(), waited_too_long());
     drop((long, begins));
     assert!(call(session(&host, "alice")).await.result.is_ok(), "it left no place behind");
 }

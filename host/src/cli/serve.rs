@@ -10,7 +10,7 @@ use crate::{
     Host,
     config::{Admin, Config, FrontEnd, Own},
     http::{self, Listeners},
-    limits::raise_descriptors,
+    limits::{Amount, Limit, Per, raise_descriptors},
     observe::Log,
 };
 use clap::Args;
@@ -319,19 +319,7 @@ fn as_json(host: &Host, callers: &[SocketAddr], operators: &[SocketAddr], thread
         "functions": functions.collect::<Vec<_>>(),
         "routes": routes.collect::<Vec<_>>(),
         "tenants": tenants.collect::<serde_json::Map<_, _>>(),
-        "limits": {
-            "fuel_per_call": limits.fuel_per_call,
-            "deadline": limits.deadline.as_secs_f64(),
-            "output_size": limits.output_size,
-            "body_size": limits.body_size,
-            "log_size": limits.log_size,
-            "call_depth": limits.call_depth,
-            "memory_per_instance": limits.memory_per_instance,
-            "memory": limits.memory,
-            "open_files": limits.open_files,
-            "queue_per_session": limits.queue_per_session,
-            "max_sessions": limits.max_sessions,
-        },
+        "limits": limits.amounts().into_iter().map(as_member).collect::<serde_json::Map<_, _>>(),
         "workers": threads,
         "per_user_workflow_timeout": general.per_user_workflow_timeout.as_secs_f64(),
         "per_user_workflow_cleanup_interval": general.per_user_workflow_cleanup_interval.as_secs_f64(),
@@ -341,28 +329,29 @@ fn as_json(host: &Host, callers: &[SocketAddr], operators: &[SocketAddr], thread
     })
 }
 
+/// A limit by its name in the section `limits`.
+fn as_member((limit, amount): (&Limit, Amount)) -> (String, Value) {
+    (limit.key.rsplit('.').next().unwrap_or_default().to_owned(), amount.as_json())
+}
+
 fn limits(config: &Config, threads: usize) -> String {
-    let limits = &config.limits;
-    let size = |bytes: usize| bytesize::ByteSize::b(bytes as u64).to_string();
+    let (limits, general) = (&config.limits, &config.general);
     let time = humantime::format_duration;
+    let of = |per| {
+        let amounts = limits.amounts().into_iter().filter(move |(limit, _)| limit.per == per);
+        let told = amounts.map(|(limit, amount)| format!("{amount} {}", limit.of).trim_end().to_owned());
+        told.collect::<Vec<_>>().join(", ")
+    };
     format!(
-        "  a call       {} units of fuel, {}, {} of output, {} of body, {} of log lines, {} deep\n  \
-           an instance  {} of memory\n  \
-           a session    {} waiting calls, dropped after {} idle (looked for every {})\n  \
-           the host     {} of memory, {} sessions, {} open files of guests, {threads} threads; {} for running calls when it is stopped",
-        limits.fuel_per_call,
-        time(limits.deadline),
-        size(limits.output_size),
-        size(limits.body_size),
-        size(limits.log_size),
-        limits.call_depth,
-        size(limits.memory_per_instance),
-        limits.queue_per_session,
-        time(config.general.per_user_workflow_timeout),
-        time(config.general.per_user_workflow_cleanup_interval),
-        size(limits.memory),
-        limits.max_sessions,
-        limits.open_files,
-        time(config.general.drain_timeout),
+        "  a call       {}\n  an instance  {}\n  a session    {}, dropped after {} idle (looked for every {})\n  \
+           a guest      {}\n  the host     {}, {threads} threads; {} for running calls when it is stopped",
+        of(Per::Call),
+        of(Per::Instance),
+        of(Per::Session),
+        time(general.per_user_workflow_timeout),
+        time(general.per_user_workflow_cleanup_interval),
+        of(Per::Guest),
+        of(Per::Host),
+        time(general.drain_timeout),
     )
 }

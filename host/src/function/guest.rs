@@ -112,8 +112,8 @@ impl Loader<'_> {
         let described = instance::describe(&pre, label, self.limits, permit).await;
         let described = described.map_err(|stop| {
             let why = format!("was stopped when it was asked to describe itself: it {}", stop.kind);
-            match stop.kind.setting() {
-                Some(setting) => Refused::new(why, format!("`describe` runs within the limits, too: {setting}")),
+            match stop.kind.limit() {
+                Some(limit) => Refused::new(why, format!("`describe` runs within the limits, too: {}", limit.key)),
                 None => Refused::new(why, "`describe` should only give its record; run the guest's own tests"),
             }
         })?;

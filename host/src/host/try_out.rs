@@ -135,7 +135,7 @@ fn problem(function: &Function, stop: Stop) -> Problem {
             "`carrel info --config_file=..` shows what it takes".to_owned(),
         ),
         kind => {
-            let setting = kind.setting().map(|setting| format!("; {setting} is for this, too"));
+            let setting = kind.limit().map(|limit| format!("; {} is for this, too", limit.key));
             let hint = format!("the guest is {}{}", function.guest.source, setting.unwrap_or_default());
             (format!("the function could not be set up: it {kind}"), hint)
         }

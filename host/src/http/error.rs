@@ -10,9 +10,7 @@ use super::{answer::json, bill, invalid_input};
 use crate::{
     call::Failure,
     identity,
-    instance::StopKind,
-    limits::{Bill, Level, memory::Full},
-    session::{Refusal, TooManySessions, calls_of},
+    limits::{Answer, BODY_SIZE, Bill, CONNECTIONS, DEADLINE, Limit, MEMORY, Reached, memory::Full},
 };
 use axum::{body::Body, response::IntoResponse};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -24,6 +22,8 @@ pub(super) const DROPPED: HeaderName = HeaderName::from_static("carrel-dropped")
 /// The header that has an error's code.
 pub(super) const CODE: HeaderName = HeaderName::from_static("carrel-error");
 
+/// The time after which there may be memory for a request again.
+const WHEN_FULL: Duration = Duration::from_secs(5);
 /// The code of a body that is compressed.
 const ENCODING: &str = "encoding_not_supported";
 
@@ -131,13 +131,12 @@ impl Error {
     }
 
     pub(super) fn body_too_large(limit: usize) -> Self {
-        let detail = format!("the body is larger than the {limit} bytes that are allowed");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail).setting(Some("limits.body_size"))
+        Self::of_limit(&BODY_SIZE, format!("the body is larger than the {limit} bytes that are allowed"))
     }
 
     pub(super) fn body_too_slow() -> Self {
         let detail = "the body did not arrive within the time that a call has";
-        Self::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail).setting(Some("limits.deadline"))
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail).setting(Some(DEADLINE.key))
     }
 
     pub(super) fn body_broken_off() -> Self {
@@ -173,44 +172,27 @@ impl Error {
 
     /// A request for which there is no memory: nothing was run.
     pub(super) fn no_memory(full: Full) -> Self {
-        let kind = StopKind::from(full);
-        let (limit, setting) = (full.limit, kind.setting());
-        let key = setting.unwrap_or_default();
-        let detail = format!("there is no memory for the request: all {limit} bytes that `{key}` allows are in use");
-        let error = Self::new(status_of(&kind), kind.code(), detail);
-        error.setting(setting).retry_after(Duration::from_secs(5))
+        let limit = full.level.memory();
+        let detail = format!(
+            "there is no memory for the request: all {} bytes that `{}` allows are in use",
+            full.limit, limit.key
+        );
+        Self::of_limit(limit, detail).retry_after(WHEN_FULL)
     }
 
     /// A call that was not run.
-    pub(super) fn refused(refusal: &Refusal) -> Self {
-        use TooManySessions as Sessions;
-        let (many, full) = (StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE);
-        let (second, minute) = (Some(Duration::from_secs(1)), Some(Duration::from_secs(60)));
-        let (status, code, setting, time) = match refusal {
-            Refusal::QueueFull { .. } => (many, "queue_full", "limits.queue_per_session", second),
-            Refusal::WaitedTooLong => (StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", "limits.deadline", None),
-            Refusal::TooManyCalls { level: Level::Host, .. } => (full, "too_many_calls", "limits.calls", second),
-            Refusal::TooManyCalls { level, .. } => (many, "too_many_calls", calls_of(*level), second),
-            Refusal::Spent(spent) => {
-                let code = if spent.is_fuel { "budget_spent" } else { "rate_limited" };
-                (many, code, spent.setting(), Some(spent.retry_after))
-            }
-            // All live ones are in use, which ends soon; all that there may be exist, which ends when some are dropped.
-            Refusal::TooManySessions(too_many) => {
-                let (setting, time) = match too_many {
-                    Sessions::Live(_) => ("limits.max_sessions", second),
-                    Sessions::Awake(_) => ("limits.max_sessions", minute),
-                    Sessions::OfTenant(_) => ("limits.tenant.sessions", minute),
-                    Sessions::All(_) => ("sessions.max_parked", minute),
-                };
-                (full, "too_many_sessions", setting, time)
-            }
-        };
-        let error = Self::new(status, code, refusal.to_string()).setting(Some(setting));
-        match time {
+    pub(super) fn refused(reached: &Reached) -> Self {
+        let error = Self::of_limit(reached.limit, reached.to_string());
+        match reached.retry_after {
             Some(time) => error.retry_after(time),
             None => error,
         }
+    }
+
+    /// The answer that a limit has. One that has none never stops a caller.
+    fn of_limit(limit: &'static Limit, detail: String) -> Self {
+        let Some(answer) = limit.answer else { return Self::internal() };
+        Self::new(status_of(answer), answer.code, detail).setting(Some(limit.key))
     }
 
     /// A caller that is not the operator.
@@ -246,16 +228,17 @@ impl Error {
             Failure::InvalidInput(why) => Self::invalid_input(&invalid_input::words(&why)),
             Failure::Failed(why) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "function_failed", why),
             Failure::Stopped { stop, undone } => {
-                let status = status_of(&stop.kind);
+                let answer = stop.kind.answer();
+                let status = answer.map_or(StatusCode::INTERNAL_SERVER_ERROR, status_of);
                 let detail = format!("the function `{}` {}", stop.function, stop.kind);
                 let mut error = Self::new(status, stop.kind.code(), detail)
-                    .setting(stop.kind.setting())
+                    .setting(stop.kind.limit().map(|limit| limit.key))
                     .with("function", &*stop.function);
                 error.undone = undone;
-                if status == StatusCode::SERVICE_UNAVAILABLE {
-                    return error.retry_after(Duration::from_secs(5));
+                match answer.and_then(|answer| answer.retry_after) {
+                    Some(seconds) => error.retry_after(Duration::from_secs(seconds)),
+                    None => error,
                 }
-                error
             }
         }
     }
@@ -295,19 +278,28 @@ impl Error {
 
     /// The whole answer to a caller whose request cannot be read, for want of memory.
     pub(super) fn full_at_the_door() -> Vec<u8> {
-        let detail = "there is no memory for the request: all that `limits.memory` allows is in use";
-        let full = Self::new(StatusCode::SERVICE_UNAVAILABLE, "host_full", detail).setting(Some("limits.memory"));
-        full.at_the_door(5)
+        let detail = format!("there is no memory for the request: all that `{}` allows is in use", MEMORY.key);
+        Self::of_limit(&MEMORY, detail).retry_after(WHEN_FULL).at_the_door()
     }
 
-    /// The whole answer to a connection for which there is no place; `setting` is the key that says so, if one does.
-    pub(super) fn too_many_connections(detail: &str, setting: Option<&str>) -> Vec<u8> {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail).setting(setting).at_the_door(1)
+    /// The whole answer to a connection beyond the most that may be open.
+    pub(super) fn too_many_connections(most: usize) -> Vec<u8> {
+        Self::refused(&CONNECTIONS.reached(format!("{most} connections are open"))).at_the_door()
+    }
+
+    /// The whole answer to a connection for which the system has no descriptor: no key of the configuration says so.
+    pub(super) fn no_descriptors() -> Vec<u8> {
+        let detail = "this host has as many files open as the system allows it";
+        let mut error = Self::refused(&CONNECTIONS.reached_so(detail));
+        error.body.remove("setting");
+        error.at_the_door()
     }
 
     /// The whole answer, for a connection of which no request is read.
-    fn at_the_door(self, retry_after: u64) -> Vec<u8> {
-        let (status, code, body) = (self.status, self.code, self.into_event());
+    fn at_the_door(self) -> Vec<u8> {
+        let (status, code) = (self.status, self.code);
+        let retry_after = self.retry_after.unwrap_or_default().as_secs();
+        let body = self.into_event();
         let head = format!(
             "HTTP/1.1 {status}\r\ncarrel-error: {code}\r\nretry-after: {retry_after}\r\n\
              content-type: application/json\r\nconnection: close\r\n"
@@ -321,13 +313,9 @@ impl Error {
     }
 }
 
-/// The status for a stop.
-fn status_of(kind: &StopKind) -> StatusCode {
-    match kind.code() {
-        "deadline_exceeded" => StatusCode::GATEWAY_TIMEOUT,
-        "host_full" | "tenant_full" => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    }
+/// The status of a limit's answer.
+fn status_of(answer: Answer) -> StatusCode {
+    StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 impl IntoResponse for Error {

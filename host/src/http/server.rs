@@ -110,14 +110,11 @@ impl Entrance {
                 Arrived::Connection(stream) => match self.places.clone().try_acquire_owned() {
                     Ok(place) => self.charge(stream, place),
                     Err(_) => {
-                        let most = self.most;
-                        let why = format!("{most} connections are open, which is what `limits.connections` allows");
-                        turn_away(stream, &Error::too_many_connections(&why, Some("limits.connections")));
+                        turn_away(stream, &Error::too_many_connections(self.most));
                     }
                 },
                 Arrived::NoDescriptors(stream) => {
-                    let why = "this host has as many files open as the system allows it";
-                    turn_away(stream, &Error::too_many_connections(why, None));
+                    turn_away(stream, &Error::no_descriptors());
                     listeners.restore();
                 }
             }

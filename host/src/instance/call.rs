@@ -108,7 +108,7 @@ impl Instance {
         match &mut done.result {
             Ok(Ok(output)) if output.len() > limits.output_size => {
                 let (size, limit) = (output.len(), limits.output_size);
-                done.result = Err(self.store.data().stop(StopKind::OutputTooLarge { size, limit }));
+                done.result = Err(self.store.data().stop(StopKind::too_much_output(size, limit)));
             }
             Ok(Ok(output)) => {
                 if let Err(full) = self.store.data().memory.room_for(output.len()) {

@@ -288,14 +288,14 @@ impl Context {
         }
         // A guest that was refused memory and went on is stopped for its later fault.
         match error.downcast_ref() {
-            Some(Trap::OutOfFuel) => return StopKind::FuelExhausted { limit: limits.fuel_per_call },
-            Some(Trap::Interrupt) => return StopKind::DeadlineExceeded,
+            Some(Trap::OutOfFuel) => return StopKind::out_of_fuel(limits),
+            Some(Trap::Interrupt) => return StopKind::too_late(),
             _ => {}
         }
         let memory = &self.memory;
         if let (Some(ResourceTableError::Full), Some(no_handle)) = (error.downcast_ref(), memory.no_handle) {
             return match no_handle {
-                NoHandle::Exhausted(needed) => StopKind::MemoryExhausted { needed, limit: memory.limit },
+                NoHandle::Exhausted(needed) => StopKind::out_of_memory(needed, memory.limit),
                 NoHandle::Full(full) => full.into(),
             };
         }
@@ -310,7 +310,7 @@ impl Context {
         }
         // A guest that is refused memory mostly aborts, which looks like any other abort; so does an instance that
         // starts too large, which is no trap at all.
-        let refused = memory.refused.map(|needed| StopKind::MemoryExhausted { needed, limit: memory.limit });
+        let refused = memory.refused.map(|needed| StopKind::out_of_memory(needed, memory.limit));
         match error.downcast_ref() {
             Some(Trap::UnreachableCodeReached) => {
                 refused.unwrap_or_else(|| StopKind::Crashed("it panicked or aborted".into()))

@@ -25,7 +25,7 @@ impl Emitter {
         let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(size));
         match taken {
             Ok(_) => Ok(self.listener.clone()),
-            Err(left) => Err(StopKind::OutputTooLarge { size: self.limit - left + size, limit: self.limit }),
+            Err(left) => Err(StopKind::too_much_output(self.limit - left + size, self.limit)),
         }
     }
 }

@@ -99,7 +99,7 @@ impl Making<'_> {
         if tokio::time::Instant::now() < self.allowance.deadline {
             return Ok(());
         }
-        Err(Stop { function: self.blueprint.name.clone(), kind: StopKind::DeadlineExceeded })
+        Err(Stop { function: self.blueprint.name.clone(), kind: StopKind::too_late() })
     }
 
     /// Units of fuel for writing an image: the price of writing the guest's data, or that of the image's bytes, if

@@ -176,7 +176,7 @@ impl MemoryLimit {
     pub(super) fn restored(&mut self, memories: usize) -> Result<(), StopKind> {
         let total = self.used.saturating_add(memories.saturating_sub(self.asked));
         if total.saturating_add(self.held) > self.limit {
-            return Err(StopKind::MemoryExhausted { needed: total.saturating_add(self.held), limit: self.limit });
+            return Err(StopKind::out_of_memory(total.saturating_add(self.held), self.limit));
         }
         self.used = total;
         Ok(())

@@ -1,7 +1,7 @@
 //! Running something in a store, within an allowance.
 
 use super::{Context, Metered, Running, StopKind, pay, work::Work};
-use crate::limits::{Limits, SHORT, within};
+use crate::limits::{DEADLINE, Limits, SHORT, within};
 use carrel_arena::Tracked;
 use std::pin::pin;
 use wasmtime::{Store, StoreContextMut, Trap, UpdateDeadline};
@@ -78,12 +78,13 @@ pub(super) async fn run<T>(
     store.data_mut().running = None;
     store.data_mut().end_call();
     let result = match ended {
-        Some(_) if overdrawn => Err(StopKind::FuelExhausted { limit: limits.fuel_per_call }),
+        Some(_) if overdrawn => Err(StopKind::out_of_fuel(limits)),
         Some(Ok(value)) => Ok(value),
         Some(Err(error)) => Err(store.data().stop_of(&error, limits)),
-        None => Err(StopKind::DeadlineExceeded),
+        None => Err(StopKind::too_late()),
     };
-    let fuel = if matches!(result, Err(StopKind::DeadlineExceeded)) { cut_off } else { fuel };
+    let is_late = result.as_ref().is_err_and(|kind| kind.limit() == Some(&DEADLINE));
+    let fuel = if is_late { cut_off } else { fuel };
     Metered { result: result.map_err(|kind| store.data().stop(kind)), fuel }
 }
 

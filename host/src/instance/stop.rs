@@ -2,7 +2,10 @@
 
 use crate::{
     identity::User,
-    limits::{Level, memory::Full},
+    limits::{
+        Answer, DEADLINE, FUEL_PER_CALL, Level, Limit, Limits, MEMORY, MEMORY_PER_INSTANCE, OUTPUT_SIZE, Reached,
+        memory::Full,
+    },
 };
 use std::sync::Arc;
 
@@ -22,31 +25,9 @@ pub enum StopKind {
     /// A trap, an abort, or an exit.
     #[error("crashed: {0}")]
     Crashed(String),
-    /// The call used its fuel up, or a sibling the fuel that its caller left to it.
-    #[error("used up its fuel; `limits.fuel_per_call` allows {limit} units to a call and all that it calls")]
-    FuelExhausted {
-        /// Units that a whole call may use.
-        limit: u64,
-    },
-    /// The call took too long.
-    #[error("ran longer than `limits.deadline` allows")]
-    DeadlineExceeded,
-    /// The guest crashed after it had been refused more memory.
-    #[error("needed {needed} bytes of memory, and `limits.memory_per_instance` allows {limit}")]
-    MemoryExhausted {
-        /// Bytes that it asked for in all.
-        needed: usize,
-        /// Bytes that it may have.
-        limit: usize,
-    },
-    /// The output, or all that was emitted, is too large.
-    #[error("gave {size} bytes of output, and `limits.output_size` allows {limit}")]
-    OutputTooLarge {
-        /// Bytes that it gave, or was about to.
-        size: usize,
-        /// Bytes that it may give.
-        limit: usize,
-    },
+    /// A limit is reached.
+    #[error(transparent)]
+    Reached(#[from] Reached),
     /// The guest refuses its configuration, which it had taken when the host started.
     #[error("does not take its configuration: {0}")]
     Unconfigurable(String),
@@ -59,67 +40,73 @@ pub enum StopKind {
         why: String,
     },
     /// The memory of the user, the tenant or the host is used up.
-    #[error("needed memory, and all {limit} bytes that `{}` allows are in use", Self::memory_of(*level))]
-    MemorySpent {
-        /// The level of the memory.
-        level: Level,
-        /// Bytes that may be taken of it.
-        limit: usize,
-    },
+    #[error("needed memory, and all {} bytes that `{}` allows are in use", .0.limit, .0.level.memory().key)]
+    Full(Full),
     /// The host has no room for another instance.
     #[error("cannot be started: the host has no memory left for another instance")]
     HostFull,
 }
 
 impl From<Full> for StopKind {
-    fn from(Full { level, limit }: Full) -> Self {
-        Self::MemorySpent { level, limit }
+    fn from(full: Full) -> Self {
+        Self::Full(full)
     }
 }
 
 impl StopKind {
+    /// The call used its fuel up, or a sibling the fuel that its caller left to it.
+    pub(super) fn out_of_fuel(limits: &Limits) -> Self {
+        let (key, most) = (FUEL_PER_CALL.key, limits.fuel_per_call);
+        let why = format!("used up its fuel; `{key}` allows {most} units to a call and all that it calls");
+        FUEL_PER_CALL.reached_so(why).into()
+    }
+
+    /// The call took too long.
+    pub(super) fn too_late() -> Self {
+        DEADLINE.reached_so(format!("ran longer than `{}` allows", DEADLINE.key)).into()
+    }
+
+    /// The guest needed so many bytes of memory in all.
+    pub(super) fn out_of_memory(needed: usize, most: usize) -> Self {
+        let key = MEMORY_PER_INSTANCE.key;
+        MEMORY_PER_INSTANCE.reached_so(format!("needed {needed} bytes of memory, and `{key}` allows {most}")).into()
+    }
+
+    /// The output, or all that was emitted, has so many bytes.
+    pub(super) fn too_much_output(size: usize, most: usize) -> Self {
+        let key = OUTPUT_SIZE.key;
+        OUTPUT_SIZE.reached_so(format!("gave {size} bytes of output, and `{key}` allows {most}")).into()
+    }
+
+    /// The limit that is reached. `None`: it is another reason.
+    pub fn limit(&self) -> Option<&'static Limit> {
+        match self {
+            Self::Crashed(_) | Self::Unconfigurable(_) | Self::SnapshotBroken { .. } | Self::HostFull => None,
+            Self::Reached(reached) => Some(reached.limit),
+            Self::Full(full) => Some(full.level.memory()),
+        }
+    }
+
     /// The stable code, which callers may rely on.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Crashed(_) => "function_crashed",
-            Self::FuelExhausted { .. } => "fuel_exhausted",
-            Self::DeadlineExceeded => "deadline_exceeded",
-            Self::MemoryExhausted { .. } => "memory_exhausted",
-            Self::OutputTooLarge { .. } => "output_too_large",
             Self::Unconfigurable(_) => "function_failed",
             Self::SnapshotBroken { .. } => "snapshot_broken",
-            Self::MemorySpent { level: Level::User, .. } => "memory_exhausted",
-            Self::MemorySpent { level: Level::Tenant, .. } => "tenant_full",
-            Self::MemorySpent { level: Level::Host, .. } | Self::HostFull => "host_full",
+            _ => self.answer().map_or("function_crashed", |answer| answer.code),
         }
     }
 
-    /// The configuration's key that sets the limit.
-    pub fn setting(&self) -> Option<&'static str> {
-        match self {
-            Self::Crashed(_) | Self::Unconfigurable(_) | Self::SnapshotBroken { .. } | Self::HostFull => None,
-            Self::FuelExhausted { .. } => Some("limits.fuel_per_call"),
-            Self::DeadlineExceeded => Some("limits.deadline"),
-            Self::MemoryExhausted { .. } => Some("limits.memory_per_instance"),
-            Self::OutputTooLarge { .. } => Some("limits.output_size"),
-            Self::MemorySpent { level, .. } => Some(Self::memory_of(*level)),
-        }
-    }
-
-    /// The key that says how much memory there is for all of a level.
-    fn memory_of(level: Level) -> &'static str {
-        match level {
-            Level::User => "limits.user.memory",
-            Level::Tenant => "limits.tenant.memory",
-            Level::Host => "limits.memory",
-        }
+    /// The answer to a caller, where a limit or the lack of memory is the reason.
+    pub(crate) fn answer(&self) -> Option<Answer> {
+        let limit = if *self == Self::HostFull { Some(&MEMORY) } else { self.limit() };
+        limit.and_then(|limit| limit.answer)
     }
 
     /// The level that has no room left, and its limit in bytes; `None` for any other reason.
     pub(crate) fn full(&self) -> Option<Full> {
         match *self {
             Self::HostFull => Some(Full { level: Level::Host, limit: usize::MAX }),
-            Self::MemorySpent { level, limit } => Some(Full { level, limit }),
+            Self::Full(full) => Some(full),
             _ => None,
         }
     }

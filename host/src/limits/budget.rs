@@ -1,6 +1,11 @@
 //! Budgets: the units that a user or a tenant has left of its rates.
 
-use super::{Quota, bucket::Bucket, quota::Level};
+use super::{
+    Quota,
+    bucket::Bucket,
+    limit::{Limit, Rate, Reached},
+    quota::Level,
+};
 use std::time::Duration;
 
 /// The token buckets of a user or a tenant, one for each rate that is set.
@@ -10,39 +15,13 @@ pub(crate) struct Budget {
     requests: Option<Bucket>,
 }
 
-/// A budget is spent: nothing was run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{who} may use {per_second} {what} a second, and {burst} at once, and has used them: `{}`", self.setting())]
-pub struct Spent {
-    /// The level of the spent budget.
-    pub level: Level,
-    /// True if fuel is missing, false if a request is.
-    pub is_fuel: bool,
-    /// The time after which a retry may succeed.
-    pub retry_after: Duration,
-    who: &'static str,
-    what: &'static str,
-    per_second: u64,
-    burst: u64,
-}
-
-impl Spent {
-    /// The configuration's key that sets the rate.
-    pub fn setting(&self) -> &'static str {
-        match (self.level, self.is_fuel) {
-            (Level::User, true) => "limits.user.fuel_per_second",
-            (Level::User, false) => "limits.user.requests_per_second",
-            (_, true) => "limits.tenant.fuel_per_second",
-            (_, false) => "limits.tenant.requests_per_second",
-        }
-    }
-
-    fn new(level: Level, is_fuel: bool, bucket: &Bucket, retry_after: Duration) -> Self {
-        let who = if level == Level::User { "this user" } else { "this tenant" };
-        let rate = bucket.rate();
-        let what = if is_fuel { "units of fuel" } else { "requests" };
-        Self { level, is_fuel, retry_after, who, what, per_second: rate.per_second, burst: rate.burst }
-    }
+/// A budget of a level is spent: nothing is run.
+fn spent(limit: &'static Limit, level: Level, what: &str, bucket: &Bucket, time: Duration) -> Reached {
+    let who = if level == Level::User { "this user" } else { "this tenant" };
+    let Rate { per_second, burst } = bucket.rate();
+    let why =
+        format!("{who} may use {per_second} {what} a second, and {burst} at once, and has used them: `{}`", limit.key);
+    limit.reached_so(why).until(time)
 }
 
 impl Budget {
@@ -53,18 +32,18 @@ impl Budget {
     }
 
     /// Admits a request: takes one from the requests, and requires that fuel is left.
-    pub(crate) fn admit(&self, level: Level) -> Result<(), Spent> {
+    pub(crate) fn admit(&self, level: Level) -> Result<(), Reached> {
         self.check_fuel(level)?;
         if let Some(requests) = &self.requests {
-            requests.try_take(1).map_err(|time| Spent::new(level, false, requests, time))?;
+            requests.try_take(1).map_err(|time| spent(level.requests(), level, "requests", requests, time))?;
         }
         Ok(())
     }
 
     /// Checks that there is fuel for a call to begin with.
-    pub(crate) fn check_fuel(&self, level: Level) -> Result<(), Spent> {
+    pub(crate) fn check_fuel(&self, level: Level) -> Result<(), Reached> {
         match &self.fuel {
-            Some(fuel) => fuel.has(1).map_err(|time| Spent::new(level, true, fuel, time)),
+            Some(fuel) => fuel.has(1).map_err(|time| spent(level.fuel(), level, "units of fuel", fuel, time)),
             None => Ok(()),
         }
     }

@@ -120,11 +120,11 @@ impl Drop for Memory {
 
 /// An account that has too little memory left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Full {
+pub struct Full {
     /// The level that is full.
-    pub(crate) level: Level,
+    pub level: Level,
     /// The level's limit, in bytes.
-    pub(crate) limit: usize,
+    pub limit: usize,
 }
 
 impl Memory {

@@ -8,7 +8,7 @@ use super::{
     stage::{Answer, Caller, FILE, FOLDER, Stage},
     witness::{Bounds, Counter, Meter, Neighbour, Patience, SERVED_WITHIN, processor_time, resident},
 };
-use crate::limits::Rate;
+use crate::limits::{self, Rate};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -62,8 +62,9 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    pub(super) const fn by(code: &'static str, setting: &'static str) -> Self {
-        Self { code, setting: Some(setting), words: "" }
+    /// The host refuses because of a limit, and names it.
+    pub(super) fn by(limit: &'static limits::Limit) -> Self {
+        Self { code: limit.answer.map_or("", |answer| answer.code), setting: Some(limit.key), words: "" }
     }
 
     /// The call fails with words of the guest's own.

@@ -27,10 +27,13 @@ pub use report::Report;
 
 use crate::{
     config::{self, Config},
-    limits::{Limits, Rate},
+    limits::{
+        self, Amount, BODY_SIZE, CALL_DEPTH, CALLS, CONNECTIONS, DEADLINE, FUEL_PER_CALL, Limits, MAX_SESSIONS, MEMORY,
+        MEMORY_PER_INSTANCE, OPEN_FILES, OUTPUT_SIZE, Per, QUEUE_PER_SESSION, TENANT_CALLS, TENANT_FUEL, TENANT_MEMORY,
+        TENANT_OPEN_FILES, TENANT_REQUESTS, TENANT_SESSIONS, USER_FUEL, USER_MEMORY, USER_OPEN_FILES, USER_REQUESTS,
+    },
 };
 use attack::{Ask, FILES, Refusal, SHAPES, Trial, beyond, listing, opening, taking};
-use bytesize::ByteSize;
 use report::Limit;
 use serde_json::{Value, json};
 use stage::Stage;
@@ -100,77 +103,64 @@ struct Prover<'a> {
 
 impl Prover<'_> {
     /// A host of which these limits are attacked.
-    async fn stage(&self, keys: &[&str]) -> Result<Stage, config::Error> {
-        Stage::start(tried::only(&self.config, keys), self.threads, self.flaw).await
+    async fn stage(&self, attacked: &[&limits::Limit]) -> Result<Stage, config::Error> {
+        Stage::start(tried::only(&self.config, attacked), self.threads, self.flaw).await
     }
 
     fn tenants(&self) -> std::ops::Range<usize> {
         0..self.config.tenants.len()
     }
 
-    /// True if a tenant's limits say something.
-    fn says(&self, of: impl Fn(&Limits) -> bool) -> bool {
-        self.config.tenants.iter().any(|tenant| of(&tenant.limits))
+    /// True if some tenant's limits have an amount for this one.
+    fn says(&self, limit: &limits::Limit) -> bool {
+        self.config.tenants.iter().any(|tenant| tenant.limits.amount(limit).is_some())
     }
 
     /// A limit of a tenant, as it is configured and as it is tried.
-    fn of_tenant<T: PartialEq>(
-        &self,
-        stage: &Stage,
-        tenant: usize,
-        key: &'static str,
-        get: impl Fn(&Limits) -> T,
-        show: impl Fn(&T) -> String,
-    ) -> Limit {
-        limit(key, get(&self.config.tenants[tenant].limits), get(stage.limits(tenant)), show)
+    fn of_tenant(&self, stage: &Stage, tenant: usize, limit: &'static limits::Limit) -> Limit {
+        told_of(limit, &self.config.tenants[tenant].limits, stage.limits(tenant))
     }
 
     /// A limit of the host.
-    fn of_host<T: PartialEq>(
-        &self,
-        stage: &Stage,
-        key: &'static str,
-        get: impl Fn(&Limits) -> T,
-        show: impl Fn(&T) -> String,
-    ) -> Limit {
-        limit(key, get(&self.config.limits), get(stage.host_limits()), show)
+    fn of_host(&self, stage: &Stage, limit: &'static limits::Limit) -> Limit {
+        told_of(limit, &self.config.limits, stage.host_limits())
     }
 
     /// Memory of the host, of tenants, of users, and of instances.
     async fn memory(&mut self) -> Result<(), config::Error> {
-        let stage = self.stage(&["limits.memory"]).await?;
-        let limit = self.of_host(&stage, "limits.memory", |it| it.memory, size);
-        self.crowds(&stage, 0, &limit, stage.host_limits().memory, "host_full").await;
+        let stage = self.stage(&[&MEMORY]).await?;
+        let limit = self.of_host(&stage, &MEMORY);
+        self.crowds(&stage, 0, (&MEMORY, &limit), stage.host_limits().memory).await;
         stage.end().await;
-        if self.says(|it| it.tenant.memory.is_some()) {
-            let key = "limits.tenant.memory";
-            let stage = self.stage(&[key]).await?;
+        if self.says(&TENANT_MEMORY) {
+            let row = &TENANT_MEMORY;
+            let stage = self.stage(&[row]).await?;
             for tenant in self.tenants() {
                 let Some(memory) = stage.limits(tenant).tenant.memory else { continue };
-                let limit = self.of_tenant(&stage, tenant, key, |it| it.tenant.memory, some(size));
-                self.crowds(&stage, tenant, &limit, memory, "tenant_full").await;
+                let limit = self.of_tenant(&stage, tenant, row);
+                self.crowds(&stage, tenant, (row, &limit), memory).await;
             }
             stage.end().await;
         }
-        if self.says(|it| it.user.memory.is_some()) {
-            let key = "limits.user.memory";
-            let stage = self.stage(&[key]).await?;
+        if self.says(&USER_MEMORY) {
+            let row = &USER_MEMORY;
+            let stage = self.stage(&[row]).await?;
             for tenant in self.tenants() {
                 let Some(memory) = stage.limits(tenant).user.memory else { continue };
-                let limit = self.of_tenant(&stage, tenant, key, |it| it.user.memory, some(size));
+                let limit = self.of_tenant(&stage, tenant, row);
                 let what = "a user's guest takes memory call by call";
-                let trial = Trial { stage: &stage, tenant, limit, what, refusal: Refusal::by("memory_exhausted", key) };
+                let trial = Trial { stage: &stage, tenant, limit, what, refusal: Refusal::by(row) };
                 let (bytes, fit) = piece(memory);
                 self.report.add(trial.pile(2 * fit + 2, taking(bytes), fit).await);
             }
             stage.end().await;
         }
-        let key = "limits.memory_per_instance";
-        let stage = self.stage(&[key]).await?;
+        let row = &MEMORY_PER_INSTANCE;
+        let stage = self.stage(&[row]).await?;
         for tenant in self.tenants() {
             let memory = stage.limits(tenant).memory_per_instance;
-            let limit = self.of_tenant(&stage, tenant, key, |it| it.memory_per_instance, size);
-            let refusal = Refusal::by("memory_exhausted", key);
+            let limit = self.of_tenant(&stage, tenant, row);
+            let refusal = Refusal::by(row);
             let trial = |what| Trial { stage: &stage, tenant, limit: limit.clone(), what, refusal };
             let take = Ask::Call(json!({"do": "take", "bytes": memory}));
             self.report.add(trial("a guest takes memory in one step").again(take).await);
@@ -184,8 +174,14 @@ impl Prover<'_> {
     }
 
     /// Many users take all of somebody's memory, and more.
-    async fn crowds(&mut self, stage: &Stage, tenant: usize, limit: &Limit, memory: usize, code: &'static str) {
-        let refusal = Refusal::by(code, limit.key);
+    async fn crowds(
+        &mut self,
+        stage: &Stage,
+        tenant: usize,
+        (row, limit): (&'static limits::Limit, &Limit),
+        memory: usize,
+    ) {
+        let refusal = Refusal::by(row);
         let (bytes, fit) = piece(memory);
         let trial = |what| Trial { stage, tenant, limit: limit.clone(), what, refusal };
         let what = "users take memory one after the other";
@@ -196,27 +192,27 @@ impl Prover<'_> {
 
     /// Fuel, and time.
     async fn processor(&mut self) -> Result<(), config::Error> {
-        let key = "limits.fuel_per_call";
-        let stage = self.stage(&[key]).await?;
-        let refusal = Refusal::by("fuel_exhausted", key);
+        let row = &FUEL_PER_CALL;
+        let stage = self.stage(&[row]).await?;
+        let refusal = Refusal::by(row);
         for tenant in self.tenants() {
-            let limit = self.of_tenant(&stage, tenant, key, |it| it.fuel_per_call, u64::to_string);
+            let limit = self.of_tenant(&stage, tenant, row);
             let trial = Trial { stage: &stage, tenant, limit, what: "a guest computes for ever", refusal };
             self.report.add(trial.again(Ask::Call(json!({"do": "spin"}))).await);
         }
         stage.end().await;
         // The cost of a unit does not depend on tenants, and is measured on a host with enough fuel.
-        let stage = self.stage(&[tried::PRICE]).await?;
+        let stage = Stage::start(tried::priced(&self.config), self.threads, self.flaw).await?;
         for (what, input) in has_the_host_work() {
-            let limit = self.of_tenant(&stage, 0, key, |it| it.fuel_per_call, u64::to_string);
+            let limit = self.of_tenant(&stage, 0, row);
             self.report.add(Trial { stage: &stage, tenant: 0, limit, what, refusal }.price(input).await);
         }
         stage.end().await;
-        let key = "limits.deadline";
-        let stage = self.stage(&[key]).await?;
+        let row = &DEADLINE;
+        let stage = self.stage(&[row]).await?;
         for tenant in self.tenants() {
-            let limit = self.of_tenant(&stage, tenant, key, |it| it.deadline, time);
-            let refusal = Refusal::by("deadline_exceeded", key);
+            let limit = self.of_tenant(&stage, tenant, row);
+            let refusal = Refusal::by(row);
             let trial = |what| Trial { stage: &stage, tenant, limit: limit.clone(), what, refusal };
             let longer = json!({"do": "sleep", "milliseconds": beyond(stage.limits(tenant).deadline)});
             self.report.add(trial("a guest waits on a clock").again(Ask::Once(longer)).await);
@@ -230,31 +226,31 @@ impl Prover<'_> {
     /// Attacks on what goes in and out, on what one user has at once, and on the sandbox.
     async fn sizes(&mut self) -> Result<(), config::Error> {
         // None of these comes in the way of another.
-        let (queue, files) = ("limits.queue_per_session", "limits.user.open_files");
-        let stage = self.stage(&["limits.output_size", "limits.call_depth", queue, files]).await?;
+        let (queue, files) = (&QUEUE_PER_SESSION, &USER_OPEN_FILES);
+        let stage = self.stage(&[&OUTPUT_SIZE, &CALL_DEPTH, queue, files]).await?;
         for tenant in self.tenants() {
             let limits = stage.limits(tenant);
             let (size_of_output, call_depth) = (limits.output_size, limits.call_depth);
-            let limit = self.of_tenant(&stage, tenant, "limits.output_size", |it| it.output_size, size);
-            let refusal = Refusal::by("output_too_large", limit.key);
+            let limit = self.of_tenant(&stage, tenant, &OUTPUT_SIZE);
+            let refusal = Refusal::by(&OUTPUT_SIZE);
             let trial = |what| Trial { stage: &stage, tenant, limit: limit.clone(), what, refusal };
             let answer = json!({"do": "answer", "bytes": size_of_output + 1});
             self.report.add(trial("a guest answers too much").again(Ask::Call(answer)).await);
             let emit = json!({"do": "emit", "chunks": size_of_output, "bytes": 0});
             self.report.add(trial("a guest emits too much").again(Ask::Call(emit)).await);
-            let limit = self.of_tenant(&stage, tenant, "limits.call_depth", |it| it.call_depth, usize::to_string);
+            let limit = self.of_tenant(&stage, tenant, &CALL_DEPTH);
             let nested = (1..=call_depth).rev().fold(
                 json!({"do": "count"}),
                 |input, it| json!({"do": "relay", "name": stage::function(it), "input": input}),
             );
             let (what, refusal) = ("functions call each other too deep", Refusal::in_words("call_too_deep"));
             self.report.add(Trial { stage: &stage, tenant, limit, what, refusal }.again(Ask::Call(nested)).await);
-            let limit = self.of_tenant(&stage, tenant, queue, |it| it.queue_per_session, usize::to_string);
-            let (what, refusal) = ("a user calls again and again", Refusal::by("queue_full", queue));
+            let limit = self.of_tenant(&stage, tenant, queue);
+            let (what, refusal) = ("a user calls again and again", Refusal::by(queue));
             let trial = Trial { stage: &stage, tenant, limit, what, refusal };
             self.report.add(trial.queue(stage.limits(tenant).queue_per_session).await);
             if let Some(most) = stage.limits(tenant).user.open_files {
-                let limit = self.of_tenant(&stage, tenant, files, |it| it.user.open_files, some(usize::to_string));
+                let limit = self.of_tenant(&stage, tenant, files);
                 let refusal = Refusal::NO_MORE_FILES;
                 let trial = |what| Trial { stage: &stage, tenant, limit: limit.clone(), what, refusal };
                 let open = Ask::Call(opening(most + 1));
@@ -287,15 +283,15 @@ impl Prover<'_> {
             self.report.add(trial.malformed(shape).await);
         }
         stage.end().await;
-        let (key, files) = ("limits.body_size", "limits.tenant.open_files");
-        let stage = self.stage(&[key, files]).await?;
+        let (row, files) = (&BODY_SIZE, &TENANT_OPEN_FILES);
+        let stage = self.stage(&[row, files]).await?;
         for tenant in self.tenants() {
-            let limit = self.of_tenant(&stage, tenant, key, |it| it.body_size, size);
-            let (what, refusal) = ("a caller sends too large a body", Refusal::by("body_too_large", key));
+            let limit = self.of_tenant(&stage, tenant, row);
+            let (what, refusal) = ("a caller sends too large a body", Refusal::by(row));
             let trial = Trial { stage: &stage, tenant, limit, what, refusal };
             self.report.add(trial.again(Ask::Body(stage.limits(tenant).body_size + 1)).await);
             let Some(most) = stage.limits(tenant).tenant.open_files else { continue };
-            let limit = self.of_tenant(&stage, tenant, files, |it| it.tenant.open_files, some(usize::to_string));
+            let limit = self.of_tenant(&stage, tenant, files);
             let (what, refusal) = ("users' guests open files, and keep them", Refusal::NO_MORE_FILES);
             let trial = Trial { stage: &stage, tenant, limit, what, refusal };
             self.report.add(trial.crowd(most / FILES + 2, opening(FILES), most / FILES).await);
@@ -306,52 +302,52 @@ impl Prover<'_> {
 
     /// Calls, sessions, connections and files at once.
     async fn numbers(&mut self) -> Result<(), config::Error> {
-        let (calls, sessions) = ("limits.tenant.calls", "limits.tenant.sessions");
-        if self.says(|it| it.tenant.calls.is_some()) {
+        let (calls, sessions) = (&TENANT_CALLS, &TENANT_SESSIONS);
+        if self.says(&TENANT_CALLS) {
             let stage = self.stage(&[calls]).await?;
             for tenant in self.tenants() {
                 let Some(most) = stage.limits(tenant).tenant.calls else { continue };
-                let limit = self.of_tenant(&stage, tenant, calls, |it| it.tenant.calls, some(usize::to_string));
-                let (what, refusal) = ("users call at once", Refusal::by("too_many_calls", calls));
+                let limit = self.of_tenant(&stage, tenant, calls);
+                let (what, refusal) = ("users call at once", Refusal::by(calls));
                 self.report.add(Trial { stage: &stage, tenant, limit, what, refusal }.at_once(most).await);
             }
             stage.end().await;
         }
-        if self.says(|it| it.tenant.sessions.is_some()) {
+        if self.says(&TENANT_SESSIONS) {
             let stage = self.stage(&[sessions]).await?;
             for tenant in self.tenants() {
                 let Some(most) = stage.limits(tenant).tenant.sessions else { continue };
-                let limit = self.of_tenant(&stage, tenant, sessions, |it| it.tenant.sessions, some(usize::to_string));
-                let (what, refusal) = ("users come one after the other", Refusal::by("too_many_sessions", sessions));
+                let limit = self.of_tenant(&stage, tenant, sessions);
+                let (what, refusal) = ("users come one after the other", Refusal::by(sessions));
                 let trial = Trial { stage: &stage, tenant, limit, what, refusal };
                 self.report.add(trial.crowd(most + 3, json!({"do": "count"}), most).await);
             }
             stage.end().await;
         }
-        let (calls, sessions, connections) = ("limits.calls", "limits.max_sessions", "limits.connections");
+        let (calls, sessions, connections) = (&CALLS, &MAX_SESSIONS, &CONNECTIONS);
         let stage = self.stage(&[calls]).await?;
-        let limit = self.of_host(&stage, calls, |it| it.calls, usize::to_string);
-        let (what, refusal) = ("users call at once", Refusal::by("too_many_calls", calls));
+        let limit = self.of_host(&stage, calls);
+        let (what, refusal) = ("users call at once", Refusal::by(calls));
         let trial = Trial { stage: &stage, tenant: 0, limit, what, refusal };
         self.report.add(trial.at_once(stage.host_limits().calls).await);
         stage.end().await;
         let stage = self.stage(&[sessions]).await?;
-        let limit = self.of_host(&stage, sessions, |it| it.max_sessions, usize::to_string);
-        let (what, refusal) = ("users are live at once", Refusal::by("too_many_sessions", sessions));
+        let limit = self.of_host(&stage, sessions);
+        let (what, refusal) = ("users are live at once", Refusal::by(sessions));
         let trial = Trial { stage: &stage, tenant: 0, limit, what, refusal };
         self.report.add(trial.at_once(stage.host_limits().max_sessions).await);
         stage.end().await;
         let stage = self.stage(&[connections]).await?;
-        let limit = self.of_host(&stage, connections, |it| it.connections, usize::to_string);
+        let limit = self.of_host(&stage, connections);
         let what = "a caller opens connections and says nothing";
-        let refusal = Refusal::by("too_many_connections", connections);
+        let refusal = Refusal::by(connections);
         let trial = Trial { stage: &stage, tenant: 0, limit, what, refusal };
         self.report.add(trial.connections(stage.host_limits().connections).await);
         stage.end().await;
-        let key = "limits.open_files";
-        let stage = self.stage(&[key]).await?;
+        let row = &OPEN_FILES;
+        let stage = self.stage(&[row]).await?;
         let most = stage.host_limits().open_files;
-        let limit = self.of_host(&stage, key, |it| it.open_files, usize::to_string);
+        let limit = self.of_host(&stage, row);
         let (what, refusal) = ("users' guests open files, and keep them", Refusal::NO_MORE_FILES);
         let trial = Trial { stage: &stage, tenant: 0, limit, what, refusal };
         self.report.add(trial.crowd(most / FILES + 2, opening(FILES), most / FILES).await);
@@ -361,23 +357,17 @@ impl Prover<'_> {
 
     /// Attacks on what may be used over time, each rate on a host of its own: attacks use more than a rate gives.
     async fn rates(&mut self) -> Result<(), config::Error> {
-        type Get = fn(&Limits) -> Option<Rate>;
-        let all: [(&'static str, Get, bool, &'static str); 4] = [
-            ("limits.user.fuel_per_second", |it| it.user.fuel, true, "budget_spent"),
-            ("limits.user.requests_per_second", |it| it.user.requests, true, "rate_limited"),
-            ("limits.tenant.fuel_per_second", |it| it.tenant.fuel, false, "budget_spent"),
-            ("limits.tenant.requests_per_second", |it| it.tenant.requests, false, "rate_limited"),
-        ];
-        for (key, get, of_user, code) in all {
-            if !self.says(|it| get(it).is_some()) {
+        for row in [&USER_FUEL, &USER_REQUESTS, &TENANT_FUEL, &TENANT_REQUESTS] {
+            if !self.says(row) {
                 continue;
             }
-            let stage = self.stage(&[key]).await?;
+            let stage = self.stage(&[row]).await?;
             for tenant in self.tenants() {
-                let Some(rate) = get(stage.limits(tenant)) else { continue };
-                let limit = self.of_tenant(&stage, tenant, key, get, some(Rate::to_string));
+                let Some(Amount::Rate(rate)) = stage.limits(tenant).amount(row) else { continue };
+                let of_user = row.per == Per::User;
+                let limit = self.of_tenant(&stage, tenant, row);
                 let what = if of_user { "a user uses up what there is" } else { "users use up what there is" };
-                let trial = Trial { stage: &stage, tenant, limit, what, refusal: Refusal::by(code, key) };
+                let trial = Trial { stage: &stage, tenant, limit, what, refusal: Refusal::by(row) };
                 self.report.add(trial.spend(rate, of_user).await);
             }
             stage.end().await;
@@ -405,23 +395,15 @@ fn piece(memory: usize) -> (usize, usize) {
     (bytes, memory / bytes)
 }
 
-fn limit<T: PartialEq>(key: &'static str, value: T, tried: T, show: impl Fn(&T) -> String) -> Limit {
-    let lowered = (value != tried).then(|| show(&tried));
-    Limit { key, value: show(&value), tried: lowered }
+fn told_of(limit: &'static limits::Limit, given: &Limits, tried: &Limits) -> Limit {
+    let show = |amount: Option<Amount>| amount.map_or("none".to_owned(), |amount| amount.to_string());
+    let (value, tried) = (given.amount(limit), tried.amount(limit));
+    Limit { key: limit.key, value: show(value), tried: (value != tried).then(|| show(tried)) }
 }
 
 /// Attacks on properties that hold without being a limit.
 fn told(key: &'static str, value: impl Into<String>) -> Limit {
     Limit { key, value: value.into(), tried: None }
-}
-
-/// Shows what may be unlimited.
-fn some<T>(show: impl Fn(&T) -> String) -> impl Fn(&Option<T>) -> String {
-    move |value| value.as_ref().map_or("none".to_owned(), &show)
-}
-
-fn size(bytes: &usize) -> String {
-    ByteSize::b(*bytes as u64).to_string()
 }
 
 fn time(time: &Duration) -> String {

@@ -6,12 +6,12 @@
 
 use crate::{
     config::Config,
-    limits::{Limits, Quota, Rate},
+    limits::{
+        Amount, BODY_SIZE, CALLS, CONNECTIONS, DEADLINE, FUEL_PER_CALL, Limit, Limits, MAX_SESSIONS, MEMORY,
+        OUTPUT_SIZE, Quota, Rate, TENANT_CALLS, TENANT_FUEL, TENANT_SESSIONS, USER_FUEL, USER_MEMORY,
+    },
 };
 use std::time::Duration;
-
-/// Not a limit: the processor time of a unit of fuel.
-pub(super) const PRICE: &str = "the price of fuel";
 
 /// The most that is tried of limits that count something.
 const MOST: usize = 100;
@@ -34,7 +34,7 @@ const ENDLESS: u64 = 1 << 50;
 /// Fuel that is used up to measure the cost of a unit: enough to be measured, and not too much for a debug build.
 const MEASURED_FUEL: u64 = 100_000_000;
 /// Memory that the host has: some instances of [`MOST_BYTES`], with what rollback keeps of them.
-const MEMORY: usize = 4 * MOST_BYTES;
+const ROOM: usize = 4 * MOST_BYTES;
 /// Bytes of inputs, and of the answers to the attackers' calls.
 const TEXT: usize = 64 << 10;
 /// Whatever is counted.
@@ -48,13 +48,22 @@ pub(super) fn all(config: &mut Config) -> impl Iterator<Item = &mut Limits> {
 }
 
 /// The configuration with some of its limits under attack, and room in all others.
-pub(super) fn only(config: &Config, keys: &[&str]) -> Config {
+pub(super) fn only(config: &Config, attacked: &[&Limit]) -> Config {
     let mut config = config.clone();
     for limits in all(&mut config) {
         let given = std::mem::replace(limits, roomy(limits));
-        for key in keys {
-            set(limits, &given, key);
+        for limit in attacked {
+            set(limits, &given, limit);
         }
+    }
+    config
+}
+
+/// The configuration of a host with enough fuel to measure what a unit costs.
+pub(super) fn priced(config: &Config) -> Config {
+    let mut config = only(config, &[]);
+    for limits in all(&mut config) {
+        limits.fuel_per_call = MEASURED_FUEL;
     }
     config
 }
@@ -70,7 +79,7 @@ fn roomy(given: &Limits) -> Limits {
         call_depth: given.call_depth.max(DEPTH),
         user: Quota::default(),
         tenant: Quota::default(),
-        memory: MEMORY,
+        memory: ROOM,
         max_sessions: COUNT,
         calls: COUNT,
         connections: COUNT,
@@ -79,37 +88,33 @@ fn roomy(given: &Limits) -> Limits {
     }
 }
 
-/// Sets a limit to what it is tried at.
-fn set(limits: &mut Limits, given: &Limits, key: &str) {
-    let least = |given: Option<usize>, most: usize| given.map(|given| given.min(most));
-    let fuel = |rate: Rate| Rate { burst: rate.burst.min(MOST_OF_BUCKET), ..rate };
-    let requests =
-        |rate: Rate| Rate { per_second: rate.per_second.min(MOST_REQUESTS), burst: rate.burst.min(MOST as u64) };
-    match key {
-        "limits.memory" => limits.memory = given.memory.min(2 * MOST_BYTES),
-        "limits.tenant.memory" => limits.tenant.memory = least(given.tenant.memory, MOST_BYTES),
-        "limits.user.memory" => limits.user.memory = least(given.user.memory, MOST_BYTES / 2),
-        "limits.memory_per_instance" => limits.memory_per_instance = given.memory_per_instance.min(MOST_BYTES),
-        "limits.fuel_per_call" => limits.fuel_per_call = given.fuel_per_call.min(MOST_FUEL),
-        PRICE => limits.fuel_per_call = MEASURED_FUEL,
-        "limits.deadline" => (limits.deadline, limits.fuel_per_call) = (given.deadline.min(MOST_TIME), ENDLESS),
-        "limits.output_size" => limits.output_size = given.output_size.min(MOST_BYTES / 8),
-        "limits.body_size" => limits.body_size = given.body_size.min(MOST_BYTES / 8),
-        "limits.queue_per_session" => limits.queue_per_session = given.queue_per_session.min(MOST),
-        "limits.call_depth" => limits.call_depth = given.call_depth,
-        "limits.calls" => limits.calls = given.calls.min(MOST / 4),
-        "limits.tenant.calls" => limits.tenant.calls = least(given.tenant.calls, MOST / 4),
-        "limits.max_sessions" => limits.max_sessions = given.max_sessions.min(MOST / 4),
-        "limits.tenant.sessions" => limits.tenant.sessions = least(given.tenant.sessions, MOST / 4),
-        "limits.connections" => limits.connections = given.connections.min(3 * MOST),
-        "limits.open_files" => limits.open_files = given.open_files.min(MOST),
-        "limits.tenant.open_files" => limits.tenant.open_files = least(given.tenant.open_files, MOST),
-        "limits.user.open_files" => limits.user.open_files = least(given.user.open_files, MOST),
-        "limits.user.fuel_per_second" => limits.user.fuel = given.user.fuel.map(fuel),
-        "limits.tenant.fuel_per_second" => limits.tenant.fuel = given.tenant.fuel.map(fuel),
-        "limits.user.requests_per_second" => limits.user.requests = given.user.requests.map(requests),
-        "limits.tenant.requests_per_second" => limits.tenant.requests = given.tenant.requests.map(requests),
-        _ => {}
+/// Sets a limit to what it is tried at. One that is not configured stays without a bound.
+fn set(limits: &mut Limits, given: &Limits, limit: &Limit) {
+    let Some(amount) = given.amount(limit) else { return };
+    let is = |any: &[&Limit]| any.contains(&limit);
+    let tried = match amount {
+        Amount::Size(bytes) if is(&[&MEMORY]) => Amount::Size(bytes.min(2 * MOST_BYTES)),
+        Amount::Size(bytes) if is(&[&USER_MEMORY]) => Amount::Size(bytes.min(MOST_BYTES / 2)),
+        Amount::Size(bytes) if is(&[&OUTPUT_SIZE, &BODY_SIZE]) => Amount::Size(bytes.min(MOST_BYTES / 8)),
+        Amount::Size(bytes) => Amount::Size(bytes.min(MOST_BYTES)),
+        Amount::Count(units) if is(&[&FUEL_PER_CALL]) => Amount::Count(units.min(MOST_FUEL)),
+        Amount::Count(count) if is(&[&CONNECTIONS]) => Amount::Count(count.min(3 * MOST as u64)),
+        Amount::Count(count) if is(&[&CALLS, &TENANT_CALLS, &MAX_SESSIONS, &TENANT_SESSIONS]) => {
+            Amount::Count(count.min(MOST as u64 / 4))
+        }
+        Amount::Count(count) => Amount::Count(count.min(MOST as u64)),
+        Amount::Time(time) => Amount::Time(time.min(MOST_TIME)),
+        Amount::Rate(rate) if is(&[&USER_FUEL, &TENANT_FUEL]) => {
+            Amount::Rate(Rate { burst: rate.burst.min(MOST_OF_BUCKET), ..rate })
+        }
+        Amount::Rate(rate) => {
+            let (per_second, burst) = (rate.per_second.min(MOST_REQUESTS), rate.burst.min(MOST as u64));
+            Amount::Rate(Rate { per_second, burst })
+        }
+    };
+    limits.set(limit, tried);
+    if is(&[&DEADLINE]) {
+        limits.fuel_per_call = ENDLESS;
     }
     // A bucket is emptied by several calls, so that it is seen that they are added up.
     for rate in [limits.user.fuel, limits.tenant.fuel].into_iter().flatten() {

@@ -8,7 +8,7 @@ use crate::{
     function::{Catalog, Function},
     identity::User,
     limits::{
-        Budget, Descriptors, Level, Limits, Permit, Spent,
+        Budget, Descriptors, Level, Limits, Permit, Reached,
         memory::{self, Charge, Memory},
     },
     state::Image,
@@ -133,12 +133,12 @@ impl Session {
     }
 
     /// Admits a request, if the user's rates allow it.
-    pub(super) fn admit(&self) -> Result<(), Spent> {
+    pub(super) fn admit(&self) -> Result<(), Reached> {
         self.budget.as_ref().map_or(Ok(()), |budget| budget.admit(Level::User))
     }
 
     /// Checks that fuel is left for an admitted call: others may have used it up while the call waited.
-    pub(crate) fn check_fuel(&self) -> Result<(), Spent> {
+    pub(crate) fn check_fuel(&self) -> Result<(), Reached> {
         self.budget.as_ref().map_or(Ok(()), |budget| budget.check_fuel(Level::User))?;
         self.tenant.check_fuel()
     }

@@ -1,6 +1,6 @@
 //! The state of a session's queue.
 
-use super::refusal::Refusal;
+use crate::limits::{QUEUE_PER_SESSION, Reached};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Semaphore;
 
@@ -22,10 +22,11 @@ impl Queue {
 pub(super) struct QueueSlot<'a>(&'a AtomicUsize);
 
 impl<'a> QueueSlot<'a> {
-    pub(super) fn take(waiting: &'a AtomicUsize, most: usize) -> Result<Self, Refusal> {
+    pub(super) fn take(waiting: &'a AtomicUsize, most: usize) -> Result<Self, Reached> {
         let before = waiting.fetch_add(1, Ordering::Relaxed);
         let place = Self(waiting);
-        if before >= most { Err(Refusal::QueueFull { waiting: before }) } else { Ok(place) }
+        let by = || format!("{before} calls of this user are already waiting");
+        if before >= most { Err(QUEUE_PER_SESSION.reached(by())) } else { Ok(place) }
     }
 }
 

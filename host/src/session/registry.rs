@@ -12,12 +12,14 @@
 use super::{
     live::Session,
     pressure::{Room, Scope},
-    refusal::{Refusal, TooManySessions},
     shared::Shared,
     tenant::{InFlight, Tenant},
     uses::State,
 };
-use crate::identity::User;
+use crate::{
+    identity::User,
+    limits::{MAX_PARKED, MAX_SESSIONS, Reached},
+};
 use std::{
     collections::{HashMap, hash_map::Entry},
     future::ready,
@@ -107,7 +109,7 @@ impl Registry {
     ///
     /// The limit of calls that wait or run is reached, the user's or the tenant's budget is spent, or there are too
     /// many sessions.
-    pub fn session(self: &Arc<Self>, user: User) -> Result<Handle, Refusal> {
+    pub fn session(self: &Arc<Self>, user: User) -> Result<Handle, Reached> {
         let (arrived, tenant) = (Instant::now(), self.shared.tenant(user));
         let in_flight = InFlight::begin(&self.in_use, self.shared.limits.calls, Some(tenant))?;
         tenant.admit()?;
@@ -117,7 +119,7 @@ impl Registry {
     }
 
     /// The user's session, marked as used.
-    fn enter(&self, user: User, tenant: &Tenant) -> Result<Arc<Session>, Refusal> {
+    fn enter(&self, user: User, tenant: &Tenant) -> Result<Arc<Session>, Reached> {
         let entered = |session: &Arc<Session>| {
             session.uses.handles.fetch_add(1, Ordering::Relaxed);
             session.clone()
@@ -136,8 +138,7 @@ impl Registry {
                 let admitted = self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
                 if let Err(all) = admitted {
                     tenant.session_ends();
-                    let which = if sleeping > 0 { TooManySessions::All } else { TooManySessions::Awake };
-                    return Err(which(all).into());
+                    return Err(no_more(all, sleeping > 0));
                 }
                 let session = Session::new(user, self.shared.clone());
                 // The first request counts as well; a new bucket has room for one.
@@ -152,7 +153,7 @@ impl Registry {
     /// # Errors
     ///
     /// The limit of calls that wait or run is reached.
-    pub fn visit(self: &Arc<Self>, tenant: Option<u16>) -> Result<Visit, Refusal> {
+    pub fn visit(self: &Arc<Self>, tenant: Option<u16>) -> Result<Visit, Reached> {
         let whose = tenant.and_then(|tenant| self.shared.tenants.get(usize::from(tenant)));
         let tenant = tenant.filter(|_| whose.is_some());
         InFlight::begin(&self.in_use, self.shared.limits.calls, whose.map(|tenant| &**tenant))?.keep();
@@ -300,7 +301,7 @@ impl Registry {
     }
 
     /// Makes a session live at its turn, once there is a place for it.
-    pub(crate) async fn activate(&self, session: &Arc<Session>, deadline: Instant) -> Result<(), TooManySessions> {
+    pub(crate) async fn activate(&self, session: &Arc<Session>, deadline: Instant) -> Result<(), Reached> {
         if session.uses.state() == State::Live {
             return Ok(());
         }
@@ -320,8 +321,8 @@ impl Registry {
     }
 
     /// Waits for a place among the live sessions, and has idle ones parked meanwhile, for as long as that helps.
-    async fn next_place(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, TooManySessions> {
-        let none = || TooManySessions::Live(self.shared.limits.max_sessions);
+    async fn next_place(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Reached> {
+        let none = || MAX_SESSIONS.reached(format!("{} sessions are live and in use", self.shared.limits.max_sessions));
         let mut place = pin!(self.places.clone().acquire_owned());
         loop {
             let freed = select! {
@@ -493,4 +494,15 @@ impl Drop for Handle {
         }
         InFlight::end(&self.registry.in_use, Some(self.session.tenant()));
     }
+}
+
+/// No more sessions may exist than there are, live or parked.
+fn no_more(all: usize, some_park: bool) -> Reached {
+    if some_park {
+        let keys = (MAX_SESSIONS.key, MAX_PARKED.key);
+        return MAX_PARKED
+            .reached_so(format!("{all} sessions exist, which is what `{}` and `{}` allow together", keys.0, keys.1));
+    }
+    // That some are dropped takes longer than that one has no call any more.
+    MAX_SESSIONS.reached(format!("{all} sessions exist")).until(Duration::from_secs(60))
 }

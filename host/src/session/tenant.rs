@@ -1,10 +1,9 @@
 //! A tenant: the state shared by all sessions of its users.
 
-use super::refusal::{Refusal, TooManySessions};
 use crate::{
     function::Function,
     identity::TenantConfig,
-    limits::{Bill, Budget, Descriptors, Level, Limits, Spent, memory::Memory},
+    limits::{Bill, Budget, Descriptors, Level, Limits, Reached, TENANT_SESSIONS, memory::Memory},
     observe::CallMetrics,
     state::Image,
 };
@@ -139,12 +138,12 @@ impl Tenant {
     }
 
     /// Admits a request of the tenant, if its rates allow it.
-    pub(super) fn admit(&self) -> Result<(), Spent> {
+    pub(super) fn admit(&self) -> Result<(), Reached> {
         self.budget.as_ref().map_or(Ok(()), |budget| budget.admit(Level::Tenant))
     }
 
     /// Checks that there is fuel for one of the tenant's calls to begin with.
-    pub(super) fn check_fuel(&self) -> Result<(), Spent> {
+    pub(super) fn check_fuel(&self) -> Result<(), Reached> {
         self.budget.as_ref().map_or(Ok(()), |budget| budget.check_fuel(Level::Tenant))
     }
 
@@ -168,11 +167,11 @@ impl Tenant {
     }
 
     /// Counts another session of the tenant, if it may have one.
-    pub(super) fn session_begins(&self) -> Result<(), TooManySessions> {
+    pub(super) fn session_begins(&self) -> Result<(), Reached> {
         let most = self.limits.tenant.sessions.unwrap_or(usize::MAX);
         let one_more = |sessions| (sessions < most).then_some(sessions + 1);
         let admitted = self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        admitted.map(drop).map_err(|_| TooManySessions::OfTenant(most))
+        admitted.map(drop).map_err(|_| TENANT_SESSIONS.reached(format!("this tenant has {most} sessions")))
     }
 
     pub(super) fn session_ends(&self) {
@@ -189,12 +188,12 @@ pub(super) struct InFlight<'a> {
 
 impl<'a> InFlight<'a> {
     /// Counts a call among all, of which there may be `most`, and among the tenant's.
-    pub(super) fn begin(all: &'a AtomicUsize, most: usize, tenant: Option<&'a Tenant>) -> Result<Self, Refusal> {
+    pub(super) fn begin(all: &'a AtomicUsize, most: usize, tenant: Option<&'a Tenant>) -> Result<Self, Reached> {
         // In one step each, so that no two take the last place.
-        let take = |calls: &AtomicUsize, level, limit| {
+        let take = |calls: &AtomicUsize, level: Level, limit| {
             let one_more = |calls| (calls < limit).then_some(calls + 1);
             let taken = calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-            taken.map_err(|_| Refusal::TooManyCalls { level, limit })
+            taken.map_err(|_| level.calls().reached(format!("{limit} calls wait or run")))
         };
         take(all, Level::Host, most)?;
         if let Some(tenant) = tenant

@@ -1,6 +1,7 @@
 //! The queue of a session's calls: one runs, a bounded number waits, first come first served.
 
-use super::{live::Session, queue::QueueSlot, refusal::Refusal};
+use super::{live::Session, queue::QueueSlot};
+use crate::limits::{DEADLINE, Reached};
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
@@ -16,7 +17,7 @@ impl Session {
     }
 
     /// Waits for the turn.
-    pub(crate) async fn turn(self: &Arc<Self>, deadline: Instant) -> Result<Turn, Refusal> {
+    pub(crate) async fn turn(self: &Arc<Self>, deadline: Instant) -> Result<Turn, Reached> {
         if let Some(turn) = self.turn_if_free() {
             return Ok(turn);
         }
@@ -24,7 +25,7 @@ impl Session {
         Box::pin(self.turn_of_the_queue(deadline)).await
     }
 
-    async fn turn_of_the_queue(self: &Arc<Self>, deadline: Instant) -> Result<Turn, Refusal> {
+    async fn turn_of_the_queue(self: &Arc<Self>, deadline: Instant) -> Result<Turn, Reached> {
         let _slot = QueueSlot::take(&self.queue.waiting, self.limits().queue_per_session)?;
         match timeout_at(deadline, self.queue.turn.acquire()).await {
             Ok(Ok(permit)) => {
@@ -32,9 +33,15 @@ impl Session {
                 Ok(Turn(self.clone()))
             }
             // The semaphore is never closed.
-            Ok(Err(_)) | Err(_) => Err(Refusal::WaitedTooLong),
+            Ok(Err(_)) | Err(_) => Err(waited_too_long()),
         }
     }
+}
+
+/// The call's deadline came before its turn did.
+pub(crate) fn waited_too_long() -> Reached {
+    let key = DEADLINE.key;
+    DEADLINE.reached_so(format!("the call waited for its turn for as long as `{key}` allows, and was not run"))
 }
 
 impl Turn {

@@ -277,6 +277,11 @@ pub(crate) fn count(least: u64, most: u64) -> impl Fn(&Value) -> Result<u64, Str
     }
 }
 
+/// A number of things that the machine can hold: like [`count`].
+pub(crate) fn number(least: u64, most: u64) -> impl Fn(&Value) -> Result<usize, String> {
+    move |value| usize::try_from(count(least, most)(value)?).map_err(|error| error.to_string())
+}
+
 /// `20k`, `1.5M`, `2G`: thousands, millions, thousands of millions. The result must be whole.
 fn short_number(text: &str) -> Option<u64> {
     let text = digits(text)?;

@@ -1,0 +1,203 @@
+//! One limit, as everything that names it knows it.
+
+use serde_json::Value;
+use std::{fmt, time::Duration};
+
+/// A limit: a key of the configuration, and all that is told of it.
+///
+/// The reader, the start's listing, the errors of callers, `prove` and the documents' tables come of it.
+#[derive(Debug)]
+pub struct Limit {
+    /// The key, from the top of the configuration.
+    pub key: &'static str,
+    /// The holder that it bounds.
+    pub per: Per,
+    /// What it counts, as the start's listing has it behind the number.
+    pub of: &'static str,
+    /// The answer to a caller for whom it is reached. `None`: it is a guest, or the start, that is told.
+    pub answer: Option<Answer>,
+}
+
+/// The answer to a caller for whom a limit is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// The status of HTTP.
+    pub status: u16,
+    /// The stable code.
+    pub code: &'static str,
+    /// Seconds after which another request may succeed; for rates, what `Retry-After` says is known better.
+    pub retry_after: Option<u64>,
+}
+
+/// The holder that a limit bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Per {
+    /// One call, with all that it calls.
+    Call,
+    /// One instance.
+    Instance,
+    /// One user's session.
+    Session,
+    /// One user.
+    User,
+    /// One tenant.
+    Tenant,
+    /// The host.
+    Host,
+    /// One guest, when it is loaded.
+    Guest,
+}
+
+/// A limit's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Amount {
+    /// A number of things.
+    Count(u64),
+    /// Bytes.
+    Size(usize),
+    /// A time.
+    Time(Duration),
+    /// So much over time.
+    Rate(Rate),
+}
+
+/// A rate: units per second, and a burst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Units that are added in a second.
+    pub per_second: u64,
+    /// Units that there may be at most.
+    pub burst: u64,
+}
+
+/// A limit is reached: what was asked for was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct Reached {
+    /// The limit.
+    pub limit: &'static Limit,
+    /// The time after which another try may succeed, where that is known.
+    pub retry_after: Option<Duration>,
+    /// Why, in words that name the key.
+    why: Box<str>,
+}
+
+impl Limit {
+    pub(crate) const fn new(key: &'static str, per: Per, of: &'static str, answer: Option<Answer>) -> Self {
+        Self { key, per, of, answer }
+    }
+
+    /// The limit is reached by so much that is there already: `128 calls wait`.
+    pub(crate) fn reached(&'static self, by: impl fmt::Display) -> Reached {
+        self.reached_so(format!("{by}, which is what `{}` allows", self.key))
+    }
+
+    /// The limit is reached, in words of the caller's.
+    pub(crate) fn reached_so(&'static self, why: impl Into<Box<str>>) -> Reached {
+        let retry_after = self.answer.and_then(|answer| answer.retry_after).map(Duration::from_secs);
+        Reached { limit: self, retry_after, why: why.into() }
+    }
+
+    /// The stable code that tells callers, or guests, of it.
+    pub fn code(&self) -> Option<&'static str> {
+        self.answer.map(|answer| answer.code)
+    }
+}
+
+/// Each key has one limit.
+impl PartialEq for Limit {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Limit {}
+
+impl Reached {
+    /// The same, with the time after which another try will succeed.
+    pub(crate) fn until(mut self, time: Duration) -> Self {
+        self.retry_after = Some(time);
+        self
+    }
+}
+
+impl Answer {
+    pub(crate) const fn new(status: u16, code: &'static str, retry_after: Option<u64>) -> Option<Self> {
+        Some(Self { status, code, retry_after })
+    }
+}
+
+impl Amount {
+    pub(super) fn number(number: usize) -> Self {
+        Self::Count(number as u64)
+    }
+
+    /// A number for programs: bytes, seconds, or units a second.
+    pub(crate) fn as_json(self) -> Value {
+        match self {
+            Self::Count(count) => count.into(),
+            Self::Size(bytes) => bytes.into(),
+            Self::Time(time) => time.as_secs_f64().into(),
+            Self::Rate(rate) => rate.per_second.into(),
+        }
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => count.fmt(f),
+            Self::Size(bytes) => bytesize::ByteSize::b(*bytes as u64).fmt(f),
+            Self::Time(time) => humantime::format_duration(*time).fmt(f),
+            Self::Rate(rate) => rate.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} a second, {} at once", self.per_second, self.burst)
+    }
+}
+
+/// What an amount of this kind is as a field; `None` where it is of another kind.
+pub(super) trait Field: Sized {
+    fn of(amount: Amount) -> Option<Self>;
+}
+
+impl Field for u64 {
+    fn of(amount: Amount) -> Option<Self> {
+        match amount {
+            Amount::Count(count) => Some(count),
+            _ => None,
+        }
+    }
+}
+
+impl Field for usize {
+    fn of(amount: Amount) -> Option<Self> {
+        match amount {
+            Amount::Count(count) => count.try_into().ok(),
+            Amount::Size(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+}
+
+impl Field for Duration {
+    fn of(amount: Amount) -> Option<Self> {
+        match amount {
+            Amount::Time(time) => Some(time),
+            _ => None,
+        }
+    }
+}
+
+impl Field for Rate {
+    fn of(amount: Amount) -> Option<Self> {
+        match amount {
+            Amount::Rate(rate) => Some(rate),
+            _ => None,
+        }
+    }
+}
