@@ -147,14 +147,20 @@ fn the_documents_say_of_each_limit_what_its_line_in_the_code_says() {
     for limit in limits::all() {
         let name = limit.key.rsplit('.').next().expect("a name");
         assert!(row(configuration, name).is_some(), "host/docs/configuration.md has no row for {}", limit.key);
-        let Some(answer) = limit.answer else { continue };
-        let code = format!("`{}`", answer.code);
-        let of_code = row(errors, answer.code).unwrap_or_else(|| panic!("host/docs/errors.md has no row for {code}"));
+        let Some(rejection) = limit.rejection else { continue };
+        let code = format!("`{}`", rejection.code);
+        let of_code =
+            row(errors, rejection.code).unwrap_or_else(|| panic!("host/docs/errors.md has no row for {code}"));
         let statuses = of_code.split('|').nth(2).expect("a status");
-        assert!(statuses.contains(&answer.status.to_string()), "{}: {} is not in {of_code}", limit.key, answer.status);
+        assert!(
+            statuses.contains(&rejection.status.to_string()),
+            "{}: {} is not in {of_code}",
+            limit.key,
+            rejection.status
+        );
         assert!(of_code.contains(name), "host/docs/errors.md does not say that {code} is of {}", limit.key);
-        let is_told = answer.retry_after.is_some() || limit.key.ends_with("_per_second");
-        assert_eq!(is_told, [429, 503].contains(&answer.status), "{}: `Retry-After` is of 429 and 503", limit.key);
+        let is_told = rejection.retry_after.is_some() || limit.key.ends_with("_per_second");
+        assert_eq!(is_told, [429, 503].contains(&rejection.status), "{}: `Retry-After` is of 429 and 503", limit.key);
         let is_alone = limit.key.split('.').collect::<Vec<_>>() == ["limits", name];
         let told = if is_alone { row(readme, name) } else { Some(readme.clone()) };
         let told = told.unwrap_or_else(|| panic!("README.md has no row for {}", limit.key));

@@ -58,14 +58,14 @@ impl Services for Call {
             .ok_or_else(|| CallError::Unknown(format!("no function `{name}` is configured")))?;
         let limits = self.limits();
         if depth >= limits.call_depth {
-            return Err(CallError::Stopped(format!(
-                "call_too_deep: calls are nested {depth} deep, which is what `limits.call_depth` allows"
-            )));
+            let why = Limits::CALL_DEPTH.reached(format!("calls are nested {depth} deep"));
+            return Err(CallError::Stopped(format!("call_too_deep: {why}")));
         }
         if input.len() > limits.body_size {
             return Err(CallError::InvalidInput(format!(
-                "the input has {} bytes, and `limits.body_size` allows {}",
+                "the input has {} bytes, and `{}` allows {}",
                 input.len(),
+                Limits::BODY_SIZE.key,
                 limits.body_size
             )));
         }

@@ -7,7 +7,7 @@ use crate::{
     Host,
     config::Config,
     identity::User,
-    limits::{MAX_SESSIONS, Permit, Reached},
+    limits::{Limits, Permit, Reached},
     session::{Handle, Slot, waited_too_long},
 };
 use std::{path::Path, sync::Arc, time::Duration};
@@ -43,7 +43,7 @@ async fn the_wait_for_the_turn_and_that_for_a_place_end_at_one_deadline() {
     let waiting = tokio::spawn(call(session(&host, "bob")));
     sleep(Duration::from_secs(6)).await;
     drop(turn);
-    refused(&waiting.await.unwrap(), MAX_SESSIONS.reached("1 sessions are live and in use"));
+    refused(&waiting.await.unwrap(), Limits::MAX_SESSIONS.reached("1 sessions are live and in use"));
     // A call whose deadline passes before its turn is refused, and asks for no place.
     let turn = other.session().turn_if_free().unwrap();
     let waiting = tokio::spawn(call(session(&host, "bob")));

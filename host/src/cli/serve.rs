@@ -10,7 +10,7 @@ use crate::{
     Host,
     config::{Admin, Config, FrontEnd, Own},
     http::{self, Listeners},
-    limits::{Amount, Limit, Per, raise_descriptors},
+    limits::{Limits, Per, raise_descriptors},
     observe::Log,
 };
 use clap::Args;
@@ -319,7 +319,7 @@ fn as_json(host: &Host, callers: &[SocketAddr], operators: &[SocketAddr], thread
         "functions": functions.collect::<Vec<_>>(),
         "routes": routes.collect::<Vec<_>>(),
         "tenants": tenants.collect::<serde_json::Map<_, _>>(),
-        "limits": limits.amounts().into_iter().map(as_member).collect::<serde_json::Map<_, _>>(),
+        "limits": limits_as_json(limits),
         "workers": threads,
         "per_user_workflow_timeout": general.per_user_workflow_timeout.as_secs_f64(),
         "per_user_workflow_cleanup_interval": general.per_user_workflow_cleanup_interval.as_secs_f64(),
@@ -329,29 +329,35 @@ fn as_json(host: &Host, callers: &[SocketAddr], operators: &[SocketAddr], thread
     })
 }
 
-/// A limit by its name in the section `limits`.
-fn as_member((limit, amount): (&Limit, Amount)) -> (String, Value) {
-    (limit.key.rsplit('.').next().unwrap_or_default().to_owned(), amount.as_json())
+/// The section `limits`, with all that is not said; what has no bound is left out.
+fn limits_as_json(limits: &Limits) -> Value {
+    let mut all = json!({});
+    for (limit, amount) in limits.amounts() {
+        let names = limit.key.split('.').skip(1);
+        *names.fold(&mut all, |section, name| &mut section[name]) = amount.as_json();
+    }
+    all
 }
 
 fn limits(config: &Config, threads: usize) -> String {
     let (limits, general) = (&config.limits, &config.general);
     let time = humantime::format_duration;
     let of = |per| {
-        let amounts = limits.amounts().into_iter().filter(move |(limit, _)| limit.per == per);
-        let told = amounts.map(|(limit, amount)| format!("{amount} {}", limit.of).trim_end().to_owned());
-        told.collect::<Vec<_>>().join(", ")
+        let amounts = limits.amounts().filter(move |(limit, _)| limit.per == per);
+        amounts.map(|(limit, amount)| amount.told(limit.of)).collect::<Vec<_>>().join(", ")
     };
-    format!(
-        "  a call       {}\n  an instance  {}\n  a session    {}, dropped after {} idle (looked for every {})\n  \
-           a guest      {}\n  the host     {}, {threads} threads; {} for running calls when it is stopped",
-        of(Per::Call),
-        of(Per::Instance),
-        of(Per::Session),
-        time(general.per_user_workflow_timeout),
-        time(general.per_user_workflow_cleanup_interval),
-        of(Per::Guest),
-        of(Per::Host),
-        time(general.drain_timeout),
-    )
+    let (timeout, interval) = (general.per_user_workflow_timeout, general.per_user_workflow_cleanup_interval);
+    let idle = format!("dropped after {} idle (looked for every {})", time(timeout), time(interval));
+    let stopping = format!("{threads} threads; {} for running calls when it is stopped", time(general.drain_timeout));
+    let lines = [
+        ("a call", of(Per::Call)),
+        ("an instance", of(Per::Instance)),
+        ("a session", format!("{}, {idle}", of(Per::Session))),
+        ("a user", of(Per::User)),
+        ("a tenant", of(Per::Tenant)),
+        ("a guest", of(Per::Guest)),
+        ("the host", format!("{}, {stopping}", of(Per::Host))),
+    ];
+    let lines = lines.into_iter().filter(|(_, told)| !told.is_empty());
+    lines.map(|(whose, told)| format!("  {whose:<11}  {told}")).collect::<Vec<_>>().join("\n")
 }

@@ -5,7 +5,7 @@
 //! compiles. After that the limits of instances hold, for the first one as for all others.
 
 use super::refused::Refused;
-use crate::settings;
+use crate::{limits::Limits, settings};
 use std::{
     io,
     path::Path,
@@ -25,7 +25,7 @@ const SHOWN: usize = 200;
 pub(super) fn read(file: &Path, most: usize) -> Result<Vec<u8>, Refused> {
     settings::read_file(file, most).map_err(|error| match error.kind() {
         io::ErrorKind::FileTooLarge => Refused::new(
-            format!("has more than {most} bytes, which is what `limits.guest_size` allows"),
+            Limits::GUEST_SIZE.reached(format!("has more than {most} bytes")).to_string(),
             "build it without debug information, or allow more",
         ),
         _ => Refused { why: format!("cannot be read: {error}"), hint: None },
@@ -52,8 +52,9 @@ pub(super) fn check(wasm: &[u8], most: Option<usize>) -> Result<(), Refused> {
                 let (size, most) = (body.range().len(), most.unwrap_or_default());
                 return Err(Refused::new(
                     format!(
-                        "has a function of {size} bytes, and `limits.guest_function_size` allows {most}: to compile it \
-                         takes a thousand times as much memory, or more"
+                        "has a function of {size} bytes, and `{}` allows {most}: to compile it takes a thousand times as \
+                         much memory, or more",
+                        Limits::GUEST_FUNCTION_SIZE.key
                     ),
                     "have it compiled for size, or split the function; or allow more, if you trust who wrote it",
                 ));
@@ -89,7 +90,7 @@ pub(super) fn within<T: Send + 'static>(
     doing.recv_timeout(time).map_err(|error| match error {
         RecvTimeoutError::Disconnected => failed(panicked),
         RecvTimeoutError::Timeout => Refused::new(
-            format!("takes longer to {what} than `limits.guest_compile_time` allows, which is {time:?}"),
+            format!("takes longer to {what} than `{}` allows, which is {time:?}", Limits::GUEST_COMPILE_TIME.key),
             hint,
         ),
     })

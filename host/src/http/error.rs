@@ -10,7 +10,7 @@ use super::{answer::json, bill, invalid_input};
 use crate::{
     call::Failure,
     identity,
-    limits::{Answer, BODY_SIZE, Bill, CONNECTIONS, DEADLINE, Limit, MEMORY, Reached, memory::Full},
+    limits::{Bill, Limit, Limits, Reached, Rejection, memory::Full},
 };
 use axum::{body::Body, response::IntoResponse};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -22,7 +22,7 @@ pub(super) const DROPPED: HeaderName = HeaderName::from_static("carrel-dropped")
 /// The header that has an error's code.
 pub(super) const CODE: HeaderName = HeaderName::from_static("carrel-error");
 
-/// The time after which there may be memory for a request again.
+/// The time after which a user may have memory for a request again.
 const WHEN_FULL: Duration = Duration::from_secs(5);
 /// The code of a body that is compressed.
 const ENCODING: &str = "encoding_not_supported";
@@ -131,12 +131,12 @@ impl Error {
     }
 
     pub(super) fn body_too_large(limit: usize) -> Self {
-        Self::of_limit(&BODY_SIZE, format!("the body is larger than the {limit} bytes that are allowed"))
+        Self::of_limit(Limits::BODY_SIZE, format!("the body is larger than the {limit} bytes that are allowed"))
     }
 
     pub(super) fn body_too_slow() -> Self {
         let detail = "the body did not arrive within the time that a call has";
-        Self::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail).setting(Some(DEADLINE.key))
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail).setting(Some(Limits::DEADLINE.key))
     }
 
     pub(super) fn body_broken_off() -> Self {
@@ -177,7 +177,8 @@ impl Error {
             "there is no memory for the request: all {} bytes that `{}` allows are in use",
             full.limit, limit.key
         );
-        Self::of_limit(limit, detail).retry_after(WHEN_FULL)
+        let error = Self::refused(&limit.reached_in_words(detail));
+        if error.retry_after.is_some() { error } else { error.retry_after(WHEN_FULL) }
     }
 
     /// A call that was not run.
@@ -189,10 +190,10 @@ impl Error {
         }
     }
 
-    /// The answer that a limit has. One that has none never stops a caller.
+    /// The rejection that a limit has. One that has none never stops a caller.
     fn of_limit(limit: &'static Limit, detail: String) -> Self {
-        let Some(answer) = limit.answer else { return Self::internal() };
-        Self::new(status_of(answer), answer.code, detail).setting(Some(limit.key))
+        let Some(rejection) = limit.rejection else { return Self::internal() };
+        Self::new(status_of(rejection), rejection.code, detail).setting(Some(limit.key))
     }
 
     /// A caller that is not the operator.
@@ -228,14 +229,14 @@ impl Error {
             Failure::InvalidInput(why) => Self::invalid_input(&invalid_input::words(&why)),
             Failure::Failed(why) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "function_failed", why),
             Failure::Stopped { stop, undone } => {
-                let answer = stop.kind.answer();
-                let status = answer.map_or(StatusCode::INTERNAL_SERVER_ERROR, status_of);
+                let rejection = stop.kind.rejection();
+                let status = rejection.map_or(StatusCode::INTERNAL_SERVER_ERROR, status_of);
                 let detail = format!("the function `{}` {}", stop.function, stop.kind);
                 let mut error = Self::new(status, stop.kind.code(), detail)
                     .setting(stop.kind.limit().map(|limit| limit.key))
                     .with("function", &*stop.function);
                 error.undone = undone;
-                match answer.and_then(|answer| answer.retry_after) {
+                match rejection.and_then(|rejection| rejection.retry_after) {
                     Some(seconds) => error.retry_after(Duration::from_secs(seconds)),
                     None => error,
                 }
@@ -278,19 +279,19 @@ impl Error {
 
     /// The whole answer to a caller whose request cannot be read, for want of memory.
     pub(super) fn full_at_the_door() -> Vec<u8> {
-        let detail = format!("there is no memory for the request: all that `{}` allows is in use", MEMORY.key);
-        Self::of_limit(&MEMORY, detail).retry_after(WHEN_FULL).at_the_door()
+        let detail = format!("there is no memory for the request: all that `{}` allows is in use", Limits::MEMORY.key);
+        Self::refused(&Limits::MEMORY.reached_in_words(detail)).at_the_door()
     }
 
     /// The whole answer to a connection beyond the most that may be open.
     pub(super) fn too_many_connections(most: usize) -> Vec<u8> {
-        Self::refused(&CONNECTIONS.reached(format!("{most} connections are open"))).at_the_door()
+        Self::refused(&Limits::CONNECTIONS.reached(format!("{most} connections are open"))).at_the_door()
     }
 
     /// The whole answer to a connection for which the system has no descriptor: no key of the configuration says so.
     pub(super) fn no_descriptors() -> Vec<u8> {
         let detail = "this host has as many files open as the system allows it";
-        let mut error = Self::refused(&CONNECTIONS.reached_so(detail));
+        let mut error = Self::refused(&Limits::CONNECTIONS.reached_in_words(detail));
         error.body.remove("setting");
         error.at_the_door()
     }
@@ -298,7 +299,7 @@ impl Error {
     /// The whole answer, for a connection of which no request is read.
     fn at_the_door(self) -> Vec<u8> {
         let (status, code) = (self.status, self.code);
-        let retry_after = self.retry_after.unwrap_or_default().as_secs();
+        let retry_after = self.retry_after.map_or(1, seconds);
         let body = self.into_event();
         let head = format!(
             "HTTP/1.1 {status}\r\ncarrel-error: {code}\r\nretry-after: {retry_after}\r\n\
@@ -313,9 +314,14 @@ impl Error {
     }
 }
 
-/// The status of a limit's answer.
-fn status_of(answer: Answer) -> StatusCode {
-    StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+/// A time for `Retry-After`: whole seconds, at least one, and never too early.
+fn seconds(time: Duration) -> u64 {
+    (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
+}
+
+/// The status of a rejection.
+fn status_of(rejection: Rejection) -> StatusCode {
+    StatusCode::from_u16(rejection.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 impl IntoResponse for Error {
@@ -325,9 +331,7 @@ impl IntoResponse for Error {
         let headers = response.headers_mut();
         headers.insert(CODE, HeaderValue::from_static(self.code));
         if let Some(time) = self.retry_after {
-            // Whole seconds, and never early.
-            let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(time)));
         }
         if let Some(bill) = self.bill {
             bill::write(&bill, headers);

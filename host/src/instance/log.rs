@@ -4,6 +4,7 @@
 //! escaped, so that no guest can forge another line. One budget covers a whole call, whatever it calls.
 
 use super::work::{BYTE, Work};
+use crate::limits::Limits;
 use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering},
@@ -97,7 +98,7 @@ impl Log {
         // Nothing more of this call fits, not even shorter lines: a reader should not have to guess what is missing.
         if budget.swap(SPENT, Ordering::Relaxed) != SPENT {
             let (function, user) = (&*self.function, self.user.as_str());
-            tracing::warn!(target: "guest", function, user, "the rest of this call's lines is dropped: limits.log_size");
+            tracing::warn!(target: "guest", function, user, "the rest of this call's lines is dropped: {}", Limits::LOG_SIZE.key);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Running something in a store, within an allowance.
 
 use super::{Context, Metered, Running, StopKind, pay, work::Work};
-use crate::limits::{DEADLINE, Limits, SHORT, within};
+use crate::limits::{Limits, SHORT, within};
 use carrel_arena::Tracked;
 use std::pin::pin;
 use wasmtime::{Store, StoreContextMut, Trap, UpdateDeadline};
@@ -83,7 +83,7 @@ pub(super) async fn run<T>(
         Some(Err(error)) => Err(store.data().stop_of(&error, limits)),
         None => Err(StopKind::too_late()),
     };
-    let is_late = result.as_ref().is_err_and(|kind| kind.limit() == Some(&DEADLINE));
+    let is_late = result.as_ref().is_err_and(|kind| kind.limit() == Some(Limits::DEADLINE));
     let fuel = if is_late { cut_off } else { fuel };
     Metered { result: result.map_err(|kind| store.data().stop(kind)), fuel }
 }

@@ -2,10 +2,7 @@
 
 use crate::{
     identity::User,
-    limits::{
-        Answer, DEADLINE, FUEL_PER_CALL, Level, Limit, Limits, MEMORY, MEMORY_PER_INSTANCE, OUTPUT_SIZE, Reached,
-        memory::Full,
-    },
+    limits::{Level, Limit, Limits, Reached, Rejection, memory::Full},
 };
 use std::sync::Arc;
 
@@ -56,26 +53,28 @@ impl From<Full> for StopKind {
 impl StopKind {
     /// The call used its fuel up, or a sibling the fuel that its caller left to it.
     pub(super) fn out_of_fuel(limits: &Limits) -> Self {
-        let (key, most) = (FUEL_PER_CALL.key, limits.fuel_per_call);
+        let (key, most) = (Limits::FUEL_PER_CALL.key, limits.fuel_per_call);
         let why = format!("used up its fuel; `{key}` allows {most} units to a call and all that it calls");
-        FUEL_PER_CALL.reached_so(why).into()
+        Limits::FUEL_PER_CALL.reached_in_words(why).into()
     }
 
     /// The call took too long.
     pub(super) fn too_late() -> Self {
-        DEADLINE.reached_so(format!("ran longer than `{}` allows", DEADLINE.key)).into()
+        Limits::DEADLINE.reached_in_words(format!("ran longer than `{}` allows", Limits::DEADLINE.key)).into()
     }
 
     /// The guest needed so many bytes of memory in all.
     pub(super) fn out_of_memory(needed: usize, most: usize) -> Self {
-        let key = MEMORY_PER_INSTANCE.key;
-        MEMORY_PER_INSTANCE.reached_so(format!("needed {needed} bytes of memory, and `{key}` allows {most}")).into()
+        let key = Limits::MEMORY_PER_INSTANCE.key;
+        Limits::MEMORY_PER_INSTANCE
+            .reached_in_words(format!("needed {needed} bytes of memory, and `{key}` allows {most}"))
+            .into()
     }
 
     /// The output, or all that was emitted, has so many bytes.
     pub(super) fn too_much_output(size: usize, most: usize) -> Self {
-        let key = OUTPUT_SIZE.key;
-        OUTPUT_SIZE.reached_so(format!("gave {size} bytes of output, and `{key}` allows {most}")).into()
+        let key = Limits::OUTPUT_SIZE.key;
+        Limits::OUTPUT_SIZE.reached_in_words(format!("gave {size} bytes of output, and `{key}` allows {most}")).into()
     }
 
     /// The limit that is reached. `None`: it is another reason.
@@ -90,16 +89,17 @@ impl StopKind {
     /// The stable code, which callers may rely on.
     pub fn code(&self) -> &'static str {
         match self {
+            Self::Crashed(_) => "function_crashed",
             Self::Unconfigurable(_) => "function_failed",
             Self::SnapshotBroken { .. } => "snapshot_broken",
-            _ => self.answer().map_or("function_crashed", |answer| answer.code),
+            Self::Reached(_) | Self::Full(_) | Self::HostFull => self.rejection().map_or("internal", |it| it.code),
         }
     }
 
-    /// The answer to a caller, where a limit or the lack of memory is the reason.
-    pub(crate) fn answer(&self) -> Option<Answer> {
-        let limit = if *self == Self::HostFull { Some(&MEMORY) } else { self.limit() };
-        limit.and_then(|limit| limit.answer)
+    /// How a caller is told, where a limit or the lack of memory is the reason.
+    pub(crate) fn rejection(&self) -> Option<Rejection> {
+        let limit = if *self == Self::HostFull { Some(Limits::MEMORY) } else { self.limit() };
+        limit.and_then(|limit| limit.rejection)
     }
 
     /// The level that has no room left, and its limit in bytes; `None` for any other reason.

@@ -21,7 +21,7 @@ fn spent(limit: &'static Limit, level: Level, what: &str, bucket: &Bucket, time:
     let Rate { per_second, burst } = bucket.rate();
     let why =
         format!("{who} may use {per_second} {what} a second, and {burst} at once, and has used them: `{}`", limit.key);
-    limit.reached_so(why).until(time)
+    limit.reached_in_words(why).until(time)
 }
 
 impl Budget {

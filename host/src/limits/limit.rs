@@ -5,7 +5,8 @@ use std::{fmt, time::Duration};
 
 /// A limit: a key of the configuration, and all that is told of it.
 ///
-/// The reader, the start's listing, the errors of callers, `prove` and the documents' tables come of it.
+/// The reader, the start's listing, the errors of callers and what `prove` attacks come of it; the documents' tables are
+/// tested against it.
 #[derive(Debug)]
 pub struct Limit {
     /// The key, from the top of the configuration.
@@ -14,18 +15,18 @@ pub struct Limit {
     pub per: Per,
     /// What it counts, as the start's listing has it behind the number.
     pub of: &'static str,
-    /// The answer to a caller for whom it is reached. `None`: it is a guest, or the start, that is told.
-    pub answer: Option<Answer>,
+    /// How a caller is told that it is reached. `None`: only guests are told, or the operator at the start.
+    pub rejection: Option<Rejection>,
 }
 
-/// The answer to a caller for whom a limit is reached.
+/// The way in which a caller is told that a limit is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
+pub struct Rejection {
     /// The status of HTTP.
     pub status: u16,
     /// The stable code.
     pub code: &'static str,
-    /// Seconds after which another request may succeed; for rates, what `Retry-After` says is known better.
+    /// Seconds after which another request may succeed. Of a rate they depend on what was used.
     pub retry_after: Option<u64>,
 }
 
@@ -83,28 +84,28 @@ pub struct Reached {
 }
 
 impl Limit {
-    pub(crate) const fn new(key: &'static str, per: Per, of: &'static str, answer: Option<Answer>) -> Self {
-        Self { key, per, of, answer }
+    pub(crate) const fn new(key: &'static str, per: Per, of: &'static str, rejection: Option<Rejection>) -> Self {
+        Self { key, per, of, rejection }
     }
 
     /// The limit is reached by so much that is there already: `128 calls wait`.
     pub(crate) fn reached(&'static self, by: impl fmt::Display) -> Reached {
-        self.reached_so(format!("{by}, which is what `{}` allows", self.key))
+        self.reached_in_words(format!("{by}, which is what `{}` allows", self.key))
     }
 
     /// The limit is reached, in words of the caller's.
-    pub(crate) fn reached_so(&'static self, why: impl Into<Box<str>>) -> Reached {
-        let retry_after = self.answer.and_then(|answer| answer.retry_after).map(Duration::from_secs);
+    pub(crate) fn reached_in_words(&'static self, why: impl Into<Box<str>>) -> Reached {
+        let retry_after = self.rejection.and_then(|it| it.retry_after).map(Duration::from_secs);
         Reached { limit: self, retry_after, why: why.into() }
     }
 
     /// The stable code that tells callers, or guests, of it.
     pub fn code(&self) -> Option<&'static str> {
-        self.answer.map(|answer| answer.code)
+        self.rejection.map(|it| it.code)
     }
 }
 
-/// Each key has one limit.
+/// Limits are equal if their keys are.
 impl PartialEq for Limit {
     fn eq(&self, other: &Self) -> bool {
         self.key == other.key
@@ -121,7 +122,7 @@ impl Reached {
     }
 }
 
-impl Answer {
+impl Rejection {
     pub(crate) const fn new(status: u16, code: &'static str, retry_after: Option<u64>) -> Option<Self> {
         Some(Self { status, code, retry_after })
     }
@@ -130,6 +131,14 @@ impl Answer {
 impl Amount {
     pub(super) fn number(number: usize) -> Self {
         Self::Count(number as u64)
+    }
+
+    /// The amount of something, for people.
+    pub(crate) fn told(self, of: &str) -> String {
+        match self {
+            Self::Rate(Rate { per_second, burst }) => format!("{per_second} {of} a second, {burst} at once"),
+            amount => format!("{amount} {of}").trim_end().to_owned(),
+        }
     }
 
     /// A number for programs: bytes, seconds, or units a second.

@@ -4,11 +4,11 @@
 //! attack. Another limit's refusal, a crash, or a success beyond the limit shows that the limit does not hold.
 
 use super::{
-    report::{Limit, Row},
+    report::{Attacked, Row},
     stage::{Answer, Caller, FILE, FOLDER, Stage},
     witness::{Bounds, Counter, Meter, Neighbour, Patience, SERVED_WITHIN, processor_time, resident},
 };
-use crate::limits::{self, Rate};
+use crate::limits::{Limit, Limits, Quota, Rate};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -63,8 +63,8 @@ pub(super) struct Refusal {
 
 impl Refusal {
     /// The host refuses because of a limit, and names it.
-    pub(super) fn by(limit: &'static limits::Limit) -> Self {
-        Self { code: limit.answer.map_or("", |answer| answer.code), setting: Some(limit.key), words: "" }
+    pub(super) fn by(limit: &'static Limit) -> Self {
+        Self { code: limit.code().unwrap_or_default(), setting: Some(limit.key), words: "" }
     }
 
     /// The call fails with words of the guest's own.
@@ -116,7 +116,7 @@ impl Refusal {
 pub(super) struct Trial<'a> {
     pub(super) stage: &'a Stage,
     pub(super) tenant: usize,
-    pub(super) limit: Limit,
+    pub(super) limit: Attacked,
     pub(super) what: &'static str,
     pub(super) refusal: Refusal,
 }
@@ -129,11 +129,16 @@ impl Trial<'_> {
         self.stage.caller(self.tenant, number)
     }
 
+    /// True if this limit is attacked.
+    fn is(&self, limit: &Limit) -> bool {
+        self.limit.key == limit.key
+    }
+
     /// True if the neighbour is refused, or waits, with the attacker, since the limit is one that both share.
     fn is_shared(&self) -> bool {
-        let of_host = ["limits.calls", "limits.max_sessions", "limits.memory", "limits.open_files"];
+        let of_host = [Limits::CALLS, Limits::MAX_SESSIONS, Limits::MEMORY, Limits::OPEN_FILES];
         let of_tenant = self.limit.key.starts_with("limits.tenant.");
-        of_host.contains(&self.limit.key) || (of_tenant && self.stage.beside(self.tenant) == self.tenant)
+        of_host.into_iter().any(|limit| self.is(limit)) || (of_tenant && self.stage.beside(self.tenant) == self.tenant)
     }
 
     /// True if the neighbour may meet the limit by itself: it calls more often than most rates allow.
@@ -159,21 +164,32 @@ impl Trial<'_> {
             let most = most.unwrap_or(host.memory);
             Bounds { counter, counted: most, resident: most, ..of_host }
         };
-        match self.limit.key {
-            "limits.tenant.memory" => memory(Counter::Tenant(self.tenant), limits.tenant.memory),
-            "limits.user.memory" => match self.stage.user(&self.caller(MALLORY)) {
-                Some(user) => memory(Counter::User(user), limits.user.memory),
-                None => of_host,
-            },
+        let key = self.limit.key;
+        if self.is(Quota::TENANT_MEMORY) {
+            memory(Counter::Tenant(self.tenant), limits.tenant.memory)
+        } else if self.is(Quota::USER_MEMORY)
+            && let Some(user) = self.stage.user(&self.caller(MALLORY))
+        {
+            memory(Counter::User(user), limits.user.memory)
+        } else if self.is(Limits::MEMORY_PER_INSTANCE) {
             // The instance, and what rollback keeps of it.
-            "limits.memory_per_instance" => Bounds { resident: 2 * limits.memory_per_instance, ..of_host },
-            "limits.user.open_files" => files(limits.user.open_files),
-            "limits.tenant.open_files" => files(limits.tenant.open_files),
-            "limits.open_files" => files(Some(host.open_files)),
+            Bounds { resident: 2 * limits.memory_per_instance, ..of_host }
+        } else if let Some(most) = [
+            (Quota::USER_OPEN_FILES.key, limits.user.open_files),
+            (Quota::TENANT_OPEN_FILES.key, limits.tenant.open_files),
+            (Limits::OPEN_FILES.key, Some(host.open_files)),
+        ]
+        .into_iter()
+        .find_map(|(of, most)| (of == key).then_some(most))
+        {
+            files(most)
+        } else if self.is(Limits::CONNECTIONS) {
             // Both ends of each are of this process, and only one of those beyond the limit.
-            "limits.connections" => Bounds { files: Some([host.open_files, 2 * host.connections + BEYOND]), ..of_host },
-            "limits.max_sessions" => Bounds { live: Some(host.max_sessions), ..of_host },
-            _ => of_host,
+            Bounds { files: Some([host.open_files, 2 * host.connections + BEYOND]), ..of_host }
+        } else if self.is(Limits::MAX_SESSIONS) {
+            Bounds { live: Some(host.max_sessions), ..of_host }
+        } else {
+            of_host
         }
     }
 
@@ -309,11 +325,8 @@ impl Trial<'_> {
 
     /// Calls at once, each of another user.
     pub(super) async fn at_once(self, most: usize) -> Row {
-        let refused = match self.limit.key {
-            // A caller that waits for a place gets it when another leaves; the number of places is measured instead.
-            "limits.max_sessions" => 1..=BEYOND + 1,
-            _ => self.beyond(BEYOND),
-        };
+        // A caller that waits for a place gets it when another leaves; the number of places is measured instead.
+        let refused = if self.is(Limits::MAX_SESSIONS) { 1..=BEYOND + 1 } else { self.beyond(BEYOND) };
         let (refusal, input) = (self.refusal, json!({"do": "sleep", "milliseconds": SLEEP}));
         let callers: Vec<Caller> = (0..most + BEYOND).map(|number| self.caller(CROWD + number)).collect();
         let attack = async {

@@ -27,14 +27,10 @@ pub use report::Report;
 
 use crate::{
     config::{self, Config},
-    limits::{
-        self, Amount, BODY_SIZE, CALL_DEPTH, CALLS, CONNECTIONS, DEADLINE, FUEL_PER_CALL, Limits, MAX_SESSIONS, MEMORY,
-        MEMORY_PER_INSTANCE, OPEN_FILES, OUTPUT_SIZE, Per, QUEUE_PER_SESSION, TENANT_CALLS, TENANT_FUEL, TENANT_MEMORY,
-        TENANT_OPEN_FILES, TENANT_REQUESTS, TENANT_SESSIONS, USER_FUEL, USER_MEMORY, USER_OPEN_FILES, USER_REQUESTS,
-    },
+    limits::{Amount, Limit, Limits, Per, Quota},
 };
 use attack::{Ask, FILES, Refusal, SHAPES, Trial, beyond, listing, opening, taking};
-use report::Limit;
+use report::Attacked;
 use serde_json::{Value, json};
 use stage::Stage;
 use std::time::{Duration, Instant};
@@ -103,7 +99,7 @@ struct Prover<'a> {
 
 impl Prover<'_> {
     /// A host of which these limits are attacked.
-    async fn stage(&self, attacked: &[&limits::Limit]) -> Result<Stage, config::Error> {
+    async fn stage(&self, attacked: &[&Limit]) -> Result<Stage, config::Error> {
         Stage::start(tried::only(&self.config, attacked), self.threads, self.flaw).await
     }
 
@@ -112,28 +108,28 @@ impl Prover<'_> {
     }
 
     /// True if some tenant's limits have an amount for this one.
-    fn says(&self, limit: &limits::Limit) -> bool {
+    fn says(&self, limit: &Limit) -> bool {
         self.config.tenants.iter().any(|tenant| tenant.limits.amount(limit).is_some())
     }
 
     /// A limit of a tenant, as it is configured and as it is tried.
-    fn of_tenant(&self, stage: &Stage, tenant: usize, limit: &'static limits::Limit) -> Limit {
+    fn of_tenant(&self, stage: &Stage, tenant: usize, limit: &'static Limit) -> Attacked {
         told_of(limit, &self.config.tenants[tenant].limits, stage.limits(tenant))
     }
 
     /// A limit of the host.
-    fn of_host(&self, stage: &Stage, limit: &'static limits::Limit) -> Limit {
+    fn of_host(&self, stage: &Stage, limit: &'static Limit) -> Attacked {
         told_of(limit, &self.config.limits, stage.host_limits())
     }
 
     /// Memory of the host, of tenants, of users, and of instances.
     async fn memory(&mut self) -> Result<(), config::Error> {
-        let stage = self.stage(&[&MEMORY]).await?;
-        let limit = self.of_host(&stage, &MEMORY);
-        self.crowds(&stage, 0, (&MEMORY, &limit), stage.host_limits().memory).await;
+        let stage = self.stage(&[Limits::MEMORY]).await?;
+        let limit = self.of_host(&stage, Limits::MEMORY);
+        self.crowds(&stage, 0, (Limits::MEMORY, &limit), stage.host_limits().memory).await;
         stage.end().await;
-        if self.says(&TENANT_MEMORY) {
-            let row = &TENANT_MEMORY;
+        if self.says(Quota::TENANT_MEMORY) {
+            let row = Quota::TENANT_MEMORY;
             let stage = self.stage(&[row]).await?;
             for tenant in self.tenants() {
                 let Some(memory) = stage.limits(tenant).tenant.memory else { continue };
@@ -142,8 +138,8 @@ impl Prover<'_> {
             }
             stage.end().await;
         }
-        if self.says(&USER_MEMORY) {
-            let row = &USER_MEMORY;
+        if self.says(Quota::USER_MEMORY) {
+            let row = Quota::USER_MEMORY;
             let stage = self.stage(&[row]).await?;
             for tenant in self.tenants() {
                 let Some(memory) = stage.limits(tenant).user.memory else { continue };
@@ -155,7 +151,7 @@ impl Prover<'_> {
             }
             stage.end().await;
         }
-        let row = &MEMORY_PER_INSTANCE;
+        let row = Limits::MEMORY_PER_INSTANCE;
         let stage = self.stage(&[row]).await?;
         for tenant in self.tenants() {
             let memory = stage.limits(tenant).memory_per_instance;
@@ -174,13 +170,7 @@ impl Prover<'_> {
     }
 
     /// Many users take all of somebody's memory, and more.
-    async fn crowds(
-        &mut self,
-        stage: &Stage,
-        tenant: usize,
-        (row, limit): (&'static limits::Limit, &Limit),
-        memory: usize,
-    ) {
+    async fn crowds(&mut self, stage: &Stage, tenant: usize, (row, limit): (&'static Limit, &Attacked), memory: usize) {
         let refusal = Refusal::by(row);
         let (bytes, fit) = piece(memory);
         let trial = |what| Trial { stage, tenant, limit: limit.clone(), what, refusal };
@@ -192,7 +182,7 @@ impl Prover<'_> {
 
     /// Fuel, and time.
     async fn processor(&mut self) -> Result<(), config::Error> {
-        let row = &FUEL_PER_CALL;
+        let row = Limits::FUEL_PER_CALL;
         let stage = self.stage(&[row]).await?;
         let refusal = Refusal::by(row);
         for tenant in self.tenants() {
@@ -208,7 +198,7 @@ impl Prover<'_> {
             self.report.add(Trial { stage: &stage, tenant: 0, limit, what, refusal }.price(input).await);
         }
         stage.end().await;
-        let row = &DEADLINE;
+        let row = Limits::DEADLINE;
         let stage = self.stage(&[row]).await?;
         for tenant in self.tenants() {
             let limit = self.of_tenant(&stage, tenant, row);
@@ -226,19 +216,19 @@ impl Prover<'_> {
     /// Attacks on what goes in and out, on what one user has at once, and on the sandbox.
     async fn sizes(&mut self) -> Result<(), config::Error> {
         // None of these comes in the way of another.
-        let (queue, files) = (&QUEUE_PER_SESSION, &USER_OPEN_FILES);
-        let stage = self.stage(&[&OUTPUT_SIZE, &CALL_DEPTH, queue, files]).await?;
+        let (queue, files) = (Limits::QUEUE_PER_SESSION, Quota::USER_OPEN_FILES);
+        let stage = self.stage(&[Limits::OUTPUT_SIZE, Limits::CALL_DEPTH, queue, files]).await?;
         for tenant in self.tenants() {
             let limits = stage.limits(tenant);
             let (size_of_output, call_depth) = (limits.output_size, limits.call_depth);
-            let limit = self.of_tenant(&stage, tenant, &OUTPUT_SIZE);
-            let refusal = Refusal::by(&OUTPUT_SIZE);
+            let limit = self.of_tenant(&stage, tenant, Limits::OUTPUT_SIZE);
+            let refusal = Refusal::by(Limits::OUTPUT_SIZE);
             let trial = |what| Trial { stage: &stage, tenant, limit: limit.clone(), what, refusal };
             let answer = json!({"do": "answer", "bytes": size_of_output + 1});
             self.report.add(trial("a guest answers too much").again(Ask::Call(answer)).await);
             let emit = json!({"do": "emit", "chunks": size_of_output, "bytes": 0});
             self.report.add(trial("a guest emits too much").again(Ask::Call(emit)).await);
-            let limit = self.of_tenant(&stage, tenant, &CALL_DEPTH);
+            let limit = self.of_tenant(&stage, tenant, Limits::CALL_DEPTH);
             let nested = (1..=call_depth).rev().fold(
                 json!({"do": "count"}),
                 |input, it| json!({"do": "relay", "name": stage::function(it), "input": input}),
@@ -283,7 +273,7 @@ impl Prover<'_> {
             self.report.add(trial.malformed(shape).await);
         }
         stage.end().await;
-        let (row, files) = (&BODY_SIZE, &TENANT_OPEN_FILES);
+        let (row, files) = (Limits::BODY_SIZE, Quota::TENANT_OPEN_FILES);
         let stage = self.stage(&[row, files]).await?;
         for tenant in self.tenants() {
             let limit = self.of_tenant(&stage, tenant, row);
@@ -302,8 +292,8 @@ impl Prover<'_> {
 
     /// Calls, sessions, connections and files at once.
     async fn numbers(&mut self) -> Result<(), config::Error> {
-        let (calls, sessions) = (&TENANT_CALLS, &TENANT_SESSIONS);
-        if self.says(&TENANT_CALLS) {
+        let (calls, sessions) = (Quota::TENANT_CALLS, Quota::TENANT_SESSIONS);
+        if self.says(Quota::TENANT_CALLS) {
             let stage = self.stage(&[calls]).await?;
             for tenant in self.tenants() {
                 let Some(most) = stage.limits(tenant).tenant.calls else { continue };
@@ -313,7 +303,7 @@ impl Prover<'_> {
             }
             stage.end().await;
         }
-        if self.says(&TENANT_SESSIONS) {
+        if self.says(Quota::TENANT_SESSIONS) {
             let stage = self.stage(&[sessions]).await?;
             for tenant in self.tenants() {
                 let Some(most) = stage.limits(tenant).tenant.sessions else { continue };
@@ -324,7 +314,7 @@ impl Prover<'_> {
             }
             stage.end().await;
         }
-        let (calls, sessions, connections) = (&CALLS, &MAX_SESSIONS, &CONNECTIONS);
+        let (calls, sessions, connections) = (Limits::CALLS, Limits::MAX_SESSIONS, Limits::CONNECTIONS);
         let stage = self.stage(&[calls]).await?;
         let limit = self.of_host(&stage, calls);
         let (what, refusal) = ("users call at once", Refusal::by(calls));
@@ -344,7 +334,7 @@ impl Prover<'_> {
         let trial = Trial { stage: &stage, tenant: 0, limit, what, refusal };
         self.report.add(trial.connections(stage.host_limits().connections).await);
         stage.end().await;
-        let row = &OPEN_FILES;
+        let row = Limits::OPEN_FILES;
         let stage = self.stage(&[row]).await?;
         let most = stage.host_limits().open_files;
         let limit = self.of_host(&stage, row);
@@ -357,7 +347,7 @@ impl Prover<'_> {
 
     /// Attacks on what may be used over time, each rate on a host of its own: attacks use more than a rate gives.
     async fn rates(&mut self) -> Result<(), config::Error> {
-        for row in [&USER_FUEL, &USER_REQUESTS, &TENANT_FUEL, &TENANT_REQUESTS] {
+        for row in [Quota::USER_FUEL, Quota::USER_REQUESTS, Quota::TENANT_FUEL, Quota::TENANT_REQUESTS] {
             if !self.says(row) {
                 continue;
             }
@@ -395,15 +385,15 @@ fn piece(memory: usize) -> (usize, usize) {
     (bytes, memory / bytes)
 }
 
-fn told_of(limit: &'static limits::Limit, given: &Limits, tried: &Limits) -> Limit {
+fn told_of(limit: &'static Limit, given: &Limits, tried: &Limits) -> Attacked {
     let show = |amount: Option<Amount>| amount.map_or("none".to_owned(), |amount| amount.to_string());
     let (value, tried) = (given.amount(limit), tried.amount(limit));
-    Limit { key: limit.key, value: show(value), tried: (value != tried).then(|| show(tried)) }
+    Attacked { key: limit.key, value: show(value), tried: (value != tried).then(|| show(tried)) }
 }
 
 /// Attacks on properties that hold without being a limit.
-fn told(key: &'static str, value: impl Into<String>) -> Limit {
-    Limit { key, value: value.into(), tried: None }
+fn told(key: &'static str, value: impl Into<String>) -> Attacked {
+    Attacked { key, value: value.into(), tried: None }
 }
 
 fn time(time: &Duration) -> String {

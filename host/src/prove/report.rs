@@ -13,7 +13,7 @@ pub struct Report {
 
 /// A limit with its value as configured, and as tried.
 #[derive(Clone)]
-pub(super) struct Limit {
+pub(super) struct Attacked {
     pub(super) key: &'static str,
     pub(super) value: String,
     pub(super) tried: Option<String>,
@@ -22,7 +22,7 @@ pub(super) struct Limit {
 /// One attack.
 pub(super) struct Row {
     pub(super) tenant: String,
-    pub(super) limit: Limit,
+    pub(super) limit: Attacked,
     pub(super) what: &'static str,
     /// The refusal that stopped the attack, with its count and other figures; or the reason why the limit does not
     /// hold.
@@ -239,7 +239,7 @@ mod tests {
         let within = figure(1, 1);
         Row {
             tenant: "default".into(),
-            limit: Limit { key: "limits.memory", value: "1 MiB".into(), tried: None },
+            limit: Attacked { key: "limits.memory", value: "1 MiB".into(), tried: None },
             what: "users take memory",
             outcome,
             took: Duration::ZERO,

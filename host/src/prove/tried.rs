@@ -6,10 +6,7 @@
 
 use crate::{
     config::Config,
-    limits::{
-        Amount, BODY_SIZE, CALLS, CONNECTIONS, DEADLINE, FUEL_PER_CALL, Limit, Limits, MAX_SESSIONS, MEMORY,
-        OUTPUT_SIZE, Quota, Rate, TENANT_CALLS, TENANT_FUEL, TENANT_SESSIONS, USER_FUEL, USER_MEMORY,
-    },
+    limits::{Amount, Limit, Limits, Quota, Rate},
 };
 use std::time::Duration;
 
@@ -93,18 +90,20 @@ fn set(limits: &mut Limits, given: &Limits, limit: &Limit) {
     let Some(amount) = given.amount(limit) else { return };
     let is = |any: &[&Limit]| any.contains(&limit);
     let tried = match amount {
-        Amount::Size(bytes) if is(&[&MEMORY]) => Amount::Size(bytes.min(2 * MOST_BYTES)),
-        Amount::Size(bytes) if is(&[&USER_MEMORY]) => Amount::Size(bytes.min(MOST_BYTES / 2)),
-        Amount::Size(bytes) if is(&[&OUTPUT_SIZE, &BODY_SIZE]) => Amount::Size(bytes.min(MOST_BYTES / 8)),
+        Amount::Size(bytes) if is(&[Limits::MEMORY]) => Amount::Size(bytes.min(2 * MOST_BYTES)),
+        Amount::Size(bytes) if is(&[Quota::USER_MEMORY]) => Amount::Size(bytes.min(MOST_BYTES / 2)),
+        Amount::Size(bytes) if is(&[Limits::OUTPUT_SIZE, Limits::BODY_SIZE]) => Amount::Size(bytes.min(MOST_BYTES / 8)),
         Amount::Size(bytes) => Amount::Size(bytes.min(MOST_BYTES)),
-        Amount::Count(units) if is(&[&FUEL_PER_CALL]) => Amount::Count(units.min(MOST_FUEL)),
-        Amount::Count(count) if is(&[&CONNECTIONS]) => Amount::Count(count.min(3 * MOST as u64)),
-        Amount::Count(count) if is(&[&CALLS, &TENANT_CALLS, &MAX_SESSIONS, &TENANT_SESSIONS]) => {
+        Amount::Count(units) if is(&[Limits::FUEL_PER_CALL]) => Amount::Count(units.min(MOST_FUEL)),
+        Amount::Count(count) if is(&[Limits::CONNECTIONS]) => Amount::Count(count.min(3 * MOST as u64)),
+        Amount::Count(count)
+            if is(&[Limits::CALLS, Quota::TENANT_CALLS, Limits::MAX_SESSIONS, Quota::TENANT_SESSIONS]) =>
+        {
             Amount::Count(count.min(MOST as u64 / 4))
         }
         Amount::Count(count) => Amount::Count(count.min(MOST as u64)),
         Amount::Time(time) => Amount::Time(time.min(MOST_TIME)),
-        Amount::Rate(rate) if is(&[&USER_FUEL, &TENANT_FUEL]) => {
+        Amount::Rate(rate) if is(&[Quota::USER_FUEL, Quota::TENANT_FUEL]) => {
             Amount::Rate(Rate { burst: rate.burst.min(MOST_OF_BUCKET), ..rate })
         }
         Amount::Rate(rate) => {
@@ -113,7 +112,7 @@ fn set(limits: &mut Limits, given: &Limits, limit: &Limit) {
         }
     };
     limits.set(limit, tried);
-    if is(&[&DEADLINE]) {
+    if is(&[Limits::DEADLINE]) {
         limits.fuel_per_call = ENDLESS;
     }
     // A bucket is emptied by several calls, so that it is seen that they are added up.

@@ -13,7 +13,7 @@
 //!
 //! * [`Session`], with a `slot` for each function, its `uses`, its `queue`, in which `turn` waits, and its `account`.
 //!   [`Shared`]: the parts that all sessions share; [`Tenant`]: those of one tenant's.
-//! * [`Refusal`]: why a call is not let in. `tidy`: work left from a call after its answer, and `tidying` those who
+//! * `tidy`: work left from a call after its answer, and `tidying` those who
 //!   have some.
 //! * [`Registry`]: the sessions that exist; [`Handle`] keeps one in use. `sweep`: drops idle ones. `park`: replaces
 //!   idle ones' instances by snapshots. `pressure`: wishes for room, and the room freed for them; `evict`: makes

@@ -1,6 +1,6 @@
 //! The state of a session's queue.
 
-use crate::limits::{QUEUE_PER_SESSION, Reached};
+use crate::limits::{Limits, Reached};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Semaphore;
 
@@ -26,7 +26,7 @@ impl<'a> QueueSlot<'a> {
         let before = waiting.fetch_add(1, Ordering::Relaxed);
         let place = Self(waiting);
         let by = || format!("{before} calls of this user are already waiting");
-        if before >= most { Err(QUEUE_PER_SESSION.reached(by())) } else { Ok(place) }
+        if before >= most { Err(Limits::QUEUE_PER_SESSION.reached(by())) } else { Ok(place) }
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     identity::User,
-    limits::{MAX_PARKED, MAX_SESSIONS, Reached},
+    limits::{Limits, Reached},
 };
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -322,7 +322,9 @@ impl Registry {
 
     /// Waits for a place among the live sessions, and has idle ones parked meanwhile, for as long as that helps.
     async fn next_place(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Reached> {
-        let none = || MAX_SESSIONS.reached(format!("{} sessions are live and in use", self.shared.limits.max_sessions));
+        let none = || {
+            Limits::MAX_SESSIONS.reached(format!("{} sessions are live and in use", self.shared.limits.max_sessions))
+        };
         let mut place = pin!(self.places.clone().acquire_owned());
         loop {
             let freed = select! {
@@ -497,12 +499,14 @@ impl Drop for Handle {
 }
 
 /// No more sessions may exist than there are, live or parked.
-fn no_more(all: usize, some_park: bool) -> Reached {
-    if some_park {
-        let keys = (MAX_SESSIONS.key, MAX_PARKED.key);
-        return MAX_PARKED
-            .reached_so(format!("{all} sessions exist, which is what `{}` and `{}` allow together", keys.0, keys.1));
+fn no_more(all: usize, parks: bool) -> Reached {
+    if parks {
+        let keys = (Limits::MAX_SESSIONS.key, Limits::MAX_PARKED.key);
+        return Limits::MAX_PARKED.reached_in_words(format!(
+            "{all} sessions exist, which is what `{}` and `{}` allow together",
+            keys.0, keys.1
+        ));
     }
-    // That some are dropped takes longer than that one has no call any more.
-    MAX_SESSIONS.reached(format!("{all} sessions exist")).until(Duration::from_secs(60))
+    // Sessions are dropped less often than their calls end.
+    Limits::MAX_SESSIONS.reached(format!("{all} sessions exist")).until(Duration::from_secs(60))
 }

@@ -3,7 +3,7 @@
 use crate::{
     function::Function,
     identity::TenantConfig,
-    limits::{Bill, Budget, Descriptors, Level, Limits, Reached, TENANT_SESSIONS, memory::Memory},
+    limits::{Bill, Budget, Descriptors, Level, Limit, Limits, Quota, Reached, memory::Memory},
     observe::CallMetrics,
     state::Image,
 };
@@ -171,7 +171,7 @@ impl Tenant {
         let most = self.limits.tenant.sessions.unwrap_or(usize::MAX);
         let one_more = |sessions| (sessions < most).then_some(sessions + 1);
         let admitted = self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        admitted.map(drop).map_err(|_| TENANT_SESSIONS.reached(format!("this tenant has {most} sessions")))
+        admitted.map(drop).map_err(|_| Quota::TENANT_SESSIONS.reached(format!("this tenant has {most} sessions")))
     }
 
     pub(super) fn session_ends(&self) {
@@ -190,14 +190,15 @@ impl<'a> InFlight<'a> {
     /// Counts a call among all, of which there may be `most`, and among the tenant's.
     pub(super) fn begin(all: &'a AtomicUsize, most: usize, tenant: Option<&'a Tenant>) -> Result<Self, Reached> {
         // In one step each, so that no two take the last place.
-        let take = |calls: &AtomicUsize, level: Level, limit| {
+        let take = |calls: &AtomicUsize, row: &'static Limit, limit| {
             let one_more = |calls| (calls < limit).then_some(calls + 1);
             let taken = calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-            taken.map_err(|_| level.calls().reached(format!("{limit} calls wait or run")))
+            taken.map_err(|_| row.reached(format!("{limit} calls wait or run")))
         };
-        take(all, Level::Host, most)?;
+        take(all, Limits::CALLS, most)?;
         if let Some(tenant) = tenant
-            && let Err(refusal) = take(&tenant.calls, Level::Tenant, tenant.limits.tenant.calls.unwrap_or(usize::MAX))
+            && let Err(refusal) =
+                take(&tenant.calls, Quota::TENANT_CALLS, tenant.limits.tenant.calls.unwrap_or(usize::MAX))
         {
             all.fetch_sub(1, Ordering::Release);
             return Err(refusal);

@@ -1,7 +1,7 @@
 //! The queue of a session's calls: one runs, a bounded number waits, first come first served.
 
 use super::{live::Session, queue::QueueSlot};
-use crate::limits::{DEADLINE, Reached};
+use crate::limits::{Limits, Reached};
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
@@ -40,8 +40,9 @@ impl Session {
 
 /// The call's deadline came before its turn did.
 pub(crate) fn waited_too_long() -> Reached {
-    let key = DEADLINE.key;
-    DEADLINE.reached_so(format!("the call waited for its turn for as long as `{key}` allows, and was not run"))
+    let key = Limits::DEADLINE.key;
+    Limits::DEADLINE
+        .reached_in_words(format!("the call waited for its turn for as long as `{key}` allows, and was not run"))
 }
 
 impl Turn {
