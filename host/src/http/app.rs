@@ -1,4 +1,4 @@
-//! What a listener serves, as one service.
+//! The routes of a listener, as one service.
 
 use super::call::{RequestBody, Route};
 use axum::{Router, body::Body, response::IntoResponse};
@@ -18,8 +18,10 @@ use tower::{Service, ServiceExt};
 /// A call is found by its path and method, and is answered at once. All else goes through the router, which moves each
 /// request and its answer through several boxes: that would cost a call as much as its way through the session.
 #[derive(Clone)]
-pub struct App {
-    calls: Arc<Calls>,
+pub struct App(Arc<Routes>);
+
+struct Routes {
+    calls: Calls,
     router: Router,
 }
 
@@ -42,14 +44,14 @@ impl Calls {
 impl App {
     /// A router, and the calls of which it need not be asked.
     pub(super) fn new(router: Router, calls: Calls) -> Self {
-        Self { calls: Arc::new(calls), router }
+        Self(Arc::new(Routes { calls, router }))
     }
 
     /// Answers a request.
     pub(super) async fn answer(&self, request: Request<impl RequestBody>) -> Response<Body> {
-        match self.calls.find(&request) {
+        match self.0.calls.find(&request) {
             Some(route) => route.answer(request).await.unwrap_or_else(IntoResponse::into_response),
-            None => self.router.clone().oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {}),
+            None => self.0.router.clone().oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {}),
         }
     }
 }

@@ -191,9 +191,14 @@ impl Error {
     }
 
     /// The rejection that a limit has. One that has none never stops a caller.
-    fn of_limit(limit: &'static Limit, detail: String) -> Self {
+    fn of_limit(limit: &Limit, detail: String) -> Self {
+        Self::without_key(limit, detail).setting(limit.rejection.map(|_| limit.key))
+    }
+
+    /// The same, where not the key but the machine is the reason.
+    fn without_key(limit: &Limit, detail: impl Into<Value>) -> Self {
         let Some(rejection) = limit.rejection else { return Self::internal() };
-        Self::new(status_of(rejection), rejection.code, detail).setting(Some(limit.key))
+        Self::new(status_of(rejection), rejection.code, detail)
     }
 
     /// A caller that is not the operator.
@@ -291,9 +296,7 @@ impl Error {
     /// The whole answer to a connection for which the system has no descriptor: no key of the configuration says so.
     pub(super) fn no_descriptors() -> Vec<u8> {
         let detail = "this host has as many files open as the system allows it";
-        let mut error = Self::refused(&Limits::CONNECTIONS.reached_in_words(detail));
-        error.body.remove("setting");
-        error.at_the_door()
+        Self::without_key(Limits::CONNECTIONS, detail).at_the_door()
     }
 
     /// The whole answer, for a connection of which no request is read.

@@ -91,13 +91,10 @@ impl Verified {
                 found => return found,
             }
         }
-        let unknown = || self.looked_at().any(|kind| carried.has(kind));
-        match wrong
-            .or_else(|| unknown().then_some(Error::Invalid("the credential is of no form that is verified here")))
-        {
-            Some(wrong) => Err(wrong),
-            None => Ok(None),
+        if wrong.is_none() && self.looked_at().any(|kind| carried.has(kind)) {
+            wrong = Some(Error::Invalid("the credential is of no form that is verified here"));
         }
+        wrong.map_or(Ok(None), Err)
     }
 
     /// The kinds that verifiers look at, perhaps some more than once.

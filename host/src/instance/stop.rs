@@ -96,7 +96,7 @@ impl StopKind {
         }
     }
 
-    /// How a caller is told, where a limit or the lack of memory is the reason.
+    /// The answer to a caller, where a limit or the lack of memory is the reason.
     pub(crate) fn rejection(&self) -> Option<Rejection> {
         let limit = if *self == Self::HostFull { Some(Limits::MEMORY) } else { self.limit() };
         limit.and_then(|limit| limit.rejection)

@@ -3,7 +3,7 @@
 use super::{
     Quota,
     bucket::Bucket,
-    limit::{Limit, Rate, Reached},
+    limit::{Limit, Per, Rate, Reached},
     quota::Level,
 };
 use std::time::Duration;
@@ -15,12 +15,11 @@ pub(crate) struct Budget {
     requests: Option<Bucket>,
 }
 
-/// A budget of a level is spent: nothing is run.
-fn spent(limit: &'static Limit, level: Level, what: &str, bucket: &Bucket, time: Duration) -> Reached {
-    let who = if level == Level::User { "this user" } else { "this tenant" };
-    let Rate { per_second, burst } = bucket.rate();
-    let why =
-        format!("{who} may use {per_second} {what} a second, and {burst} at once, and has used them: `{}`", limit.key);
+/// A budget is spent, and has some again after this time: nothing is run.
+fn spent(limit: &'static Limit, bucket: &Bucket, time: Duration) -> Reached {
+    let who = if limit.per == Per::User { "this user" } else { "this tenant" };
+    let (Limit { key, of, .. }, Rate { per_second, burst }) = (limit, bucket.rate());
+    let why = format!("{who} may use {per_second} {of} a second, and {burst} at once, and has used them: `{key}`");
     limit.reached_in_words(why).until(time)
 }
 
@@ -35,7 +34,7 @@ impl Budget {
     pub(crate) fn admit(&self, level: Level) -> Result<(), Reached> {
         self.check_fuel(level)?;
         if let Some(requests) = &self.requests {
-            requests.try_take(1).map_err(|time| spent(level.requests(), level, "requests", requests, time))?;
+            requests.try_take(1).map_err(|time| spent(level.requests(), requests, time))?;
         }
         Ok(())
     }
@@ -43,7 +42,7 @@ impl Budget {
     /// Checks that there is fuel for a call to begin with.
     pub(crate) fn check_fuel(&self, level: Level) -> Result<(), Reached> {
         match &self.fuel {
-            Some(fuel) => fuel.has(1).map_err(|time| spent(level.fuel(), level, "units of fuel", fuel, time)),
+            Some(fuel) => fuel.has(1).map_err(|time| spent(level.fuel(), fuel, time)),
             None => Ok(()),
         }
     }

@@ -13,13 +13,13 @@ pub struct Limit {
     pub key: &'static str,
     /// The holder that it bounds.
     pub per: Per,
-    /// What it counts, as the start's listing has it behind the number.
+    /// The things that it counts, as the start's listing has them behind the number.
     pub of: &'static str,
-    /// How a caller is told that it is reached. `None`: only guests are told, or the operator at the start.
+    /// The answer to a caller for whom it is reached. `None`: only guests are told, or the operator at the start.
     pub rejection: Option<Rejection>,
 }
 
-/// The way in which a caller is told that a limit is reached.
+/// The answer to a caller for whom a limit is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rejection {
     /// The status of HTTP.
@@ -115,7 +115,7 @@ impl PartialEq for Limit {
 impl Eq for Limit {}
 
 impl Reached {
-    /// The same, with the time after which another try will succeed.
+    /// Sets the time after which another try will succeed.
     pub(crate) fn until(mut self, time: Duration) -> Self {
         self.retry_after = Some(time);
         self
@@ -169,43 +169,32 @@ impl fmt::Display for Rate {
     }
 }
 
-/// What an amount of this kind is as a field; `None` where it is of another kind.
+/// A type of a field that has an amount.
 pub(super) trait Field: Sized {
+    /// The field's value; `None` where the amount is of another kind.
     fn of(amount: Amount) -> Option<Self>;
 }
 
-impl Field for u64 {
-    fn of(amount: Amount) -> Option<Self> {
-        match amount {
-            Amount::Count(count) => Some(count),
-            _ => None,
-        }
-    }
+macro_rules! fields {
+    ($($type:ty: $kind:ident),+) => {
+        $(
+            impl Field for $type {
+                fn of(amount: Amount) -> Option<Self> {
+                    if let Amount::$kind(value) = amount { Some(value) } else { None }
+                }
+            }
+        )+
+    };
 }
 
+fields!(u64: Count, Duration: Time, Rate: Rate);
+
+/// A field of the machine's size has a number of things, or of bytes.
 impl Field for usize {
     fn of(amount: Amount) -> Option<Self> {
         match amount {
             Amount::Count(count) => count.try_into().ok(),
             Amount::Size(bytes) => Some(bytes),
-            _ => None,
-        }
-    }
-}
-
-impl Field for Duration {
-    fn of(amount: Amount) -> Option<Self> {
-        match amount {
-            Amount::Time(time) => Some(time),
-            _ => None,
-        }
-    }
-}
-
-impl Field for Rate {
-    fn of(amount: Amount) -> Option<Self> {
-        match amount {
-            Amount::Rate(rate) => Some(rate),
             _ => None,
         }
     }

@@ -36,12 +36,15 @@ macro_rules! quotas {
                 pub const $row: &Limit = &Limit::new($key, Per::$level, $of, $rejection);
             )+)+
 
+            /// No bounds.
+            pub(super) const NONE: Self = Self { $($field: None),+ };
+
             /// The limits of quotas.
             pub(super) const ALL: &[&Limit] = &[$($(Self::$row),+),+];
 
             /// `limits.user` or `limits.tenant`; a key that is not given is as in `default`.
             pub(super) fn read(mut section: Section<'_>, default: &Self, level: Level) -> Self {
-                let mut quota = Self::default();
+                let mut quota = Self::NONE;
                 $(
                     if [$(Level::$level),+].contains(&level) {
                         quota.$field = $read(&mut section, default.$field);

@@ -31,8 +31,7 @@ macro_rules! limits {
         impl Default for Limits {
             fn default() -> Self {
                 $(let $key: $type = $default;)+
-                let user = Quota { open_files: Some(OPEN_FILES_BY_DEFAULT), ..Quota::default() };
-                Self { $($key,)+ user, tenant: Quota::default() }
+                Self { $($key,)+ user: USER_BY_DEFAULT, tenant: Quota::NONE }
             }
         }
 
@@ -48,8 +47,7 @@ macro_rules! limits {
             /// `limits`.
             pub(crate) fn read(mut section: Section<'_>) -> Self {
                 $(let $key: $type = section.read(stringify!($key), $default, $read);)+
-                let Self { user, tenant, .. } = Self::default();
-                let mut limits = Self { $($key,)+ user, tenant };
+                let mut limits = Self { $($key,)+ user: USER_BY_DEFAULT, tenant: Quota::NONE };
                 limits.read_quotas(&mut section);
                 section.finish();
                 limits
@@ -87,8 +85,8 @@ macro_rules! limits {
 
 /// Connections that there may be where nothing else is said.
 const CONNECTIONS_BY_DEFAULT: usize = 10_000;
-/// Files and connections that a user's guests may have open where nothing else is said.
-const OPEN_FILES_BY_DEFAULT: usize = 64;
+/// The quota of each user where nothing else is said.
+const USER_BY_DEFAULT: Quota = Quota { open_files: Some(64), ..Quota::NONE };
 const GIB: u64 = 1 << 30;
 
 limits! {

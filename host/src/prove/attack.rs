@@ -164,7 +164,6 @@ impl Trial<'_> {
             let most = most.unwrap_or(host.memory);
             Bounds { counter, counted: most, resident: most, ..of_host }
         };
-        let key = self.limit.key;
         if self.is(Quota::TENANT_MEMORY) {
             memory(Counter::Tenant(self.tenant), limits.tenant.memory)
         } else if self.is(Quota::USER_MEMORY)
@@ -174,15 +173,12 @@ impl Trial<'_> {
         } else if self.is(Limits::MEMORY_PER_INSTANCE) {
             // The instance, and what rollback keeps of it.
             Bounds { resident: 2 * limits.memory_per_instance, ..of_host }
-        } else if let Some(most) = [
-            (Quota::USER_OPEN_FILES.key, limits.user.open_files),
-            (Quota::TENANT_OPEN_FILES.key, limits.tenant.open_files),
-            (Limits::OPEN_FILES.key, Some(host.open_files)),
-        ]
-        .into_iter()
-        .find_map(|(of, most)| (of == key).then_some(most))
-        {
-            files(most)
+        } else if self.is(Quota::USER_OPEN_FILES) {
+            files(limits.user.open_files)
+        } else if self.is(Quota::TENANT_OPEN_FILES) {
+            files(limits.tenant.open_files)
+        } else if self.is(Limits::OPEN_FILES) {
+            files(Some(host.open_files))
         } else if self.is(Limits::CONNECTIONS) {
             // Both ends of each are of this process, and only one of those beyond the limit.
             Bounds { files: Some([host.open_files, 2 * host.connections + BEYOND]), ..of_host }
