@@ -5,7 +5,7 @@
 //! Packages from registries have fixed versions, and are kept beside the build. A client whose language is missing is
 //! left out: always for Java, and for the others unless this is CI.
 
-use super::tools::{run, venv};
+use super::description::{run, venv};
 use carrel_tests::{Server, Test};
 use serde_json::{Value, json};
 use std::{

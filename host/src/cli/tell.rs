@@ -5,8 +5,10 @@
 //! wrong with them is told as well.
 
 use super::error::Error;
-use crate::{config, observe::LogFormat};
-use jiff::Timestamp;
+use crate::{
+    config,
+    observe::{LogFormat, timestamp},
+};
 use serde_json::{Map, Value, json};
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -15,6 +17,7 @@ use std::{
     panic,
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::SystemTime,
 };
 use tracing::Level;
 
@@ -112,7 +115,7 @@ fn say(level: Level, prefix: &str, text: &str) {
 
 /// A line of the form that `tracing_subscriber`'s JSON has.
 fn line(level: Level, fields: Value) -> String {
-    let timestamp = format!("{:.6}", Timestamp::now());
+    let timestamp = timestamp(SystemTime::now());
     json!({"timestamp": timestamp, "level": level.as_str(), "fields": fields, "target": "carrel"}).to_string()
 }
 

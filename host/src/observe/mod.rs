@@ -6,7 +6,9 @@ mod format;
 mod log;
 mod metrics;
 mod queue;
+mod timestamp;
 
 pub use format::LogFormat;
 pub use log::{Log, Pace, log};
 pub(crate) use metrics::{CallMetrics, Metrics, OfTenant};
+pub(crate) use timestamp::timestamp;

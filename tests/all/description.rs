@@ -61,7 +61,7 @@ pub(super) fn venv(packages: &[&str], log: &Path) -> PathBuf {
     if !ready.exists() {
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder), log);
         let mut pip = Command::new(programs.join("pip"));
-        run(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages), log);
+        run(pip.args(["install", "--quiet", "--disable-pip-version-check", "--no-compile"]).args(packages), log);
         fs::write(ready, "").expect("a mark");
     }
     programs
