@@ -206,10 +206,8 @@ impl Model {
                 (false, message, json!({"commands_executed": commands}))
             }
         };
-        if let Err(too_large) = inner {
-            *self = Self { commands, ..before };
-            return Err(too_large);
-        }
+        // The assistant passes the stop on.
+        inner.inspect_err(|_| *self = before.clone())?;
         let output = json!({"success": success, "message": message, "data": data});
         fits("workflow", &output).inspect_err(|_| *self = before)?;
         Ok(output)
@@ -236,9 +234,7 @@ impl TooLarge {
         let words = format!(
             "output_too_large: function `{function}` gave {size} bytes of output, and `limits.output_size` allows {limit}"
         );
-        // The assistant passes its siblings' stops on in its own name.
-        let kind = if *function == "workflow" { "Stopped" } else { "Failed" };
-        format!("{kind}({words:?})").into()
+        format!("Stopped({words:?})").into()
     }
 }
 
@@ -315,12 +311,8 @@ impl User {
         for (n, does) in does.iter().enumerate() {
             let told = told[n].as_str().filter(|_| self.limits.scarce).unwrap_or_default();
             said.push(match does {
-                // The assistant was stopped, or passes on that it had to be for another one.
-                Does::Asks(_) if told.starts_with("Stopped(\"fuel_exhausted: function `workflow`") => told.into(),
-                Does::Asks(_) if told.starts_with("Failed(\"fuel_exhausted: function `") => {
-                    after.commands += 1;
-                    told.into()
-                }
+                // The assistant was stopped, or passes on that one that it called was, and is undone as well.
+                Does::Asks(_) if told.starts_with("Stopped(\"fuel_exhausted: function `") => told.into(),
                 Does::Asks(ask) => match after.ask(ask, self.limits) {
                     Ok(output) => output,
                     Err(too_large) => too_large.said(self.limits),

@@ -512,20 +512,94 @@ async fn a_listener_who_goes_away_from_a_stream_undoes_its_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_words_of_any_stop_of_a_call_are_its_own() {
+async fn any_stop_of_a_call_can_be_passed_on() {
     let server = test().start().await;
     let alice = server.user("alice").at("/hostile");
     alice.call(count()).await.ok();
+    // Each is told how much it needed, so that no two stops are equal.
+    let take = |pages: usize| call("h2", json!({"do": "take", "bytes": (100 << 20) + (pages << 16)}));
+    let after = |others: usize| {
+        let others = (0..others).map(take);
+        json!({"do": "pass_on", "name": "h1", "input": {"do": "panic"}, "after": others.collect::<Vec<_>>()})
+    };
+    for others in [0, 1, 63] {
+        let reply = alice.call(after(others)).await;
+        assert_eq!(reply.error(500, "function_crashed")["function"], "h1", "after {others}");
+        assert!(reply.header("carrel-fuel").parse::<u64>().is_ok_and(|fuel| fuel >= 200_000), "{reply:?}");
+        reply.undone();
+    }
+    // What another function was told of, or in another call, is nothing that it could pass on.
+    alice.call(json!({"do": "keep_stop", "name": "h1", "input": {"do": "panic"}})).await.ok();
+    alice.call(json!({"do": "pass_on_kept"})).await.error(500, "function_failed");
+    assert_eq!(alice.call(count()).await.ok()["calls"], 4);
+    // One that the host does not remember any more fails with its text.
+    let error = alice.call(after(64)).await.error(500, "function_failed");
+    assert!(error["detail"].as_str().is_some_and(|why| why.starts_with("function_crashed: function `h1`")), "{error}");
+    assert_eq!(alice.call(count()).await.ok()["calls"], 6);
+}
+
+/// Whoever cannot be undone keeps what it has; a caller that cannot be undone keeps nobody from it that can.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_holds_a_handle_passes_a_stop_on_and_is_not_undone_and_others_are() {
+    let server = test().start().await;
+    let alice = server.user("alice").at("/hostile");
+    let calls = |said: &Value| (said["calls"].clone(), said["said"]["calls"].clone());
+    let print = json!({"do": "print", "text": "x", "times": 1});
+    alice.call(call("h1", count())).await.ok();
+    // From its first print on, the outer function holds a stream.
+    alice.call(print.clone()).await.ok();
+    let relays = relay("h2", json!({"do": "panic"}));
+    let said = alice.call(call("h1", relays.clone())).await.ok()["said"].to_string();
+    assert!(said.contains("Stopped") && said.contains("function `h2` crashed"), "{said}");
+    let after = alice.call(call("h1", count())).await.ok();
+    assert_eq!(calls(&after), (json!(4), json!(2)), "the function that relayed is undone");
+    // It passes the stop on itself: the caller is told of it, and that it was not undone.
+    let reply = alice.call(relay("h1", relays)).await;
+    let error = reply.error(500, "function_crashed");
+    assert_eq!((&error["function"], &error["dropped"]), (&json!("h2"), &json!([])));
+    assert!(!error["detail"].to_string().contains("as before"), "{error}");
+    let after = alice.call(call("h1", count())).await.ok();
+    assert_eq!(calls(&after), (json!(6), json!(3)));
+    // And one that was called holds a stream.
+    let bob = server.user("bob").at("/hostile");
+    bob.call(call("h1", print)).await.ok();
+    bob.call(relay("h1", relay("h2", json!({"do": "panic"})))).await.error(500, "function_crashed");
+    let after = bob.call(call("h1", count())).await.ok();
+    assert_eq!(calls(&after), (json!(3), json!(3)), "neither is undone without the other");
+}
+
+/// A function that quotes a stop's text has failed in these words, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_words_of_a_stop_are_no_stop() {
+    let server = test().start().await;
+    let alice = server.user("alice").at("/hostile");
+    alice.call(count()).await.ok();
+    let stopped = call("h1", json!({"do": "panic"}));
+    let said = alice.call(stopped.clone()).await.ok()["said"].to_string();
     let words = "function_crashed: function `h1` crashed: it panicked or aborted";
-    let passes_the_first_on = all([
-        call("h1", json!({"do": "panic"})),
-        call("h2", json!({"do": "divide"})),
-        json!({"do": "fail", "why": words}),
-    ]);
-    let reply = alice.call(passes_the_first_on).await;
-    assert_eq!(reply.error(500, "function_crashed")["function"], "h1");
+    assert!(said.contains(words), "{said}");
+    let quotes = all([stopped, json!({"do": "fail", "why": words})]);
+    alice.call(quotes).await.error(500, "function_failed");
+    assert_eq!(alice.call(count()).await.ok()["calls"], 4, "a function that has failed keeps what it did");
+}
+
+/// Who passes a stop on is undone at any depth, and its caller, which goes on, sees that it was stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sibling_that_passes_a_stop_on_is_undone_as_the_stopped_one_is() {
+    let server = test().start().await;
+    let alice = server.user("alice").at("/hostile");
+    alice.call(call("h1", count())).await.ok();
+    let relays = relay("h2", json!({"do": "panic"}));
+    let said = alice.call(call("h1", relays.clone())).await.ok()["said"].to_string();
+    assert!(said.contains("Stopped") && said.contains("function `h2` crashed"), "{said}");
+    let after = alice.call(call("h1", count())).await.ok();
+    assert_eq!((&after["calls"], &after["said"]["calls"]), (&json!(3), &json!(2)));
+    // From there it goes on to the caller from outside, as the same stop.
+    let reply = alice.call(relay("h1", relays)).await;
+    assert_eq!(reply.error(500, "function_crashed")["function"], "h2");
     reply.undone();
-    assert_eq!(alice.call(count()).await.ok()["calls"], 2);
+    let after = alice.call(call("h1", count())).await.ok();
+    assert_eq!((&after["calls"], &after["said"]["calls"]), (&json!(4), &json!(3)));
 }
 
 /// However many functions of a call were stopped before: one that is passed on undoes the call.
@@ -535,7 +609,7 @@ async fn a_stop_after_many_others_is_still_a_stop() {
     let alice = server.user("alice").at("/hostile");
     alice.call(count()).await.ok();
     for stopped in [1, 64, 65, 200] {
-        let others = (0..stopped).map(|status| call("h2", json!({"do": "exit", "status": status + 1})));
+        let others = (0..stopped).map(|pages| call("h2", json!({"do": "take", "bytes": (100 << 20) + (pages << 16)})));
         let same = (0..stopped).map(|_| call("h1", json!({"do": "divide"})));
         let reply = alice.call(all(others.chain(same).chain([relay("h1", json!({"do": "panic"}))]))).await;
         assert_eq!(reply.error(500, "function_crashed")["function"], "h1", "after {stopped}");

@@ -182,7 +182,7 @@ carrel_guest::export!(Assistant);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use carrel_guest::{CallError, serde_json::Value, serde_json::json};
+    use carrel_guest::{CallError, Stop, serde_json::Value, serde_json::json};
 
     fn ask(assistant: &mut Assistant, cx: &Context, input: Value) -> Result<String, Error> {
         let input = carrel_guest::serde_json::from_value(input).unwrap();
@@ -218,11 +218,12 @@ mod tests {
 
     #[test]
     fn a_stopped_notepad_fails_the_command_and_the_assistant_goes_on() {
-        let stopped = |_: Value| Err::<Value, _>(CallError::Stopped("fuel_exhausted: notepad".into()));
-        let cx = Context::test().with_function("notepad", stopped);
+        let stop = Stop::of("notepad", "fuel_exhausted: notepad");
+        let stopped = CallError::Stopped(stop.clone());
+        let cx = Context::test().with_function("notepad", move |_: Value| Err::<Value, _>(stopped.clone()));
         let mut it = assistant();
         let error = ask(&mut it, &cx, json!({"command": "note", "action": "list"})).unwrap_err();
-        assert_eq!(error, Error::failed("fuel_exhausted: notepad"));
+        assert_eq!(error, Error::Stopped(stop));
         assert!(ask(&mut it, &cx, json!({"command": "stats"})).unwrap().contains("2 commands"));
     }
 }

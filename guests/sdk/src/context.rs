@@ -85,7 +85,7 @@ impl Context {
     /// See [`CallError`].
     pub fn call_json(&self, name: &str, input: &str) -> Result<String, CallError> {
         #[cfg(target_family = "wasm")]
-        return crate::bindings::functions::call(name, input).map_err(CallError::from);
+        return crate::bindings::functions::call(name, input).map_err(|error| CallError::of(name, error));
         #[cfg(not(target_family = "wasm"))]
         self.siblings.get(name).ok_or_else(|| CallError::Unknown(format!("no function is named {name}")))?(input)
     }

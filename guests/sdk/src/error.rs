@@ -1,5 +1,6 @@
 //! Errors of calls.
 
+use crate::Stop;
 use alloc::string::{String, ToString};
 use core::fmt;
 
@@ -11,6 +12,9 @@ pub enum Error {
     /// The input was understood, but the function could not do it. HTTP callers get 500 with the code
     /// `function_failed`.
     Failed(String),
+    /// A sibling was stopped, and this function cannot do without it. It is undone as the sibling was, and its caller
+    /// is told of the stop: HTTP callers get its code and setting.
+    Stopped(Stop),
 }
 
 impl Error {
@@ -26,8 +30,10 @@ impl Error {
 
     /// The text, whichever kind it is.
     pub fn message(&self) -> &str {
-        let (Self::InvalidInput(text) | Self::Failed(text)) = self;
-        text
+        match self {
+            Self::InvalidInput(text) | Self::Failed(text) => text,
+            Self::Stopped(stop) => &stop.text,
+        }
     }
 }
 
@@ -39,10 +45,13 @@ impl fmt::Display for Error {
 
 impl core::error::Error for Error {}
 
-/// A failed sibling call that is not handled makes the caller fail too.
+/// A failed sibling call that is not handled makes the caller fail too; a stop is passed on.
 impl From<CallError> for Error {
     fn from(error: CallError) -> Self {
-        Self::Failed(error.to_string())
+        match error {
+            CallError::Stopped(stop) => Self::Stopped(stop),
+            error => Self::Failed(error.to_string()),
+        }
     }
 }
 
@@ -57,21 +66,22 @@ pub enum CallError {
     InvalidInput(String),
     /// The sibling could not do it.
     Failed(String),
-    /// The sibling crashed or passed a limit. The text begins with the host's stable code, such as `fuel_exhausted`.
-    Stopped(String),
+    /// The sibling crashed or passed a limit, or passed on such a stop of another function. It is as it was before.
+    Stopped(Stop),
     /// The input could not be written as JSON, or the output does not have the type that the caller asked for.
     Json(String),
 }
 
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Unknown(text)
-        | Self::Cycle(text)
-        | Self::InvalidInput(text)
-        | Self::Failed(text)
-        | Self::Stopped(text)
-        | Self::Json(text)) = self;
-        f.write_str(text)
+        f.write_str(match self {
+            Self::Unknown(text)
+            | Self::Cycle(text)
+            | Self::InvalidInput(text)
+            | Self::Failed(text)
+            | Self::Json(text) => text,
+            Self::Stopped(stop) => &stop.text,
+        })
     }
 }
 

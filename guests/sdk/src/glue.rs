@@ -94,7 +94,8 @@ fn from_json<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
 #[cfg(target_family = "wasm")]
 mod contract {
     use super::Description;
-    use crate::{CallError, Error, bindings};
+    use crate::{CallError, Error, Stop, bindings};
+    use alloc::string::String;
 
     impl From<Description> for bindings::Description {
         fn from(it: Description) -> Self {
@@ -113,19 +114,38 @@ mod contract {
             match error {
                 Error::InvalidInput(why) => Self::InvalidInput(why),
                 Error::Failed(why) => Self::Failed(why),
+                // One that the host does not know any more still says why.
+                Error::Stopped(stop) => {
+                    stop.number.map(bindings::stops::pass_on);
+                    Self::Failed(stop.text)
+                }
             }
         }
     }
 
-    impl From<bindings::functions::CallError> for CallError {
-        fn from(error: bindings::functions::CallError) -> Self {
+    impl Stop {
+        /// The stop that the newest call of a sibling ended with, given the host's text.
+        fn last(function: &str, text: String) -> Self {
+            match bindings::stops::last() {
+                Some(bindings::stops::Stop { number, code, function, setting, text }) => {
+                    Self { code, function, setting, text, number: Some(number) }
+                }
+                // Outside of a call there are no numbers.
+                None => Self::of(function, text),
+            }
+        }
+    }
+
+    impl CallError {
+        /// The error of a sibling's call that has just ended.
+        pub(crate) fn of(function: &str, error: bindings::functions::CallError) -> Self {
             use bindings::functions::CallError as Host;
             match error {
                 Host::Unknown(why) => Self::Unknown(why),
                 Host::Cycle(why) => Self::Cycle(why),
                 Host::InvalidInput(why) => Self::InvalidInput(why),
                 Host::Failed(why) => Self::Failed(why),
-                Host::Stopped(why) => Self::Stopped(why),
+                Host::Stopped(why) => Self::Stopped(Stop::last(function, why)),
             }
         }
     }

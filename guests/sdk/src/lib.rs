@@ -83,6 +83,7 @@ mod error;
 mod function;
 mod lowercase;
 mod name;
+mod stop;
 
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]
@@ -95,6 +96,7 @@ pub use error::{CallError, Error};
 pub use function::Function;
 pub use lowercase::to_lowercase;
 pub use name::FunctionName;
+pub use stop::Stop;
 
 #[doc(hidden)]
 pub use alloc::string::String;

@@ -1,7 +1,7 @@
 //! A call's effects so far.
 
 use super::prior::{UndoEntry, leftover};
-use crate::{instance::Stop, session::Leftovers};
+use crate::session::Leftovers;
 use std::time::Duration;
 
 /// The effects of a call on its session's instances, by their functions' positions, and its figures.
@@ -21,9 +21,8 @@ pub(super) struct Effects {
 /// The figures of a call.
 #[derive(Default)]
 pub(super) struct Tally {
-    /// The stops of functions during the call.
-    pub(super) stops: Vec<Stop>,
-    /// True if the call was undone because of these stops, although the function called from outside was not stopped.
+    /// True if the call was undone because of a stop that was passed on, although the function called from outside was
+    /// not stopped itself.
     pub(super) undone: bool,
     /// Units of fuel of functions whose caller went away while they ran.
     pub(super) abandoned: u64,
@@ -51,12 +50,5 @@ impl Effects {
         let mut undo = Vec::new();
         undo.extend(self.undo.into_iter().filter_map(leftover));
         Ended { lost: self.lost, leftovers: Leftovers { undo, untidy: self.untidy }, tally: self.tally }
-    }
-
-    /// Marks the call for rollback as a whole, if a stop in it matches and every touched instance can be restored;
-    /// returns true if so.
-    pub(super) fn undoes(&mut self, because: impl Fn(&Stop) -> bool) -> bool {
-        self.tally.undone = !self.loses && self.tally.stops.iter().any(because);
-        self.tally.undone
     }
 }

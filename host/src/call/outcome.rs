@@ -47,21 +47,12 @@ pub(super) fn result(
     match returned {
         Ok(Ok(output)) => Ok(output),
         Ok(Err(GuestError::InvalidInput(why))) => Err(Failure::InvalidInput(why)),
-        Ok(Err(GuestError::Failed(why))) => Err(failed(why, tally)),
+        Ok(Err(GuestError::Failed(why))) => Err(Failure::Failed(why)),
+        Ok(Err(GuestError::Stopped(stop))) => {
+            Err(Failure::Stopped { stop: *stop, undone: tally.undone && lost.is_empty() })
+        }
         Err(stop) => Err(Failure::Stopped { stop, undone: lost.is_empty() }),
     }
-}
-
-/// A function that fails with the very words of a stop passes on what happened to one that it called.
-fn failed(why: String, tally: &Tally) -> Failure {
-    match tally.stops.iter().rev().find(|stop| passes_on(&why, stop)) {
-        Some(stop) => Failure::Stopped { stop: stop.clone(), undone: tally.undone },
-        _ => Failure::Failed(why),
-    }
-}
-
-pub(super) fn passes_on(why: &str, stop: &Stop) -> bool {
-    why.contains(&stop.to_string())
 }
 
 /// The kind of a result, as its user's requests are counted.

@@ -43,7 +43,7 @@ impl Ready {
                 }
             };
             let arrived = handle.arrived();
-            let mut running = Running { call: &call, turn: Some(turn), arrived, started };
+            let mut running = RunningCall { call: &call, turn: Some(turn), arrived, started };
             let mut outer = pin!(outer(&call, position, &input));
             let done = permitted(session.permit(), outer.as_mut()).await;
             let Ended { lost, leftovers, tally } = call.end();
@@ -57,7 +57,7 @@ impl Ready {
 }
 
 /// A call that runs. If this is dropped before its end, the caller went away.
-struct Running<'a> {
+struct RunningCall<'a> {
     call: &'a Call,
     /// `None` after the end.
     turn: Option<Turn>,
@@ -65,7 +65,7 @@ struct Running<'a> {
     started: Instant,
 }
 
-impl Running<'_> {
+impl RunningCall<'_> {
     /// Ends the call, whose functions have used so much fuel.
     fn end(&mut self, fuel: u64, tally: &Tally, outcome: Outcome, leftovers: Leftovers) -> Bill {
         let turn = self.turn.take();
@@ -87,7 +87,7 @@ impl Running<'_> {
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for RunningCall<'_> {
     fn drop(&mut self) {
         if self.turn.is_some() {
             let Ended { lost, leftovers, tally } = self.call.end();

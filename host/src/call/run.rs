@@ -1,6 +1,6 @@
 //! One function's run in a call.
 
-use super::{object::Call, outcome::passes_on, transaction::Frame};
+use super::{object::Call, transaction::Frame};
 use crate::{
     instance::{GuestError, Invocation, Json, Metered, STOPPED, Services, StopKind, UnclaimedFuel},
     limits::Allowance,
@@ -41,9 +41,11 @@ pub(super) async fn run(
     };
     done.fuel += unclaimed.claim();
     match &done.result {
-        // The caller from outside is told of a stop, so the whole call is undone.
-        Ok(Err(GuestError::Failed(why))) if depth == 1 && call.effects().undoes(|stop| passes_on(why, stop)) => {
+        // Its caller is told of a stop, so it is undone as after a stop of its own. Nobody loses state for that.
+        Ok(Err(GuestError::Stopped(_))) if frame.can_be_undone() => {
+            call.effects().tally.undone = depth == 1;
             done.fuel += frame.abort();
+            done.fuel = done.fuel.max(least(&call, depth));
         }
         Ok(_) => done.fuel += frame.commit(),
         Err(stop) => {

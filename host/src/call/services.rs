@@ -3,7 +3,7 @@
 use super::{object::Call, run::run};
 use crate::{
     identity::User,
-    instance::{CallError, Emitter, Invocation, Json, Services, SiblingCall, SiblingRelay},
+    instance::{CallError, Emitter, Invocation, Json, NotCalled, Services, SiblingCall, SiblingRelay, Stop},
     limits::{Descriptors, Limits, Permit, memory::Memory},
 };
 use std::sync::{
@@ -50,7 +50,7 @@ impl Services for Call {
     }
 
     /// A sibling that already runs in this call is refused: a circle would otherwise wait for itself.
-    fn sibling(self: Arc<Self>, by: Invocation, name: &str, input: Json) -> Result<SiblingCall, CallError> {
+    fn sibling(self: Arc<Self>, by: Invocation, name: &str, input: Json) -> Result<SiblingCall, NotCalled> {
         let Invocation { allowance, depth, undo } = by;
         let position = self
             .session
@@ -58,16 +58,14 @@ impl Services for Call {
             .ok_or_else(|| CallError::Unknown(format!("no function `{name}` is configured")))?;
         let limits = self.limits();
         if depth >= limits.call_depth {
-            let why = Limits::CALL_DEPTH.reached(format!("calls are nested {depth} deep"));
-            return Err(CallError::Stopped(format!("call_too_deep: {why}")));
+            let function = self.session.function(position).name.clone();
+            let why = Limits::CALL_DEPTH.reached(format!("cannot be called: calls are nested {depth} deep"));
+            return Err(NotCalled::Stopped(Stop { function, kind: why.into() }));
         }
         if input.len() > limits.body_size {
-            return Err(CallError::InvalidInput(format!(
-                "the input has {} bytes, and `{}` allows {}",
-                input.len(),
-                Limits::BODY_SIZE.key,
-                limits.body_size
-            )));
+            let (size, key, most) = (input.len(), Limits::BODY_SIZE.key, limits.body_size);
+            let why = format!("the input has {size} bytes, and `{key}` allows {most}");
+            return Err(CallError::InvalidInput(why).into());
         }
         let frame = self
             .take(position, undo)

@@ -25,10 +25,6 @@ use crate::{
 use std::sync::Arc;
 use tokio::task::yield_now;
 
-/// The most stops of one call that are remembered, the newest ones that differ: a function may let others fail as often
-/// as its fuel lasts.
-const STOPS: usize = 64;
-
 /// A function that is called. Its slot is taken for as long as this lives; dropping this undoes the call.
 pub(super) struct Frame {
     call: Arc<Call>,
@@ -288,6 +284,13 @@ impl Frame {
         units
     }
 
+    /// Returns true if the function, and each that it has called, can go back to the state before.
+    pub(super) fn can_be_undone(&self) -> bool {
+        let effects = self.call.effects();
+        let mut before = effects.undo[self.from..].iter().map(|entry| &entry.before).chain([&self.before]);
+        !before.any(|before| matches!(before, PriorState::Lost))
+    }
+
     /// Aborts a failed call: restores the state before it. Returns the units of fuel used.
     pub(super) fn abort(mut self) -> u64 {
         self.undo()
@@ -310,18 +313,11 @@ impl Frame {
         units + self.call.undo(UndoEntry { position: self.position, before }, now)
     }
 
-    /// Records a stop of the function.
+    /// Counts a stop of the function.
     pub(super) fn stopped(&self, stop: &Stop) {
         let session = &self.call.session;
         session.account().stopped();
         session.tenant().function_stopped(stop.kind.code());
-        let stops = &mut self.call.effects().tally.stops;
-        let known = stops.iter().position(|it| it == stop);
-        let oldest = (stops.len() == STOPS).then_some(0);
-        if let Some(forgotten) = known.or(oldest) {
-            stops.remove(forgotten);
-        }
-        stops.push(stop.clone());
     }
 }
 

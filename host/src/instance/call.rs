@@ -102,7 +102,12 @@ impl Instance {
         let running = Running { undo, ..running };
         let guest = &self.guest;
         let mut done = run(&mut self.store, running, limits, async |store| {
-            services.relay().drive(guest.carrel_function_function().call_call(store.context(), input)).await
+            let called = guest.carrel_function_function().call_call(store.context(), input);
+            let returned = services.relay().drive(called).await?;
+            Ok(returned.map_err(|error| {
+                let passed_on = store.data().running.as_ref().and_then(|running| running.stops.passed_on());
+                GuestError::new(error, passed_on, limits.output_size)
+            }))
         })
         .await;
         match &mut done.result {
@@ -115,8 +120,6 @@ impl Instance {
                     done.result = Err(self.store.data().stop(full.into()));
                 }
             }
-            // An error's text is output as well, and still says enough when it is cut.
-            Ok(Err(GuestError::InvalidInput(why) | GuestError::Failed(why))) => cut(why, limits.output_size),
             _ => {}
         }
         done
@@ -147,11 +150,4 @@ impl Instance {
 fn leave(mut store: Tracked<Context>, pages: Pages) -> Box<Undone> {
     let charge = store.data_mut().memory.take_charge();
     Undone::new(store.into_memories(), pages, charge)
-}
-
-/// Cuts a text to so many bytes, between characters.
-pub(super) fn cut(text: &mut String, most: usize) {
-    if text.len() > most {
-        text.truncate(text.floor_char_boundary(most));
-    }
 }

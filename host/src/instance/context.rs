@@ -2,11 +2,12 @@
 
 use super::{
     Engine, Services, Stop, StopKind,
-    log::{Log, Stream},
+    log::{GuestLog, LogStream},
     memory::{MemoryLimit, NoHandle},
     open_files::{HANDLE, OpenFiles, price},
     polls::Polls,
     sources,
+    stopped::StoppedSiblings,
     work::{self, Work},
 };
 use crate::{
@@ -57,7 +58,7 @@ pub(crate) struct Context {
 struct Wasi {
     ctx: WasiCtx,
     table: ResourceTable,
-    log: Arc<Log>,
+    log: Arc<GuestLog>,
     /// True if the log has begun for what runs.
     log_has_begun: bool,
     files: OpenFiles,
@@ -114,6 +115,8 @@ pub(crate) struct Running {
     pub(crate) depth: usize,
     /// The index of its siblings' first entry in the undo list of the call: see `call::transaction`.
     pub(crate) undo: usize,
+    /// The stops that it was told of.
+    pub(super) stops: StoppedSiblings,
 }
 
 /// The part of the contract that runs.
@@ -144,6 +147,7 @@ impl Running {
             by_clock: 0,
             depth,
             undo: 0,
+            stops: StoppedSiblings::default(),
         }
     }
 
@@ -181,9 +185,9 @@ impl Context {
     fn called(&mut self) -> &mut Wasi {
         let wasi = self.wasi.get_or_insert_with(|| {
             let work = Arc::new(Work::default());
-            let log = Log::new(self.function.clone(), self.user.to_string(), work.clone());
+            let log = GuestLog::new(self.function.clone(), self.user.to_string(), work.clone());
             let mut wasi = WasiCtxBuilder::new();
-            wasi.stdout(log.stream(Stream::Stdout)).stderr(log.stream(Stream::Stderr));
+            wasi.stdout(log.stream(LogStream::Stdout)).stderr(log.stream(LogStream::Stderr));
             wasi.allow_tcp(false).allow_udp(false).max_random_size(RANDOM);
             if let Some(watch) = &self.watch {
                 wasi.insecure_random_seed(watch.seed);

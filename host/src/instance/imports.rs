@@ -1,6 +1,8 @@
 //! The imports offered to guests: `carrel:function`, and WASI 0.2, closed but for what is granted.
 
-use super::{CallError, Chunk, Context, Phase, Services, StopKind, files, pay::pay_for_call, polls::Polls, siblings};
+use super::{
+    CallError, Chunk, Context, Phase, Services, StopKind, files, pay::pay_for_call, polls::Polls, siblings, stops,
+};
 use crate::grants::TEXT;
 use wasmtime::{
     StoreContextMut,
@@ -45,6 +47,12 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
             let answer: Result<String, CallError> = siblings::call(cx, &name, input).await?;
             Ok((answer,))
         })
+    })?;
+
+    let mut stops = linker.instance("carrel:function/stops@0.1.0")?;
+    stops.func_wrap("last", |cx: StoreContextMut<'_, Context>, (): ()| Ok((stops::last(cx)?,)))?;
+    stops.func_wrap("pass-on", |cx: StoreContextMut<'_, Context>, (number,): (u64,)| {
+        Ok((stops::pass_on(cx, number)?,))
     })?;
 
     let mut session = linker.instance("carrel:function/session@0.1.0")?;
@@ -146,10 +154,11 @@ fn services<'a>(cx: &'a StoreContextMut<'_, Context>) -> Option<&'a dyn Services
 }
 
 /// The interfaces that [`linker`] gives, without versions: for the message to an author who imports another.
-pub(crate) const OFFERED: [&str; 33] = [
+pub(crate) const OFFERED: [&str; 34] = [
     "carrel:function/functions",
     "carrel:function/output",
     "carrel:function/session",
+    "carrel:function/stops",
     "carrel:function/types",
     "wasi:cli/environment",
     "wasi:cli/exit",

@@ -24,15 +24,15 @@ const SPENT: usize = usize::MAX;
 
 /// The lines' function and user, and the budget for more.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(super) struct GuestLog {
     function: Arc<str>,
     user: String,
     work: Arc<Work>,
-    state: Mutex<State>,
+    state: Mutex<LineBuffer>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LineBuffer {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     /// Bytes that the call that runs may still write, in all of its instances; `None` between calls.
@@ -40,17 +40,17 @@ struct State {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stream {
+pub(super) enum LogStream {
     Stdout,
     Stderr,
 }
 
-impl Log {
+impl GuestLog {
     pub(super) fn new(function: Arc<str>, user: String, work: Arc<Work>) -> Arc<Self> {
         Arc::new(Self { function, user, work, state: Mutex::default() })
     }
 
-    pub(super) fn stream(self: &Arc<Self>, stream: Stream) -> Writer {
+    pub(super) fn stream(self: &Arc<Self>, stream: LogStream) -> Writer {
         Writer { log: self.clone(), stream }
     }
 
@@ -63,7 +63,7 @@ impl Log {
     pub(super) fn end(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.budget = None;
-        for stream in [Stream::Stdout, Stream::Stderr] {
+        for stream in [LogStream::Stdout, LogStream::Stderr] {
             let rest = std::mem::take(state.buffer(stream));
             if !rest.is_empty() {
                 self.line(stream, &rest);
@@ -71,7 +71,7 @@ impl Log {
         }
     }
 
-    fn write(&self, stream: Stream, bytes: &[u8]) {
+    fn write(&self, stream: LogStream, bytes: &[u8]) {
         // Dropped bytes have been copied, too.
         self.work.add(BYTE * bytes.len() as u64);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,13 +102,13 @@ impl Log {
         }
     }
 
-    fn line(&self, stream: Stream, line: &[u8]) {
+    fn line(&self, stream: LogStream, line: &[u8]) {
         let text = String::from_utf8_lossy(line);
         let text: String = text.chars().flat_map(escaped).collect();
         let (function, user) = (&*self.function, self.user.as_str());
         match stream {
-            Stream::Stdout => tracing::info!(target: "guest", function, user, stream = "stdout", "{text}"),
-            Stream::Stderr => tracing::warn!(target: "guest", function, user, stream = "stderr", "{text}"),
+            LogStream::Stdout => tracing::info!(target: "guest", function, user, stream = "stdout", "{text}"),
+            LogStream::Stderr => tracing::warn!(target: "guest", function, user, stream = "stderr", "{text}"),
         }
     }
 }
@@ -120,11 +120,11 @@ fn escaped(c: char) -> impl Iterator<Item = char> {
     escape.into_iter().flatten().chain(plain)
 }
 
-impl State {
-    fn buffer(&mut self, stream: Stream) -> &mut Vec<u8> {
+impl LineBuffer {
+    fn buffer(&mut self, stream: LogStream) -> &mut Vec<u8> {
         match stream {
-            Stream::Stdout => &mut self.stdout,
-            Stream::Stderr => &mut self.stderr,
+            LogStream::Stdout => &mut self.stdout,
+            LogStream::Stderr => &mut self.stderr,
         }
     }
 }
@@ -132,8 +132,8 @@ impl State {
 /// One of the two streams, as WASI has it.
 #[derive(Debug, Clone)]
 pub(super) struct Writer {
-    log: Arc<Log>,
-    stream: Stream,
+    log: Arc<GuestLog>,
+    stream: LogStream,
 }
 
 impl IsTerminal for Writer {

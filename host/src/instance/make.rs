@@ -2,9 +2,10 @@
 
 use super::{
     Context, Description, Linked, Making, Metered, Phase, Running, Stop, StopKind, UnclaimedFuel,
-    call::{Instance, cut},
+    call::Instance,
     context::Watch,
     contract::Guest as Contract,
+    guest_error::cut,
     memory::MemoryLimit,
     pay,
     revive::revive,
@@ -118,7 +119,7 @@ impl Making<'_> {
             match configured.await? {
                 Ok(()) => Ok(()),
                 Err(mut why) => {
-                    cut(&mut why, self.limits.output_size);
+                    cut(&mut why, self.limits.output_size.min(WORDS));
                     Err(store.data().stop(StopKind::Unconfigurable(why)).into())
                 }
             }
@@ -170,6 +171,9 @@ impl Making<'_> {
         Ok(Watched { started, start_differs, configured, differs, told })
     }
 }
+
+/// Bytes of a guest's own words on why it refuses its configuration: a stop is kept, and told to others.
+const WORDS: usize = 2 << 10;
 
 /// The memories of an instance after instantiation and after configuration. The flags are true if it had been told
 /// something by then that may differ between instances.

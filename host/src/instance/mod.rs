@@ -15,12 +15,13 @@
 //! * `context`: what a store holds besides the guest: its WASI, with what is [granted](crate::grants), its memory
 //!   limit, the call that runs.
 //! * `code`: the compiled guest and the function that instances are made of. `services`: what an instance asks of the
-//!   call that runs in it. `siblings`: calls of other functions, which `relay` runs.
+//!   call that runs in it. `siblings`: calls of other functions, which `relay` runs; `stops`: those that
+//!   were stopped.
 //! * `make`: making an instance, and the image of it. `call`: calling it. `run`: whatever runs in a store, within an
 //!   allowance.
 //! * `revive`: a store for an instance that was undone; what it holds is [`state`](crate::state)'s.
 //! * `sources`: where guests get randomness and time from. `work`: what the host does for a guest, which `pay` takes off its fuel.
-//! * [`Stop`]: why a guest was stopped. `imports`: what a guest may import. `log`: its stdout and stderr.
+//! * [`Stop`]: why a guest was stopped. `guest_error`: why it has no output, where it was not. `imports`: what a guest may import. `log`: its stdout and stderr.
 //! * `contract`: the types that wasmtime makes of `wit/`.
 
 mod call;
@@ -30,6 +31,7 @@ mod contract;
 mod emitter;
 mod engine;
 mod files;
+mod guest_error;
 mod imports;
 mod log;
 mod make;
@@ -46,23 +48,25 @@ mod services;
 mod siblings;
 mod sources;
 mod stop;
+mod stopped;
+mod stops;
 mod work;
 
 pub(crate) use call::Instance;
 pub(crate) use code::{Blueprint, Code, Linked};
 pub(crate) use context::{Context, Phase, Running};
 pub(crate) use contract::{
-    Error as GuestError,
     carrel::function::functions::CallError,
     carrel::function::types::{Description, Json},
 };
 pub(crate) use emitter::{Chunk, Emitter};
 pub use engine::Engine;
+pub(crate) use guest_error::GuestError;
 pub(crate) use imports::{OFFERED, is_offered, linker};
 pub(crate) use make::{Told, describe};
 pub(crate) use making::Making;
 pub(crate) use metered::Metered;
 pub(crate) use relay::{Returned, SiblingCall, SiblingRelay};
-pub(crate) use services::{Invocation, Services, UnclaimedFuel};
+pub(crate) use services::{Invocation, NotCalled, Services, UnclaimedFuel};
 pub use stop::{Stop, StopKind};
 pub(crate) use work::STOPPED;

@@ -1,7 +1,7 @@
 //! The services that an instance asks for while something runs in it. The call that runs, and the session behind it,
 //! give them; this room knows neither.
 
-use super::{CallError, Emitter, Json, SiblingCall, SiblingRelay};
+use super::{CallError, Emitter, Json, SiblingCall, SiblingRelay, Stop};
 use crate::{
     identity::User,
     limits::{Allowance, Descriptors, Limits, Permit, memory::Memory},
@@ -16,6 +16,20 @@ pub(crate) struct Invocation {
     pub(crate) depth: usize,
     /// The index of its siblings' first entry in the undo list.
     pub(crate) undo: usize,
+}
+
+/// Why a sibling could not be called.
+pub(crate) enum NotCalled {
+    /// By an error of the contract.
+    Refused(CallError),
+    /// By a limit that the caller passes: as if the sibling had been stopped.
+    Stopped(Stop),
+}
+
+impl From<CallError> for NotCalled {
+    fn from(error: CallError) -> Self {
+        Self::Refused(error)
+    }
 }
 
 /// The services for the instances that run in one call.
@@ -52,7 +66,7 @@ pub(crate) trait Services: Send + Sync {
     /// # Errors
     ///
     /// The sibling cannot be called: there is none of this name, it runs already, or the caller passes a limit.
-    fn sibling(self: Arc<Self>, by: Invocation, name: &str, input: Json) -> Result<SiblingCall, CallError>;
+    fn sibling(self: Arc<Self>, by: Invocation, name: &str, input: Json) -> Result<SiblingCall, NotCalled>;
 
     /// Units of fuel that the call was charged for so far.
     fn charged(&self) -> u64;

@@ -4,7 +4,7 @@
 //! value for the caller, and the fuel that it used is charged to the caller.
 
 use super::{
-    CallError, Context, GuestError, Invocation, Json, Phase,
+    CallError, Context, GuestError, Invocation, Json, NotCalled, Phase, Stop,
     pay::{pay, pay_for_bytes},
     work::UNDO,
 };
@@ -37,11 +37,16 @@ pub(super) async fn call(
 async fn answer(cx: &mut StoreContextMut<'_, Context>, name: &str, input: Json) -> Result<String, CallError> {
     let not_in_a_call = || CallError::Stopped("not_in_a_call: siblings can only be called from `call`".into());
     let running =
-        cx.data().running.as_ref().filter(|running| running.phase == Phase::Call).ok_or_else(not_in_a_call)?;
+        cx.data_mut().running.as_mut().filter(|running| running.phase == Phase::Call).ok_or_else(not_in_a_call)?;
     let services = running.services.clone().ok_or_else(not_in_a_call)?;
+    running.stops.called();
     let (mut left, depth, undo) = (running.allowance, running.depth, running.undo);
     left.fuel = cx.as_context_mut().get_fuel().unwrap_or(0);
-    let call = services.clone().sibling(Invocation { allowance: left, depth, undo }, name, input)?;
+    let call = match services.clone().sibling(Invocation { allowance: left, depth, undo }, name, input) {
+        Ok(call) => call,
+        Err(NotCalled::Refused(error)) => return Err(error),
+        Err(NotCalled::Stopped(stop)) => return Err(stopped(cx, stop)),
+    };
     let charged = services.charged();
     let done = services.relay().run(call).await;
     // The session was already charged for the sibling's run; the caller must not be charged for it again.
@@ -55,6 +60,16 @@ async fn answer(cx: &mut StoreContextMut<'_, Context>, name: &str, input: Json) 
         Ok(Ok(output)) => Ok(output),
         Ok(Err(GuestError::InvalidInput(why))) => Err(CallError::InvalidInput(why)),
         Ok(Err(GuestError::Failed(why))) => Err(CallError::Failed(why)),
-        Err(stop) => Err(CallError::Stopped(stop.to_string())),
+        Ok(Err(GuestError::Stopped(stop))) => Err(stopped(cx, *stop)),
+        Err(stop) => Err(stopped(cx, stop)),
     }
+}
+
+/// The error for a caller whose sibling was stopped, which can ask for the stop and pass it on.
+fn stopped(cx: &mut StoreContextMut<'_, Context>, stop: Stop) -> CallError {
+    let text = stop.to_string();
+    if let Some(running) = &mut cx.data_mut().running {
+        running.stops.add(stop);
+    }
+    CallError::Stopped(text)
 }

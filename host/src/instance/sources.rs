@@ -21,7 +21,7 @@ pub(super) fn give(wasi: &mut WasiCtxBuilder, work: &Arc<Work>, watch: Option<Ar
     wasi.secure_random(random.clone()).insecure_random(random);
     match watch {
         // Types without fields: a box of one of these takes no memory.
-        None => wasi.wall_clock(Host).monotonic_clock(Host),
+        None => wasi.wall_clock(TrueSources).monotonic_clock(TrueSources),
         Some(flag) => {
             let watched = Watched(flag);
             wasi.wall_clock(watched.clone()).monotonic_clock(watched)
@@ -46,16 +46,16 @@ impl Random {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Host;
+struct TrueSources;
 
 /// The host's clocks, which note that they were asked.
 #[derive(Debug, Clone)]
 struct Watched(Arc<AtomicBool>);
 
 impl Watched {
-    fn host(&self) -> Host {
+    fn host(&self) -> TrueSources {
         self.0.store(true, Ordering::Relaxed);
-        Host
+        TrueSources
     }
 }
 
@@ -79,7 +79,7 @@ impl TryRng for Random {
     }
 }
 
-impl HostWallClock for Host {
+impl HostWallClock for TrueSources {
     fn resolution(&self) -> Duration {
         Duration::from_micros(1)
     }
@@ -91,7 +91,7 @@ impl HostWallClock for Host {
 
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-impl HostMonotonicClock for Host {
+impl HostMonotonicClock for TrueSources {
     fn resolution(&self) -> u64 {
         1
     }
@@ -103,7 +103,7 @@ impl HostMonotonicClock for Host {
 
 impl HostWallClock for Watched {
     fn resolution(&self) -> Duration {
-        HostWallClock::resolution(&Host)
+        HostWallClock::resolution(&TrueSources)
     }
 
     fn now(&self) -> Duration {
@@ -113,7 +113,7 @@ impl HostWallClock for Watched {
 
 impl HostMonotonicClock for Watched {
     fn resolution(&self) -> u64 {
-        HostMonotonicClock::resolution(&Host)
+        HostMonotonicClock::resolution(&TrueSources)
     }
 
     fn now(&self) -> u64 {

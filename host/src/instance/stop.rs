@@ -6,7 +6,7 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// A guest was stopped, and its instance is gone.
+/// A guest was stopped: its store is of no use any more, and what it did is undone if that can be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: function `{function}` {kind}", kind.code())]
 pub struct Stop {

@@ -5,8 +5,8 @@ use std::{fmt, time::Duration};
 
 /// A limit: a key of the configuration, and all that is told of it.
 ///
-/// The reader, the start's listing, the errors of callers and what `prove` attacks come of it; the documents' tables are
-/// tested against it.
+/// The reader, the start's listing and the errors of callers come of it. The documents' tables are tested against it; an
+/// attack on it is written by hand in `prove`, and a test misses it.
 #[derive(Debug)]
 pub struct Limit {
     /// The key, from the top of the configuration.

@@ -7,7 +7,7 @@ use serde_json::Value;
 /// The level at which a quota applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// A user's, in each of their sessions.
+    /// A user's, who has one session at the most.
     User,
     /// A tenant's: that of all its users together.
     Tenant,

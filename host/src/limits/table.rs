@@ -128,7 +128,7 @@ limits! {
     /// The depth to which calls may be nested: 1 lets no function call another.
     CALL_DEPTH: call_depth = 8 => usize,
     of tenants, read by number(1, 64), told as Amount::number, "deep" per Call,
-    rejection: None;
+    rejection: Rejection::new(500, "call_too_deep", None);
 
     /// Bytes that all instances and snapshots may take together.
     MEMORY: memory = machine::memory() / 4 * 3 => usize,

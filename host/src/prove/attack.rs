@@ -5,8 +5,8 @@
 
 use super::{
     report::{Attacked, Row},
-    stage::{Answer, Caller, FILE, FOLDER, Stage},
-    witness::{Bounds, Counter, Meter, Neighbour, Patience, SERVED_WITHIN, processor_time, resident},
+    stage::{Caller, FILE, FOLDER, Reply, Stage},
+    witness::{Bounds, Counter, Neighbour, Patience, SERVED_WITHIN, Sampler, processor_time, resident},
 };
 use crate::limits::{Limit, Limits, Quota, Rate};
 use bytes::Bytes;
@@ -67,18 +67,14 @@ impl Refusal {
         Self { code: limit.code().unwrap_or_default(), setting: Some(limit.key), words: "" }
     }
 
-    /// The call fails with words of the guest's own.
-    pub(super) const fn in_words(words: &'static str) -> Self {
-        Self { code: "function_failed", setting: None, words }
-    }
-
     /// The sandbox stops it.
     pub(super) const CRASH: Self = Self { code: "function_crashed", setting: None, words: "" };
 
     /// The guest's words when it is given no more files.
-    pub(super) const NO_MORE_FILES: Self = Self::in_words("no more files are given");
+    pub(super) const NO_MORE_FILES: Self =
+        Self { code: "function_failed", setting: None, words: "no more files are given" };
 
-    fn is(&self, answer: &Answer) -> bool {
+    fn is(&self, answer: &Reply) -> bool {
         let detail = answer.body["detail"].as_str().unwrap_or_default();
         answer.status != 200
             && answer.code == self.code
@@ -96,7 +92,7 @@ impl Refusal {
     }
 
     /// Checks that each answer is a success or this refusal, and that so many are.
-    fn judge(&self, answers: &[Answer], refused: RangeInclusive<usize>) -> Result<String, String> {
+    fn judge(&self, answers: &[Reply], refused: RangeInclusive<usize>) -> Result<String, String> {
         for answer in answers.iter().filter(|answer| answer.status != 200) {
             if !self.is(answer) {
                 return Err(format!("not {}, but {}", self.told(), answer.told()));
@@ -206,14 +202,14 @@ impl Trial<'_> {
     ) -> Row {
         settle().await;
         let witnesses = async {
-            let meter = Meter::start(self.stage.host(), self.bounds())?;
+            let meter = Sampler::start(self.stage.host(), self.bounds())?;
             let neighbour = match neighbour {
                 Some(neighbour) => Some(neighbour.await?),
                 None => None,
             };
             Ok((meter, neighbour))
         };
-        let witnesses: std::io::Result<(Meter, Option<Neighbour>)> = witnesses.await;
+        let witnesses: std::io::Result<(Sampler, Option<Neighbour>)> = witnesses.await;
         let began = Instant::now();
         let mut row = Row {
             tenant: self.stage.tenant(self.tenant),
@@ -308,7 +304,7 @@ impl Trial<'_> {
                 join_all((0..most + BEYOND).map(|_| mallory.call(&count))).await
             };
             let (first, others) = tokio::join!(first, others);
-            let answers: Result<Vec<Answer>, String> = [first].into_iter().chain(others).collect();
+            let answers: Result<Vec<Reply>, String> = [first].into_iter().chain(others).collect();
             let stopped = refusal.judge(&answers?, BEYOND..=BEYOND)?;
             // All admitted calls have run.
             match calls(&mallory).await.map_err(|why| format!("the next call: {why}"))? {
@@ -327,7 +323,7 @@ impl Trial<'_> {
         let callers: Vec<Caller> = (0..most + BEYOND).map(|number| self.caller(CROWD + number)).collect();
         let attack = async {
             let answers = join_all(callers.iter().map(|caller| caller.call(&input))).await;
-            let answers: Result<Vec<Answer>, String> = answers.into_iter().collect();
+            let answers: Result<Vec<Reply>, String> = answers.into_iter().collect();
             let stopped = refusal.judge(&answers?, refused)?;
             calls(&callers[0]).await.map_err(|why| format!("the next call: {why}"))?;
             Ok(stopped)
@@ -374,7 +370,7 @@ impl Trial<'_> {
             }
             let write = json!({"do": "overwrite"});
             let answers = join_all(granted.iter().map(|caller| caller.call(&write))).await;
-            let answers: Result<Vec<Answer>, String> = answers.into_iter().collect();
+            let answers: Result<Vec<Reply>, String> = answers.into_iter().collect();
             refusal.judge(&answers?, granted.len().saturating_sub(fit)..=granted.len())
         };
         self.run(attack).await
@@ -411,7 +407,7 @@ impl Trial<'_> {
             }
             let write = json!({"do": "overwrite", "milliseconds": beyond(deadline)});
             let answers = join_all(callers.iter().map(|caller| caller.call(&write))).await;
-            let answers: Vec<Answer> = answers.into_iter().collect::<Result<_, String>>()?;
+            let answers: Vec<Reply> = answers.into_iter().collect::<Result<_, String>>()?;
             let stopped = refusal.judge(&answers, TOGETHER..=TOGETHER)?;
             let last = answers.iter().map(|answer| answer.took).max().unwrap_or_default().saturating_sub(deadline);
             if last > LATE {

@@ -233,7 +233,7 @@ impl Prover<'_> {
                 json!({"do": "count"}),
                 |input, it| json!({"do": "relay", "name": stage::function(it), "input": input}),
             );
-            let (what, refusal) = ("functions call each other too deep", Refusal::in_words("call_too_deep"));
+            let (what, refusal) = ("functions call each other too deep", Refusal::by(Limits::CALL_DEPTH));
             self.report.add(Trial { stage: &stage, tenant, limit, what, refusal }.again(Ask::Call(nested)).await);
             let limit = self.of_tenant(&stage, tenant, queue);
             let (what, refusal) = ("a user calls again and again", Refusal::by(queue));

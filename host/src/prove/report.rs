@@ -28,13 +28,13 @@ pub(super) struct Row {
     /// hold.
     pub(super) outcome: Result<String, String>,
     pub(super) took: Duration,
-    pub(super) figures: Figures,
+    pub(super) figures: Measured,
     pub(super) neighbour: Option<Notice>,
 }
 
 /// Figures that were measured while an attack went on.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Figures {
+pub(super) struct Measured {
     /// The number of samples.
     pub(super) samples: usize,
     /// Bytes by which the process's resident memory was above that before the attack.
@@ -95,7 +95,7 @@ impl Figure {
     }
 }
 
-impl Figures {
+impl Measured {
     /// The figure that shows that a limit does not hold, in words.
     fn wrong(&self) -> Option<String> {
         let size = |bytes: usize| ByteSize::b(bytes as u64).to_string();
@@ -243,7 +243,7 @@ mod tests {
             what: "users take memory",
             outcome,
             took: Duration::ZERO,
-            figures: Figures { samples: 1, resident, counted: within, ..Figures::default() },
+            figures: Measured { samples: 1, resident, counted: within, ..Measured::default() },
             neighbour: Some(Notice { wrong: wrong.map(str::to_owned), ..Notice::default() }),
         }
     }

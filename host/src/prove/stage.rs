@@ -70,13 +70,13 @@ pub(super) struct Stage {
     secret: String,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<usize>,
-    _folder: Folder,
+    _folder: ScratchFolder,
 }
 
 /// A folder that is deleted on drop.
-struct Folder(PathBuf);
+struct ScratchFolder(PathBuf);
 
-impl Drop for Folder {
+impl Drop for ScratchFolder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -91,7 +91,7 @@ pub(super) struct Caller {
 }
 
 /// The answer to a request.
-pub(super) struct Answer {
+pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) code: String,
     pub(super) setting: String,
@@ -108,7 +108,7 @@ impl Stage {
         threads: usize,
         flaw: &(dyn Fn(&mut Config) + Sync),
     ) -> Result<Self, config::Error> {
-        let folder = Folder(std::env::temp_dir().join(format!("carrel-prove-{}", std::process::id())));
+        let folder = ScratchFolder(std::env::temp_dir().join(format!("carrel-prove-{}", std::process::id())));
         let told = |config: &Config, error: io::Error| {
             let why = format!("{} cannot be written: {error}", folder.0.display());
             config.source.error(vec![config::Problem::new(KeyPath::root(), why)])
@@ -262,16 +262,16 @@ impl Caller {
     }
 
     /// Calls the function.
-    pub(super) async fn call(&self, input: &Value) -> Result<Answer, String> {
+    pub(super) async fn call(&self, input: &Value) -> Result<Reply, String> {
         self.send(input.to_string().into()).await
     }
 
     /// Calls the function with any body.
-    pub(super) async fn send(&self, body: Bytes) -> Result<Answer, String> {
+    pub(super) async fn send(&self, body: Bytes) -> Result<Reply, String> {
         let began = Instant::now();
         let answer = tokio::time::timeout(PATIENCE, self.ask(body)).await;
         let response = answer.map_err(|_| format!("no answer for {PATIENCE:?}"))?.map_err(|error| error.to_string())?;
-        Ok(Answer::read(&response, began.elapsed()))
+        Ok(Reply::read(&response, began.elapsed()))
     }
 
     async fn ask(&self, body: Bytes) -> Result<Response<Bytes>, Box<dyn std::error::Error + Send + Sync>> {
@@ -301,7 +301,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-impl Answer {
+impl Reply {
     /// The answer in words.
     pub(super) fn told(&self) -> String {
         let setting = if self.setting.is_empty() { String::new() } else { format!(" by {}", self.setting) };

@@ -96,11 +96,7 @@ fn set(limits: &mut Limits, given: &Limits, limit: &Limit) {
         Amount::Size(bytes) => Amount::Size(bytes.min(MOST_BYTES)),
         Amount::Count(units) if is(&[Limits::FUEL_PER_CALL]) => Amount::Count(units.min(MOST_FUEL)),
         Amount::Count(count) if is(&[Limits::CONNECTIONS]) => Amount::Count(count.min(3 * MOST as u64)),
-        Amount::Count(count)
-            if is(&[Limits::CALLS, Quota::TENANT_CALLS, Limits::MAX_SESSIONS, Quota::TENANT_SESSIONS]) =>
-        {
-            Amount::Count(count.min(MOST as u64 / 4))
-        }
+        Amount::Count(count) if ["calls", "sessions"].contains(&limit.of) => Amount::Count(count.min(MOST as u64 / 4)),
         Amount::Count(count) => Amount::Count(count.min(MOST as u64)),
         Amount::Time(time) => Amount::Time(time.min(MOST_TIME)),
         Amount::Rate(rate) if is(&[Quota::USER_FUEL, Quota::TENANT_FUEL]) => {

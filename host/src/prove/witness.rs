@@ -1,6 +1,6 @@
 //! Witnesses of an attack: the machine and a neighbour, observed while it goes on.
 //!
-//! A host's own count cannot show that it miscounts. So a [`Meter`] reads the system's figures of this process beside
+//! A host's own count cannot show that it miscounts. So a [`Sampler`] reads the system's figures of this process beside
 //! the host's own, and a [`Neighbour`] calls an ordinary function all the while, and measures how long that takes.
 //!
 //! # What must always hold
@@ -10,7 +10,7 @@
 //! * A figure that cannot be read is missing, and never zero: no limit is reported as held because of it.
 
 use super::{
-    report::{Figure, Figures, Notice},
+    report::{Figure, Measured, Notice},
     stage::Caller,
 };
 use crate::{Host, identity::User};
@@ -74,7 +74,7 @@ pub(super) struct Bounds {
 }
 
 /// Takes samples until it is [read](Meter::read).
-pub(super) struct Meter {
+pub(super) struct Sampler {
     over: Arc<AtomicBool>,
     peaks: oneshot::Receiver<Peaks>,
     before: Option<Sample>,
@@ -120,7 +120,7 @@ impl Sample {
     }
 }
 
-impl Meter {
+impl Sampler {
     /// Begins, on a thread of its own.
     pub(super) fn start(host: &Arc<Host>, bounds: Bounds) -> io::Result<Self> {
         let (over, host) = (Arc::new(AtomicBool::new(false)), host.clone());
@@ -149,15 +149,17 @@ impl Meter {
     }
 
     /// Ends, and returns the maxima beside the allowed ones.
-    pub(super) async fn read(self) -> Figures {
+    pub(super) async fn read(self) -> Measured {
         self.over.store(true, Ordering::Relaxed);
         let peaks = self.peaks.await.ok().filter(|peaks| !peaks.blind);
-        let (Some(Peaks { samples, most, .. }), Some(before)) = (peaks, self.before) else { return Figures::default() };
+        let (Some(Peaks { samples, most, .. }), Some(before)) = (peaks, self.before) else {
+            return Measured::default();
+        };
         let Bounds { counted, resident, files, live, .. } = self.bounds;
         let tolerated =
             |limit: usize, floor: usize| ((limit as f64 * (1.0 + TOLERANCE)) as usize).saturating_add(floor);
         let more = |now: usize, before: usize| now.saturating_sub(before);
-        Figures {
+        Measured {
             samples,
             resident: Some(Figure {
                 seen: more(most.resident, before.resident),
@@ -298,7 +300,7 @@ mod tests {
         let config = Config::parse(Path::new("test.yml"), "{workflow: {_type: per_user_notepad}}").unwrap();
         let host = Host::start(config, 2).await.unwrap();
         let bounds = Bounds { counter: Counter::Host, counted: usize::MAX, resident: 1 << 20, files: None, live: None };
-        let meter = Meter::start(&host, bounds).unwrap();
+        let meter = Sampler::start(&host, bounds).unwrap();
         // Other tests of this process may take memory meanwhile, and give some back: this is more than that.
         let uncounted = vec![1u8; 512 << 20];
         thread::sleep(10 * SAMPLE);

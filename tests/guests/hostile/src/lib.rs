@@ -6,7 +6,7 @@
 #![allow(clippy::panic, clippy::print_stdout)]
 
 use carrel_guest::{
-    Context, Error, Function, FunctionName,
+    CallError, Context, Error, Function, FunctionName,
     serde_json::{Value, json},
 };
 use schemars::JsonSchema;
@@ -159,6 +159,25 @@ pub enum Input {
         /// With what.
         input: Value,
     },
+    /// Calls another function that is stopped, does other things, and then passes that stop on.
+    PassOn {
+        /// Which.
+        name: String,
+        /// With what.
+        input: Value,
+        /// The other things.
+        #[schemars(with = "Vec<Value>")]
+        after: Vec<Input>,
+    },
+    /// Calls another function, and keeps the stop that it ends with.
+    KeepStop {
+        /// Which.
+        name: String,
+        /// With what.
+        input: Value,
+    },
+    /// Passes on the stop that it has kept from an earlier call.
+    PassOnKept,
     /// Does several things in order, in one call, and tells what came of each.
     All {
         /// These.
@@ -216,6 +235,7 @@ pub struct Hostile {
     kept: Vec<Vec<u8>>,
     files: Vec<File>,
     listings: Vec<ReadDir>,
+    stop: Option<CallError>,
 }
 
 /// Longer than any other run of equal bytes, except zeroes, in the guest's memory.
@@ -238,7 +258,7 @@ impl Function for Hostile {
         }
         while config.take && grow(1) {}
         let told = config.ask.map(|name| cx.exists(&name));
-        Ok(Self { calls: 0, told, kept: Vec::new(), files: Vec::new(), listings: Vec::new() })
+        Ok(Self { calls: 0, told, kept: Vec::new(), files: Vec::new(), listings: Vec::new(), stop: None })
     }
 
     fn call(&mut self, input: Input, cx: &Context) -> Result<Output, Error> {
@@ -327,6 +347,20 @@ impl Hostile {
             },
             Input::Exists { name } => cx.exists(&name).into(),
             Input::Relay { name, input } => cx.call(&name, &input)?,
+            Input::KeepStop { name, input } => {
+                self.stop = cx.call::<Value>(&name, &input).err();
+                Value::Null
+            }
+            Input::PassOnKept => return Err(self.stop.clone().ok_or_else(|| Error::failed("none is kept"))?.into()),
+            Input::PassOn { name, input, after } => match cx.call(&name, &input) {
+                Ok(output) => output,
+                Err(stopped) => {
+                    for input in after {
+                        self.obey(input, cx)?;
+                    }
+                    return Err(stopped.into());
+                }
+            },
             Input::All { of } => {
                 let said: Result<Vec<_>, _> = of.into_iter().map(|input| self.obey(input, cx)).collect();
                 said?.into()
