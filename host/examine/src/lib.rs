@@ -26,11 +26,15 @@ mod texts;
 use lifts::Lifts;
 use module::Module;
 use rewrite::replace;
+use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, ops::Range};
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
+/// A name for the code of this crate: with other code, what is found out about a guest may be something else.
+pub const CODE: &str = env!("CARREL_EXAMINE_CODE");
+
 /// A guest whose state is all in its linear memories.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// The hash of the component as it was given.
     pub hash: [u8; 32],

@@ -1,7 +1,7 @@
 //! Compiled guests on disk, so that a host starts in milliseconds.
 //!
-//! A file's name is a hash of the guest, of wasmtime's version and settings and of this machine's features: if any of
-//! them changes, another file is looked for. The file begins with a hash of its code, so one that is cut short or
+//! A file's name is a hash of the guest, of the code that examines it, of wasmtime's version and settings and of this
+//! machine's features: if any of them changes, another file is looked for. The file begins with a hash of its code, so one that is cut short or
 //! damaged does not match, and is made anew. A folder that other users could write to is not used at all: its writers
 //! could run code in this process.
 //!
@@ -12,7 +12,11 @@
 //! has written are loaded.
 #![allow(unsafe_code)]
 
-use super::GuestCache;
+use super::{
+    GuestCache,
+    compiled::{Compiled, Stored},
+};
+use crate::state;
 use std::{
     fs,
     hash::{Hash, Hasher},
@@ -25,7 +29,7 @@ use std::{
 use wasmtime::{Engine, component::Component};
 
 /// The first bytes of a file; the hash of the rest follows.
-const MAGIC: &[u8] = b"carrel compiled guest 2\n";
+const MAGIC: &[u8] = b"carrel compiled guest 3\n";
 const HASH: usize = blake3::OUT_LEN;
 /// The time after which a file that no start has used is deleted.
 const UNUSED: Duration = Duration::from_secs(60 * 24 * 3600);
@@ -71,19 +75,22 @@ impl Cache {
     /// # Errors
     ///
     /// wasmtime's, of a guest that is no valid component.
-    pub(super) fn compile(&self, engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Component> {
-        let Some(folder) = &self.0 else { return Component::new(engine, wasm) };
+    pub(super) fn compile(&self, engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Compiled> {
+        let Some(folder) = &self.0 else { return Compiled::new(engine, wasm) };
         let key = key(engine, wasm);
         let file = folder.join(format!("{key}.cwasm"));
-        if let Some(component) = load(engine, &file, &key) {
-            return Ok(component);
+        if let Some(compiled) = load(engine, &file, &key) {
+            return Ok(compiled);
         }
-        let component = Component::new(engine, wasm)?;
-        if let Err(error) = component.serialize().map_err(io::Error::other).and_then(|code| store(&file, &key, &code)) {
+        let compiled = Compiled::new(engine, wasm)?;
+        if compiled.lacks_shell {
+            return Ok(compiled);
+        }
+        if let Err(error) = compiled.serialize().map_err(io::Error::other).and_then(|code| store(&file, &key, &code)) {
             tracing::warn!("a compiled guest could not be kept in {}: {error}", file.display());
         }
         delete_unused(folder);
-        Ok(component)
+        Ok(compiled)
     }
 }
 
@@ -122,12 +129,12 @@ fn key(engine: &Engine, wasm: &[u8]) -> String {
 
     let mut hasher = blake3::Hasher::new();
     // Files of another form have other names.
-    hasher.update(MAGIC).update(wasm);
+    hasher.update(MAGIC).update(state::CODE.as_bytes()).update(wasm);
     engine.precompile_compatibility_hash().hash(&mut Into(&mut hasher));
     hasher.finalize().to_hex().to_string()
 }
 
-fn load(engine: &Engine, file: &Path, key: &str) -> Option<Component> {
+fn load(engine: &Engine, file: &Path, key: &str) -> Option<Compiled> {
     let bytes = fs::read(file).ok()?;
     let code = verified(&bytes, key);
     let Some(code) = code else {
@@ -136,10 +143,16 @@ fn load(engine: &Engine, file: &Path, key: &str) -> Option<Component> {
     };
     // SAFETY: `code` hashes to what was written before it, so it is what `store` wrote, in a folder that only this
     // user can write to; and the file's name holds the hash of wasmtime's version and settings, so it was this engine.
-    let component = unsafe { Component::deserialize(engine, code) };
-    let component = component.inspect_err(|error| tracing::warn!("{} is of no use: {error:#}", file.display())).ok()?;
+    let load = |code: &[u8]| unsafe { Component::deserialize(engine, code) };
+    let Some(Stored { whole, shell, state }) = Stored::new(code) else {
+        tracing::warn!("{} is of no use: it has another form", file.display());
+        return None;
+    };
+    let compiled = load(whole)
+        .and_then(|whole| Ok(Compiled { whole, shell: shell.map(load).transpose()?, state, lacks_shell: false }));
+    let compiled = compiled.inspect_err(|error| tracing::warn!("{} is of no use: {error:#}", file.display())).ok()?;
     mark_used(file);
-    Some(component)
+    Some(compiled)
 }
 
 fn verified<'a>(bytes: &'a [u8], key: &str) -> Option<&'a [u8]> {

@@ -3,16 +3,16 @@
 use super::{
     bounds,
     cache::Cache,
+    compiled::Compiled,
     refused::Refused,
     schema::{self, Schema},
 };
 use crate::{
     instance::{self, Code, Context, Engine, Linked},
     limits::{Lane, Limits, Permit},
-    state,
 };
 use serde_json::Value;
-use std::{fmt, panic::resume_unwind, path::PathBuf, sync::Arc, thread};
+use std::{fmt, path::PathBuf, sync::Arc};
 use wasmtime::component::{Component, Linker};
 
 /// A compiled component that exports `carrel:function/function`.
@@ -83,29 +83,13 @@ impl Loader<'_> {
         bounds::check(&wasm, function_size)?;
         let (engine, cache) = (self.engine.wasmtime().clone(), self.cache.clone());
         let compile = ("compile", "smaller functions compile faster; a guest that was compiled once is in the cache");
-        let compiled = bounds::within(time, compile, move || {
-            let state::Examined { wasm, shell, state } = state::examine(&wasm);
-            let (engine, cache) = (&engine, &cache);
-            thread::scope(|scope| {
-                let shell = shell.map(|shell| scope.spawn(move || cache.compile(engine, &shell)));
-                let component = cache.compile(engine, &wasm);
-                (component, shell.map(|shell| shell.join().unwrap_or_else(|panic| resume_unwind(panic))), state)
-            })
-        });
-        let (component, shell, state) = compiled?;
-        let component = component.map_err(|error| Refused {
+        let compiled = bounds::within(time, compile, move || cache.compile(&engine, &wasm))?;
+        let Compiled { whole, shell, state, .. } = compiled.map_err(|error| Refused {
             why: format!("is not a valid component: {:#}", error.root_cause()),
             hint: None,
         })?;
-        let pre = self.link(&component)?;
-        let (shell, state) = match shell {
-            None => (None, state),
-            Some(Ok(shell)) => (Some(self.link(&shell)?), state),
-            Some(Err(error)) => {
-                let why = format!("it cannot be compiled without its start code: {:#}", error.root_cause());
-                (None, Err(vec![why]))
-            }
-        };
+        let pre = self.link(&whole)?;
+        let shell = shell.map(|shell| self.link(&shell)).transpose()?;
         let label: Arc<str> = source.to_string().into();
         // No tenant has anything to do yet: the first one's turns will do.
         let permit = Arc::new(Permit::new(self.lane.clone(), 0));

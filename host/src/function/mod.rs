@@ -14,6 +14,7 @@ mod bounds;
 mod builtin;
 mod cache;
 mod catalog;
+mod compiled;
 mod config;
 mod forms;
 mod guest;

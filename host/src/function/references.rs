@@ -69,27 +69,27 @@ fn walk(root: &Value, schema: &Value, value: Option<&Value>, key: &KeyPath, dept
 /// A circle among functions, each given with those that it refers to: the positions on it, in order.
 pub(super) fn cycle(edges: &[Vec<usize>]) -> Option<Vec<usize>> {
     #[derive(Clone, Copy, PartialEq)]
-    enum State {
+    enum Mark {
         New,
         Open,
         Done,
     }
 
-    fn visit(at: usize, edges: &[Vec<usize>], states: &mut [State], path: &mut Vec<usize>) -> Option<Vec<usize>> {
+    fn visit(at: usize, edges: &[Vec<usize>], states: &mut [Mark], path: &mut Vec<usize>) -> Option<Vec<usize>> {
         match states[at] {
-            State::Done => return None,
-            State::Open => return path.iter().position(|it| *it == at).map(|start| path[start..].to_vec()),
-            State::New => {}
+            Mark::Done => return None,
+            Mark::Open => return path.iter().position(|it| *it == at).map(|start| path[start..].to_vec()),
+            Mark::New => {}
         }
-        states[at] = State::Open;
+        states[at] = Mark::Open;
         path.push(at);
         let found = edges[at].iter().find_map(|next| visit(*next, edges, states, path));
         path.pop();
-        states[at] = State::Done;
+        states[at] = Mark::Done;
         found
     }
 
-    let mut states = vec![State::New; edges.len()];
+    let mut states = vec![Mark::New; edges.len()];
     (0..edges.len()).find_map(|start| visit(start, edges, &mut states, &mut Vec::new()))
 }
 

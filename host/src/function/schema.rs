@@ -184,7 +184,7 @@ struct Weighed {
 fn weigh(schema: &Value) -> Weighed {
     let mut scales =
         Scales { whole: schema, parts: HashMap::new(), compiled: HashMap::new(), is_circular: false, depth: 0 };
-    let Part { weight, levels } = scales.part(schema);
+    let SchemaPart { weight, levels } = scales.part(schema);
     Weighed {
         weight: weight.saturating_mul(1 + levels),
         is_circular: scales.is_circular,
@@ -194,7 +194,7 @@ fn weigh(schema: &Value) -> Weighed {
 
 /// The weight of a part of a schema.
 #[derive(Clone, Copy)]
-struct Part {
+struct SchemaPart {
     /// The part's own parts, each counted as often as it is looked at to decide if a value fits.
     weight: usize,
     /// Branches in branches. A branch is first checked for whether it fits, and then again to find its misfits.
@@ -204,7 +204,7 @@ struct Part {
 struct Scales<'a> {
     whole: &'a Value,
     /// The parts that are referred to; `None` while being weighed.
-    parts: HashMap<&'a str, Option<Part>>,
+    parts: HashMap<&'a str, Option<SchemaPart>>,
     /// The sizes of patterns.
     compiled: HashMap<&'a str, usize>,
     is_circular: bool,
@@ -215,8 +215,8 @@ struct Scales<'a> {
 const BRANCHES: [&str; 6] = ["anyOf", "oneOf", "not", "if", "contains", "dependentSchemas"];
 
 impl<'a> Scales<'a> {
-    fn part(&mut self, part: &'a Value) -> Part {
-        let plain = |weight| Part { weight, levels: 0 };
+    fn part(&mut self, part: &'a Value) -> SchemaPart {
+        let plain = |weight| SchemaPart { weight, levels: 0 };
         self.depth += 1;
         let weighed = match part {
             Value::String(text) => plain(1 + text.len() / 32),
@@ -230,8 +230,8 @@ impl<'a> Scales<'a> {
 
     /// Weighs a part. A name that could be a keyword is taken for one, even if it names a property, and unreferenced
     /// definitions are counted: the result may be too heavy, and never too light.
-    fn object(&mut self, members: &'a Map<String, Value>) -> Part {
-        let mut sum = Part { weight: 1, levels: 0 };
+    fn object(&mut self, members: &'a Map<String, Value>) -> SchemaPart {
+        let mut sum = SchemaPart { weight: 1, levels: 0 };
         for (name, member) in members {
             sum.weight = sum.weight.saturating_add(1 + name.len() / 32);
             sum = sum.and(self.part(member));
@@ -266,8 +266,8 @@ impl<'a> Scales<'a> {
         self.whole.get("$schema").and_then(Value::as_str).is_some_and(|draft| draft.contains("draft-04"))
     }
 
-    fn referred(&mut self, reference: &'a str) -> Part {
-        let unknown = Part { weight: 1, levels: 0 };
+    fn referred(&mut self, reference: &'a str) -> SchemaPart {
+        let unknown = SchemaPart { weight: 1, levels: 0 };
         match self.parts.get(reference) {
             Some(Some(part)) => return *part,
             Some(None) => {
@@ -303,7 +303,7 @@ impl<'a> Scales<'a> {
     }
 }
 
-impl Part {
+impl SchemaPart {
     fn and(self, other: Self) -> Self {
         Self { weight: self.weight.saturating_add(other.weight), levels: self.levels.max(other.levels) }
     }

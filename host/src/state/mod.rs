@@ -20,7 +20,7 @@ mod saved;
 mod snapshot;
 mod undone;
 
-pub(crate) use carrel_examine::{Examined, State, examine};
+pub(crate) use carrel_examine::{CODE, Examined, State, examine};
 pub(crate) use image::Image;
 pub(crate) use numbers::Numbers;
 pub(crate) use pages::{Finding, Pages, SMALL};
