@@ -31,10 +31,22 @@
 //! Two crates stand below: [`carrel_arena`], memories and stacks as slots of a few large mappings, and
 //! [`carrel_examine`], which looks at guests' code.
 
+// The names by which the fuzz targets know this crate and the fuzzer's.
+#[cfg(test)]
+pub(crate) extern crate arbitrary;
+#[cfg(test)]
+extern crate self as carrel;
+#[cfg(test)]
+extern crate self as libfuzzer_sys;
+#[cfg(test)]
+pub(crate) use fuzz_targets::{Corpus, fuzz_target};
+
 mod call;
 pub mod cli;
 pub mod config;
 pub mod function;
+#[cfg(test)]
+mod fuzz_targets;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod grants;
