@@ -15,14 +15,14 @@ pub(super) struct Form {
 
 /// The rank of a form for a request. The form with the greatest rank is wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Wanted {
+pub(super) struct AcceptRank {
     /// The quality, in thousandths.
     quality: u16,
     /// The exactness of the match: 0 for none, 1 by `*/*`, 2 by the type, 3 by the subtype too, 4 by the version too.
     exact: u8,
 }
 
-impl Wanted {
+impl AcceptRank {
     /// True if it is wanted, and by its own name.
     pub(super) fn is_named(self) -> bool {
         self.quality > 0 && self.exact >= 3
@@ -30,19 +30,19 @@ impl Wanted {
 }
 
 /// The rank of a form for a request. Without `Accept`, it takes each as well as any other.
-pub(super) fn wanted(headers: &HeaderMap, form: Form) -> Wanted {
+pub(super) fn wanted(headers: &HeaderMap, form: Form) -> AcceptRank {
     let mut values = headers.get_all(header::ACCEPT).iter().peekable();
     if values.peek().is_none() {
-        return Wanted { quality: 1000, exact: 1 };
+        return AcceptRank { quality: 1000, exact: 1 };
     }
     let ranges = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     let ranges = ranges.filter_map(|range| read(std::str::from_utf8(range).ok()?, form));
     // The range that names it the most exactly says what it is worth.
-    ranges.fold(Wanted::default(), |best, range| if range.exact > best.exact { range } else { best })
+    ranges.fold(AcceptRank::default(), |best, range| if range.exact > best.exact { range } else { best })
 }
 
 /// The rank that a range gives a form; `None` if the range does not match.
-fn read(range: &str, form: Form) -> Option<Wanted> {
+fn read(range: &str, form: Form) -> Option<AcceptRank> {
     let mut parts = range.split(';').map(str::trim);
     let (ty, subtype) = parts.next()?.split_once('/')?;
     let mut exact = match (ty.eq_ignore_ascii_case(form.ty), subtype.eq_ignore_ascii_case(form.subtype)) {
@@ -63,7 +63,7 @@ fn read(range: &str, form: Form) -> Option<Wanted> {
             exact = 4;
         }
     }
-    Some(Wanted { quality, exact })
+    Some(AcceptRank { quality, exact })
 }
 
 #[cfg(test)]
@@ -86,7 +86,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
-            assert_eq!(wanted(&headers, form), Wanted { quality, exact }, "{accept}");
+            assert_eq!(wanted(&headers, form), AcceptRank { quality, exact }, "{accept}");
         }
         assert!(!wanted(&HeaderMap::new(), form).is_named());
     }

@@ -7,8 +7,10 @@
 use super::{
     answer::json,
     error::Error,
-    health, metrics,
-    monitor::{self, BATCH, SHARDS},
+    own::{
+        health, metrics,
+        monitor::{self, BATCH, SHARDS},
+    },
     paths::decoding,
 };
 use crate::{
@@ -28,10 +30,9 @@ use axum::{
     routing::{get, post},
 };
 use http::{HeaderMap, Response, StatusCode, header};
-use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::SystemTime};
 use tokio::task::yield_now;
 
 /// Items of one answer: by default, and at most.
@@ -194,7 +195,7 @@ fn user_at(place: &str) -> Option<User> {
 
 /// A session, as monitoring has it, with its tenant.
 fn one(host: &Host, seen: &Seen) -> Value {
-    let mut shown = monitor::user(seen, Timestamp::now(), host.catalog().functions().len());
+    let mut shown = monitor::user(seen, SystemTime::now(), host.catalog().functions().len());
     shown["tenant"] = (&**seen.session.tenant().name()).into();
     shown
 }

@@ -7,7 +7,7 @@ use super::{
     answer::json,
     bill,
     error::{DROPPED, Error, dropped_header},
-    held::{Question, counted, hand_over, held},
+    held::{HeldBody, counted, hand_over, held},
     invalid_input,
 };
 use crate::{
@@ -122,7 +122,7 @@ impl Route {
         let most = body.size_hint().exact().map_or(limit, |exact| exact as usize);
         let pressure = &self.host.registry().shared().pressure;
         let deadline = Instant::now() + limits.deadline;
-        let mut question = Question::new(tenant.memory(), Some(number), most, pressure, deadline);
+        let mut question = HeldBody::new(tenant.memory(), Some(number), most, pressure, deadline);
         let reading = async {
             while let Some(frame) = body.frame().await {
                 let Ok(data) = frame.map_err(|_| Error::body_broken_off())?.into_data() else { continue };

@@ -26,7 +26,7 @@ pub(super) const CONNECTION: usize = 16 << 10;
 const BODY: usize = 1 << 10;
 
 /// A request's body, as far as it has come.
-pub(super) struct Question<'a> {
+pub(super) struct HeldBody<'a> {
     bytes: Vec<u8>,
     charge: Charge,
     /// The final number of bytes if known, else the most that there may be.
@@ -37,7 +37,7 @@ pub(super) struct Question<'a> {
     deadline: Instant,
 }
 
-impl<'a> Question<'a> {
+impl<'a> HeldBody<'a> {
     /// Makes an empty body.
     pub(super) fn new(
         memory: &Arc<Memory>,

@@ -10,13 +10,13 @@ const DEPTH: usize = 127;
 
 /// An error in a text: its position, counted in characters from 0, and its message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Broken {
+pub(super) struct NotJson {
     pub(super) at: usize,
     pub(super) how: &'static str,
 }
 
 /// Checks that a text is a JSON document.
-pub(super) fn check(text: &str) -> Result<(), Broken> {
+pub(super) fn check(text: &str) -> Result<(), NotJson> {
     let mut scan = Scan { chars: text.chars().collect(), at: 0 };
     scan.document()
 }
@@ -33,7 +33,7 @@ enum Inside {
 }
 
 impl Scan {
-    fn document(&mut self) -> Result<(), Broken> {
+    fn document(&mut self) -> Result<(), NotJson> {
         let mut open: Vec<Inside> = Vec::new();
         self.space();
         loop {
@@ -86,7 +86,7 @@ impl Scan {
         }
     }
 
-    fn enter(&mut self, open: &mut Vec<Inside>, inside: Inside) -> Result<(), Broken> {
+    fn enter(&mut self, open: &mut Vec<Inside>, inside: Inside) -> Result<(), NotJson> {
         if open.len() == DEPTH {
             return self.broken("Nested too deeply");
         }
@@ -97,7 +97,7 @@ impl Scan {
     }
 
     /// A name of an object, the colon, and the space after it.
-    fn name(&mut self) -> Result<(), Broken> {
+    fn name(&mut self) -> Result<(), NotJson> {
         if self.peek() != Some('"') {
             return self.broken("Expecting property name enclosed in double quotes");
         }
@@ -111,7 +111,7 @@ impl Scan {
         Ok(())
     }
 
-    fn scalar(&mut self) -> Result<(), Broken> {
+    fn scalar(&mut self) -> Result<(), NotJson> {
         match self.peek() {
             Some('"') => self.string(),
             Some('-' | '0'..='9') => self.number(),
@@ -126,7 +126,7 @@ impl Scan {
         }
     }
 
-    fn number(&mut self) -> Result<(), Broken> {
+    fn number(&mut self) -> Result<(), NotJson> {
         let start = self.at;
         if self.peek() == Some('-') {
             self.at += 1;
@@ -134,7 +134,7 @@ impl Scan {
         match self.peek() {
             Some('0') => self.at += 1,
             Some('1'..='9') => self.digits(),
-            _ => return Err(Broken { at: start, how: "Expecting value" }),
+            _ => return Err(NotJson { at: start, how: "Expecting value" }),
         }
         // An incomplete fraction or exponent is not part of the number.
         let before = self.at;
@@ -167,9 +167,9 @@ impl Scan {
         }
     }
 
-    fn string(&mut self) -> Result<(), Broken> {
+    fn string(&mut self) -> Result<(), NotJson> {
         let start = self.at;
-        let unterminated = Err(Broken { at: start, how: "Unterminated string starting at" });
+        let unterminated = Err(NotJson { at: start, how: "Unterminated string starting at" });
         self.at += 1;
         loop {
             match self.peek() {
@@ -190,7 +190,7 @@ impl Scan {
         }
     }
 
-    fn unicode_escape(&mut self) -> Result<(), Broken> {
+    fn unicode_escape(&mut self) -> Result<(), NotJson> {
         let unpaired = "Unpaired surrogate in string";
         match self.hex(self.at)? {
             0xd800..=0xdbff => match (self.chars.get(self.at + 6), self.chars.get(self.at + 7)) {
@@ -207,8 +207,8 @@ impl Scan {
     }
 
     /// The four digits of the escape that begins at `start`.
-    fn hex(&self, start: usize) -> Result<u32, Broken> {
-        let invalid = Broken { at: start + 1, how: "Invalid \\uXXXX escape" };
+    fn hex(&self, start: usize) -> Result<u32, NotJson> {
+        let invalid = NotJson { at: start + 1, how: "Invalid \\uXXXX escape" };
         // As in Python, there must be something after the digits: the string has to end.
         let digits = self.chars.get(start + 2..start + 6).filter(|_| self.chars.len() > start + 6);
         let value = |number: u32, digit: &char| Some(number * 16 + digit.to_digit(16)?);
@@ -225,8 +225,8 @@ impl Scan {
         self.chars.get(self.at).copied()
     }
 
-    fn broken<T>(&self, how: &'static str) -> Result<T, Broken> {
-        Err(Broken { at: self.at, how })
+    fn broken<T>(&self, how: &'static str) -> Result<T, NotJson> {
+        Err(NotJson { at: self.at, how })
     }
 }
 
@@ -262,7 +262,7 @@ mod tests {
             ("\"\\u12\"", 2, "Invalid \\uXXXX escape"),
             ("\"\\u12g4\"", 2, "Invalid \\uXXXX escape"),
         ] {
-            assert_eq!(check(text), Err(Broken { at, how }), "{text:?}");
+            assert_eq!(check(text), Err(NotJson { at, how }), "{text:?}");
         }
     }
 
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn deep_nesting_is_told_and_does_not_overflow_the_stack() {
         let deep = "[".repeat(1_000_000);
-        assert_eq!(check(&deep), Err(Broken { at: DEPTH, how: "Nested too deeply" }));
+        assert_eq!(check(&deep), Err(NotJson { at: DEPTH, how: "Nested too deeply" }));
         let fits = format!("{}{}", "[".repeat(DEPTH), "]".repeat(DEPTH));
         assert_eq!(check(&fits), Ok(()));
         assert!(serde_json::from_str::<serde_json::Value>(&fits).is_ok());

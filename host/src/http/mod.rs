@@ -11,8 +11,7 @@
 //! * `error`: every error's status, code and body. `invalid_input`: NAT's list of wrong fields; `json`: finds errors
 //!   in JSON; `echo`: a caller's JSON, sent back.
 //! * `accept`: the form of an answer that is asked for.
-//! * `session`, `monitor`, `health`, `metrics`, `openapi`, `docs`: the host's own routes, with the parts by which they
-//!   are `described`; `answer`: their answers. [`admin`]: the operator's.
+//! * `own`: the host's own routes, each with a file; `answer`: their answers. [`admin`]: the operator's.
 
 mod accept;
 mod admin;
@@ -21,26 +20,19 @@ mod app;
 mod bill;
 mod call;
 mod cors;
-mod described;
-mod docs;
 mod echo;
 mod endpoints;
 mod error;
 mod front;
-mod health;
 mod held;
 mod invalid_input;
 mod json;
 mod listeners;
-mod metrics;
-mod monitor;
-mod openapi;
 mod own;
 mod paths;
 mod progress;
 mod routes;
 mod server;
-mod session;
 mod stream;
 mod wire;
 

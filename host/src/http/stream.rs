@@ -66,12 +66,12 @@ pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Bod
     let (sender, chunks) = mpsc::channel(WAITING);
     let mut beginning: Beginning = Box::pin(begin(handle, route.position, input.clone(), (sender, chunks)));
     let stage = match timeout(PATIENCE, &mut beginning).await {
-        Ok(Stage::Over(Some(answer))) if answer.result.is_err() => {
+        Ok(StreamStage::Over(Some(answer))) if answer.result.is_err() => {
             return Ok(route.respond(answer, &input, tenant, held).await);
         }
-        Ok(Stage::Over(None)) => return Err(route.count(Some(tenant), Error::internal())),
+        Ok(StreamStage::Over(None)) => return Err(route.count(Some(tenant), Error::internal())),
         Ok(stage) => stage,
-        Err(_) => Stage::Beginning(beginning),
+        Err(_) => StreamStage::Beginning(beginning),
     };
     let state = Streaming { stage, last: None, route, input, _held: held, tenant };
     let events = stream::unfold(state, |mut state| async { Some((Ok::<_, Infallible>(state.next().await?), state)) });
@@ -89,23 +89,23 @@ async fn begin(
     position: usize,
     input: Arc<String>,
     (listener, mut chunks): (Sender<Chunk>, Receiver<Chunk>),
-) -> Stage {
+) -> StreamStage {
     let ready = match handle.turn().await {
         Ok(ready) => ready,
-        Err(refused) => return Stage::Over(Some(refused)),
+        Err(refused) => return StreamStage::Over(Some(refused)),
     };
     let mut call = Calling(tokio::spawn(ready.run(position, input, Some(listener))));
     // The call's end drops the sender, so that the first of both is seen here.
     match chunks.recv().await {
-        Some(first) => Stage::Running { next: Some(first), chunks, call },
-        None => Stage::Over((&mut call.0).await.ok()),
+        Some(first) => StreamStage::Running { next: Some(first), chunks, call },
+        None => StreamStage::Over((&mut call.0).await.ok()),
     }
 }
 
-type Beginning = Pin<Box<dyn Future<Output = Stage> + Send>>;
+type Beginning = Pin<Box<dyn Future<Output = StreamStage> + Send>>;
 
 /// The state of a call.
-enum Stage {
+enum StreamStage {
     /// The call waits, or has emitted nothing yet.
     Beginning(Beginning),
     /// The call has emitted something.
@@ -127,7 +127,7 @@ impl Drop for Calling {
 
 /// A stream that has begun.
 struct Streaming {
-    stage: Stage,
+    stage: StreamStage,
     /// The last event, once the one before it is sent.
     last: Option<Event>,
     route: Arc<Route>,
@@ -142,20 +142,20 @@ impl Streaming {
             return Some(last);
         }
         loop {
-            match mem::replace(&mut self.stage, Stage::Told) {
-                Stage::Beginning(beginning) => self.stage = beginning.await,
-                Stage::Running { next, mut chunks, mut call } => {
+            match mem::replace(&mut self.stage, StreamStage::Told) {
+                StreamStage::Beginning(beginning) => self.stage = beginning.await,
+                StreamStage::Running { next, mut chunks, mut call } => {
                     let chunk = match next {
                         Some(chunk) => Some(chunk),
                         None => chunks.recv().await,
                     };
                     if let Some(chunk) = chunk {
-                        self.stage = Stage::Running { next: None, chunks, call };
+                        self.stage = StreamStage::Running { next: None, chunks, call };
                         return Some(value(&chunk.text));
                     }
-                    self.stage = Stage::Over((&mut call.0).await.ok());
+                    self.stage = StreamStage::Over((&mut call.0).await.ok());
                 }
-                Stage::Over(Some(Answer { result, dropped, bill })) => {
+                StreamStage::Over(Some(Answer { result, dropped, bill })) => {
                     let last = match result {
                         Ok(output) => value(&output),
                         Err(failure) => {
@@ -167,8 +167,8 @@ impl Streaming {
                     self.last = Some(self.marked(last));
                     return Some(cost(&bill));
                 }
-                Stage::Over(None) => return Some(self.marked(self.failed(Error::internal()))),
-                Stage::Told => return None,
+                StreamStage::Over(None) => return Some(self.marked(self.failed(Error::internal()))),
+                StreamStage::Told => return None,
             }
         }
     }

@@ -61,7 +61,7 @@ pub(super) struct Issuer {
     keys: Arc<Keys>,
     validation: Validation,
     user_claim: String,
-    tenant: Place,
+    tenant: TenantSource,
     /// The voucher for users whom this issuer names.
     voucher: Voucher,
     /// Scopes that each token must have.
@@ -70,7 +70,7 @@ pub(super) struct Issuer {
 
 /// The source of a token's tenant.
 #[derive(Clone)]
-enum Place {
+enum TenantSource {
     /// This tenant, for all tokens of the issuer.
     Tenant(u16),
     /// The claim with this name.
@@ -79,7 +79,7 @@ enum Place {
 
 /// An issuer's keys, and their source.
 struct Keys {
-    source: Source,
+    source: KeySource,
     /// The algorithms that the configuration allows, if it names any.
     allowed: Option<Vec<Algorithm>>,
     /// The present keys. The `Arc` is copied for each token, and the lock held no longer than that.
@@ -88,7 +88,7 @@ struct Keys {
     missed: Notify,
 }
 
-enum Source {
+enum KeySource {
     Secret(String),
     Pem(PathBuf),
     Jwks(PathBuf),
@@ -105,7 +105,7 @@ pub struct Reread {
     pub keys: Result<usize, String>,
 }
 
-impl Source {
+impl KeySource {
     /// The key of the configuration that names it.
     fn key(&self) -> &'static str {
         match self {
@@ -133,7 +133,7 @@ impl Keys {
     }
 
     /// Reads the source's keys that an allowed algorithm belongs to.
-    fn read(source: &Source, allowed: Option<&[Algorithm]>) -> Result<Arc<[Key]>, String> {
+    fn read(source: &KeySource, allowed: Option<&[Algorithm]>) -> Result<Arc<[Key]>, String> {
         let mut keys = source.read()?;
         if let Some(allowed) = allowed {
             keys.iter_mut().for_each(|key| key.algorithms.retain(|algorithm| allowed.contains(algorithm)));
@@ -144,7 +144,7 @@ impl Keys {
 
     /// Fetches the keys that the issuer publishes. `None`: they are from another source.
     async fn fetch(&self) -> Option<Result<usize, String>> {
-        let Source::Url(address, time) = &self.source else { return None };
+        let KeySource::Url(address, time) = &self.source else { return None };
         let fetched = fetch(address, *time, KEYS).await;
         let keys = match fetched.and_then(|json| in_jwks(&json, &address.to_string())) {
             Ok(keys) => keys,
@@ -156,13 +156,13 @@ impl Keys {
     /// Reads the file again. `None`: there is none.
     fn reread(&self) -> Option<Result<usize, String>> {
         let file = match &self.source {
-            Source::Pem(file) | Source::Jwks(file) => file,
+            KeySource::Pem(file) | KeySource::Jwks(file) => file,
             // Fetched in the background: nobody waits for it.
-            Source::Url(..) => {
+            KeySource::Url(..) => {
                 self.missed.notify_one();
                 return None;
             }
-            Source::Secret(_) => return None,
+            KeySource::Secret(_) => return None,
         };
         let keys = match Self::read(&self.source, self.allowed.as_deref()) {
             Ok(keys) if keys.is_empty() => {
@@ -205,8 +205,8 @@ impl Issuer {
         let subject =
             text(&issuer.user_claim).ok_or(Error::Invalid("it has no text in the claim that names its user"))?;
         let tenant = match &issuer.tenant {
-            Place::Tenant(tenant) => *tenant,
-            Place::Claim(claim) => {
+            TenantSource::Tenant(tenant) => *tenant,
+            TenantSource::Claim(claim) => {
                 let named = text(claim).and_then(|name| tenants.by_claim(name));
                 named.ok_or(Error::Invalid("it has no tenant of this host in the claim that names it"))?
             }
@@ -231,7 +231,7 @@ impl Issuer {
         }
         let fits = |key: &&Key| header.kid.is_none() || key.id.is_none() || key.id == header.kid;
         let keys = self.keys.now();
-        let is_fetched = matches!(self.keys.source, Source::Url(..));
+        let is_fetched = matches!(self.keys.source, KeySource::Url(..));
         if is_fetched && keys.is_empty() {
             return Err(Error::Unavailable("the keys of its issuer could not be fetched yet"));
         }
@@ -299,7 +299,7 @@ impl Issuer {
     /// Keeps the issuer's keys as fresh as NAT does, for as long as this runs. `None`: it does not publish them.
     pub(super) fn stay_fresh(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
         let (name, keys) = (self.name.clone(), self.keys.clone());
-        matches!(keys.source, Source::Url(..)).then_some(async move {
+        matches!(keys.source, KeySource::Url(..)).then_some(async move {
             let mut wait = if keys.now().is_empty() { Duration::ZERO } else { FRESH };
             loop {
                 tokio::select! {
@@ -339,7 +339,7 @@ impl Issuer {
             problems.add(&path.with("audience"), "is empty: tokens for anybody would be taken");
         }
         let keys = Keys {
-            source: Source::Url(jwks, time),
+            source: KeySource::Url(jwks, time),
             allowed: None,
             now: RwLock::new(Arc::new([])),
             missed: Notify::new(),
@@ -347,7 +347,15 @@ impl Issuer {
         let validation = validation(&name, &[audience], leeway);
         let voucher = Voucher::new("jwt of nat", &name, "");
         let user_claim = String::new();
-        Some(Self { name, keys: Arc::new(keys), validation, user_claim, tenant: Place::Tenant(0), voucher, scopes })
+        Some(Self {
+            name,
+            keys: Arc::new(keys),
+            validation,
+            user_claim,
+            tenant: TenantSource::Tenant(0),
+            voucher,
+            scopes,
+        })
     }
 
     /// Reads the issuer's file of keys again, if it has one. Its users do not change: sessions and cookies stay.
@@ -385,9 +393,9 @@ impl Issuer {
         let jwks = section.read("jwks", None, file("jwks"));
         section.finish();
         let source = match (secret, pem, jwks) {
-            (Some(secret), ..) => Source::Secret(secret),
-            (_, Some(file), _) => Source::Pem(file),
-            (.., Some(file)) => Source::Jwks(file),
+            (Some(secret), ..) => KeySource::Secret(secret),
+            (_, Some(file), _) => KeySource::Pem(file),
+            (.., Some(file)) => KeySource::Jwks(file),
             _ => return None,
         };
         let keys = Keys::read(&source, algorithms.as_deref());
@@ -399,8 +407,8 @@ impl Issuer {
         let validation = validation(&name, &audience, leeway);
         let tenant = tenant?;
         let voucher = match &tenant {
-            Place::Tenant(number) => Voucher::new("jwt", &name, tenants.named(*number).1),
-            Place::Claim(claim) => Voucher::new("jwt by claim", &name, claim),
+            TenantSource::Tenant(number) => Voucher::new("jwt", &name, tenants.named(*number).1),
+            TenantSource::Claim(claim) => Voucher::new("jwt by claim", &name, claim),
         };
         Some(Self { name, keys, validation, user_claim, tenant, voucher, scopes: Vec::new() })
     }
@@ -453,7 +461,7 @@ fn scopes(claims: &Map<String, Value>) -> Vec<&str> {
     if scope.is_empty() { of("scp") } else { scope }
 }
 
-fn read_place(section: &mut Section<'_>, tenants: &Tenants) -> Option<Place> {
+fn read_place(section: &mut Section<'_>, tenants: &Tenants) -> Option<TenantSource> {
     let (path, problems) = (section.path().clone(), section.problems());
     let named = section.read("tenant", None, |value| text(value).map(Some));
     let claim = section.read("tenant_claim", None, |value| text(value).map(Some));
@@ -467,10 +475,10 @@ fn read_place(section: &mut Section<'_>, tenants: &Tenants) -> Option<Place> {
             if tenant.is_none() {
                 problems.add(&path.with("tenant"), format!("there is no tenant `{name}`"));
             }
-            tenant.map(Place::Tenant)
+            tenant.map(TenantSource::Tenant)
         }
-        (None, Some(claim)) => Some(Place::Claim(claim)),
-        (None, None) if tenants.only_one() => Some(Place::Tenant(0)),
+        (None, Some(claim)) => Some(TenantSource::Claim(claim)),
+        (None, None) if tenants.only_one() => Some(TenantSource::Tenant(0)),
         (None, None) => {
             problems.add(&path, "needs `tenant`, or the `tenant_claim` that names one, since there are several");
             None

@@ -9,7 +9,7 @@ use super::{
     signed::Issued,
     tenant::{DEFAULT, TenantConfig},
     user::User,
-    verified::Verified,
+    verified::{KINDS, Verified},
 };
 use crate::settings::{KeyPath, reader::Section};
 use futures_util::future::join_all;
@@ -165,7 +165,7 @@ impl Identity {
                 Self::Verified(Arc::new(Verified::read(section, tenants)))
             }
             Some(_) => {
-                problems.add(&key, "must be `open`, or a map of what is verified: `jwt`, `api_keys`, `cookies`");
+                problems.add(&key, format!("must be `open`, or a map of what is verified: {KINDS}"));
                 Self::Open(Open::default())
             }
         }

@@ -1,8 +1,7 @@
 //! Verified callers: the choice of the credential of a request that counts.
 //!
-//! The order is that of `open`. Only configured kinds are looked at, and each at most once. A request with
-//! two `Authorization` headers has no user: the second one may come from somebody else. So a session cookie with two
-//! values is a wrong one.
+//! A session cookie comes first, and then the verifiers in their order; only what is configured is looked at. A header
+//! or a session cookie that a request has twice is wrong: one of the two may come from somebody else.
 
 use super::{
     api_key::KeyHash,
@@ -46,6 +45,9 @@ pub struct Verified {
     /// All that may vouch for a cookie.
     vouchers: HashSet<Voucher>,
 }
+
+/// The keys of the section that verify callers.
+pub(super) const KINDS: &str = "`jwt`, `api_keys`, `cookies`";
 
 const REQUIRED: &str = "send an `Authorization: Bearer` header with a JWT or an API key, an `X-API-Key` header, or a \
                         session cookie of this host, whichever its operator gave you";
@@ -97,7 +99,7 @@ impl Verified {
         wrong.map_or(Ok(None), Err)
     }
 
-    /// The kinds that verifiers look at, perhaps some more than once.
+    /// The kinds that verifiers look at; one that several look at comes several times.
     fn looked_at(&self) -> impl Iterator<Item = Kind> {
         self.verifiers.iter().flat_map(|verifier| verifier.kinds().iter().copied())
     }
@@ -151,7 +153,7 @@ impl Verified {
         let cookies = if has_cookies { Cookies::read(cookies, &tenants) } else { None };
         section.finish();
         if verifiers.is_empty() && cookies.is_none() && problems.is_empty() {
-            problems.add(&path, "verifies nobody: it needs `jwt`, `api_keys` or `cookies`, or to be `open`");
+            problems.add(&path, format!("verifies nobody: it has to be `open`, or to have one of {KINDS}"));
         }
         let vouchers = verifiers.iter().flat_map(|verifier| verifier.vouchers()).collect();
         Self { tenants, verifiers, cookies, vouchers }

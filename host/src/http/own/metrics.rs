@@ -1,18 +1,20 @@
 //! `GET /metrics`: the host's figures, for Prometheus.
 
-use super::{
-    accept::{self, Form},
-    answer::{METRICS, OPEN_METRICS},
-    described::own,
+use super::described::own;
+use crate::{
+    Host,
+    http::{
+        accept::{self, Form},
+        answer::{METRICS, OPEN_METRICS},
+    },
 };
-use crate::Host;
 use axum::{body::Body, extract::State};
 use http::{HeaderMap, HeaderValue, Response, header};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// The figures, in the format that is asked for. As with Prometheus' own libraries, the default is the older format.
-pub(super) async fn get(State(host): State<Arc<Host>>, headers: HeaderMap) -> Response<Body> {
+pub(in crate::http) async fn get(State(host): State<Arc<Host>>, headers: HeaderMap) -> Response<Body> {
     let open = Form { ty: "application", subtype: "openmetrics-text", version: Some("1.0.0") };
     let plain = Form { ty: "text", subtype: "plain", version: Some("0.0.4") };
     let open = accept::wanted(&headers, open);

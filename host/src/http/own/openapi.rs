@@ -1,14 +1,11 @@
 //! `GET /openapi.json`: the routes, from the functions' own schemas.
 
-use super::{
-    answer::json,
-    described::{NOBODY, failure, scheme, security},
-    endpoints::endpoints,
-};
+use super::described::{NOBODY, failure, scheme, security};
 use crate::{
     Host,
     config::{Endpoint, FORMS, WORKFLOW},
     function::Function,
+    http::{answer::json, endpoints::endpoints},
 };
 use axum::routing::{MethodRouter, get};
 use bytes::Bytes;

@@ -3,15 +3,17 @@
 //! The assets come from a crate that has a page of its own too; that page puts the request's address into its HTML
 //! unescaped, so the page is ours and only the assets are theirs.
 
-use super::{
-    accept::{self, Form},
-    answer::{JSON, json},
-    described::own,
-    endpoints::endpoints,
-    error::Error,
-    paths::plain_path,
+use super::described::own;
+use crate::{
+    Host,
+    http::{
+        accept::{self, Form},
+        answer::{JSON, json},
+        endpoints::endpoints,
+        error::Error,
+        paths::plain_path,
+    },
 };
-use crate::Host;
 use axum::{
     Router,
     body::Body,

@@ -1,17 +1,19 @@
 //! `GET /health`: whether the host takes requests.
 
-use super::{
-    answer::{JSON, json},
-    described::{failure, own},
-    error::Error,
+use super::described::{failure, own};
+use crate::{
+    Host,
+    http::{
+        answer::{JSON, json},
+        error::Error,
+    },
 };
-use crate::Host;
 use axum::{body::Body, extract::State};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-pub(super) async fn get(State(host): State<Arc<Host>>) -> Result<Response<Body>, Error> {
+pub(in crate::http) async fn get(State(host): State<Arc<Host>>) -> Result<Response<Body>, Error> {
     if host.is_leaving() {
         return Err(Error::draining());
     }

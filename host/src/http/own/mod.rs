@@ -1,6 +1,16 @@
 //! The host's own routes: when each is served, by what, and how it is described.
+//!
+//! A route's path is in [`Own`], and it has a file here: `session`, `monitor`, `health`, `metrics`, `openapi` and `docs`.
+//! `described`: the parts of their descriptions.
 
-use super::{docs, health, metrics, monitor, openapi, session};
+mod described;
+mod docs;
+pub(super) mod health;
+pub(super) mod metrics;
+pub(super) mod monitor;
+mod openapi;
+mod session;
+
 use crate::{Host, config::Own};
 use axum::{
     Router,

@@ -1,11 +1,14 @@
 //! `POST /session`: a session cookie that this host signs; `DELETE /session` takes it away again.
 
-use super::{
-    answer::{JSON, json},
-    described::{NOBODY, failure, own, security, with},
-    error::Error,
+use super::described::{NOBODY, failure, own, security, with};
+use crate::{
+    Host,
+    http::{
+        answer::{JSON, json},
+        error::Error,
+    },
+    identity::Issued,
 };
-use crate::{Host, identity::Issued};
 use axum::{body::Body, extract::State};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};

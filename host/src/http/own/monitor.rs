@@ -3,14 +3,15 @@
 //! The answer is written while it is sent: there may be a million users, whose list need not fit into memory, and a
 //! slow reader delays only its own answer. The answer counts as a call until it is sent.
 
-use super::{
-    answer::{JSON, json},
-    described::{NOBODY, failure, own, security},
-    error::Error,
-};
+use super::described::{NOBODY, failure, own, security};
 use crate::{
     Host,
+    http::{
+        answer::{JSON, json},
+        error::Error,
+    },
     identity::User,
+    observe::timestamp,
     session::{Seen, Visit, Walk},
 };
 use axum::{
@@ -19,17 +20,16 @@ use axum::{
 };
 use futures_util::stream;
 use http::{HeaderMap, Response, StatusCode};
-use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use std::{convert::Infallible, fmt::Write, sync::Arc, vec};
+use std::{convert::Infallible, fmt::Write, sync::Arc, time::SystemTime, vec};
 use tokio::task::yield_now;
 
 /// The most users that are listed in order of arrival, as with NAT. More of them are in no order.
 const SORTED: usize = 1_000;
 /// Users that are written before others get a turn.
-pub(super) const BATCH: usize = 64;
+pub(in crate::http) const BATCH: usize = 64;
 /// Shards of users that are looked at before others get a turn, where they have few.
-pub(super) const SHARDS: usize = 4;
+pub(in crate::http) const SHARDS: usize = 4;
 
 pub(super) async fn users(
     State(host): State<Arc<Host>>,
@@ -80,7 +80,7 @@ pub(super) async fn users(
 /// The part of the answer that is written and not sent.
 struct List {
     host: Arc<Host>,
-    now: Timestamp,
+    now: SystemTime,
     text: String,
     users: usize,
     /// True if the number of users is already written; else it is written at the end.
@@ -89,7 +89,7 @@ struct List {
 
 impl List {
     fn new(host: Arc<Host>, total: Option<usize>) -> Self {
-        let now = Timestamp::now();
+        let now = SystemTime::now();
         let total = total.map(|total| format!(r#""total_active_users":{total},"#));
         let is_counted = total.is_some();
         let text = format!(r#"{{"timestamp":"{}",{}"users":["#, text(now), total.unwrap_or_default());
@@ -154,11 +154,11 @@ impl All {
     }
 }
 
-pub(super) fn user(seen: &Seen, now: Timestamp, functions: usize) -> Value {
+pub(in crate::http) fn user(seen: &Seen, now: SystemTime, functions: usize) -> Value {
     let account = seen.session.account();
     let holds = seen.session.holds();
-    let created = Timestamp::try_from(account.created()).unwrap_or(now);
-    let last = SignedDuration::try_from(seen.idle).ok().and_then(|idle| now.checked_sub(idle).ok()).unwrap_or(created);
+    let created = account.created();
+    let last = now.checked_sub(seen.idle).unwrap_or(created);
     let milliseconds = account.average_latency().as_secs_f64() * 1000.0;
     json!({
         "user_id": seen.session.user().to_string(),
@@ -191,8 +191,8 @@ pub(super) fn user(seen: &Seen, now: Timestamp, functions: usize) -> Value {
 }
 
 /// NAT's form: UTC here, without saying so.
-fn text(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%S%.6f").to_string()
+fn text(time: SystemTime) -> String {
+    timestamp(time).trim_end_matches('Z').to_owned()
 }
 
 /// The operations, for the API's description.
