@@ -25,7 +25,7 @@ struct Seen {
 
 /// Runs an attack by several callers, each with its own users, and samples meanwhile.
 fn attack(settings: &[(&str, Value)], attack: impl Fn(&Served, usize) + Sync) -> (Seen, Served) {
-    let test = Test::fixture("large").set("limits.memory", "256 MiB").set("limits.deadline", "20s");
+    let test = Test::fixture("large").set("limits.memory", "256 MiB").set("limits.deadline", "60s");
     let test = settings.iter().fold(test, |test, (key, value)| test.set(key, value.clone()));
     let served = Served::start("", &test);
     let (seen, over) = (Seen::default(), AtomicBool::new(false));

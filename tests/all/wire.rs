@@ -247,7 +247,7 @@ async fn who_is_refused_with_a_small_body_keeps_the_connection_and_with_a_large_
     listening.stop().await.expect("the server ends");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_caller_who_never_stops_sending_is_not_read_for_ever() {
     let server = Test::new().start().await;
     let listening = server.listen().await;
@@ -276,7 +276,7 @@ async fn a_caller_who_never_stops_sending_is_not_read_for_ever() {
         assert!(matches!(last(&String::from_utf8_lossy(&answer[..bytes])).0, 404 | 413));
         let sent = sending.await.expect("no panic");
         assert!(sent < 32 << 20, "{sent} bytes were taken");
-        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     }
     listening.stop().await.expect("the server ends");
 }

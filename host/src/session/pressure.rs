@@ -330,9 +330,15 @@ impl Drop for Evicting<'_> {
 mod tests {
     use super::*;
     use crate::limits::memory::Memory;
-    use std::{sync::Arc, time::Duration};
+    use std::{
+        future::{Future, poll_fn},
+        pin::Pin,
+        sync::{Arc, atomic::AtomicBool},
+        task::{Context, Poll, Wake, Waker},
+        time::Duration,
+    };
     use tokio::{
-        task::{JoinHandle, yield_now},
+        task::{JoinHandle, unconstrained, yield_now},
         time::sleep,
     };
 
@@ -447,5 +453,108 @@ mod tests {
         assert_eq!(grow(&host, 900).await, Err(Level::Host));
         assert_eq!(began.elapsed(), MINUTE);
         evictor.abort();
+    }
+
+    type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+    /// A task's wake-up, until it is polled.
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Runs tasks in every order in which they could be polled; returns the number of orders. Each has to end.
+    fn in_every_order(tasks: impl Fn() -> Vec<Task>) -> usize {
+        // The choices of the present order, each with the number of those that there were.
+        let (mut choices, mut orders): (Vec<(usize, usize)>, usize) = (Vec::new(), 0);
+        loop {
+            // Without tokio's budget, which makes a task wait that has gone on for long.
+            let woken = || Arc::new(Woken(true.into()));
+            let mut tasks: Vec<_> =
+                tasks().into_iter().map(|task| (Some(Box::pin(unconstrained(task))), woken())).collect();
+            for step in 0.. {
+                let can_go_on =
+                    |(task, woken): &(Option<_>, Arc<Woken>)| task.is_some() && woken.0.load(Ordering::Relaxed);
+                let ready: Vec<_> = (0..tasks.len()).filter(|it| can_go_on(&tasks[*it])).collect();
+                if ready.is_empty() {
+                    break;
+                }
+                if step == choices.len() {
+                    choices.push((0, ready.len()));
+                }
+                let (task, woken) = &mut tasks[ready[choices[step].0]];
+                woken.0.store(false, Ordering::Relaxed);
+                let waker = Waker::from(woken.clone());
+                if task.as_mut().is_some_and(|task| task.as_mut().poll(&mut Context::from_waker(&waker)).is_ready()) {
+                    *task = None;
+                }
+            }
+            let asleep: Vec<_> = (0..tasks.len()).filter(|it| tasks[*it].0.is_some()).collect();
+            assert!(asleep.is_empty(), "{asleep:?} sleep for ever after {choices:?}");
+            orders += 1;
+            while let Some((chosen, of)) = choices.pop() {
+                if chosen + 1 < of {
+                    choices.push((chosen + 1, of));
+                    break;
+                }
+            }
+            if choices.is_empty() {
+                return orders;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_every_order_each_wish_is_answered_and_by_a_round_that_began_after_it() {
+        let orders = in_every_order(|| {
+            let pressure = Arc::new(Pressure::new(1));
+            let (asked, rounds) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(Vec::new())));
+            let mut tasks: Vec<Task> = Vec::new();
+            for _ in 0..2 {
+                let (pressure, asked, rounds) = (pressure.clone(), asked.clone(), rounds.clone());
+                tasks.push(Box::pin(async move {
+                    let _evicting = pressure.evicting();
+                    yield_once().await;
+                    *asked.lock().unwrap() += 1;
+                    let begun_before = rounds.lock().unwrap().len();
+                    let freed = pressure.make_room(Scope::Host, Room::bytes(1), Instant::now() + MINUTE).await;
+                    let answered: usize = rounds.lock().unwrap().iter().skip(begun_before).sum();
+                    assert!(answered > 0 && freed.bytes > 0, "{freed:?} by rounds of {answered} wishes");
+                }));
+            }
+            tasks.push(Box::pin(async move {
+                let mut served = 0;
+                while served < 2 {
+                    let (wish, need) = pressure.wishes(Scope::Host).await;
+                    assert!(need.bytes <= *asked.lock().unwrap());
+                    rounds.lock().unwrap().push(need.bytes);
+                    served += need.bytes;
+                    // Others may ask while the round is under way, and after its room is there.
+                    yield_once().await;
+                    pressure.was_parked(0, need);
+                    yield_once().await;
+                    pressure.answer(Scope::Host, wish);
+                }
+            }));
+            tasks
+        });
+        assert!(orders > 100, "only {orders} orders");
+    }
+
+    /// Lets the others go on.
+    async fn yield_once() {
+        let mut yielded = false;
+        poll_fn(|cx| {
+            if std::mem::replace(&mut yielded, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
     }
 }

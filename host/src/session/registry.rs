@@ -54,7 +54,7 @@ pub struct Registry {
     live: AtomicUsize,
     /// Parked sessions.
     parked: AtomicUsize,
-    /// Handles that exist.
+    /// Calls that wait or run, and visits by those who only look.
     in_use: AtomicUsize,
     began: Instant,
 }
@@ -170,7 +170,7 @@ impl Registry {
         self.parked.load(Ordering::Relaxed)
     }
 
-    /// Calls that wait or run, in all sessions.
+    /// Calls that wait or run, in all sessions, and visits.
     pub fn in_use(&self) -> usize {
         self.in_use.load(Ordering::Acquire)
     }

@@ -38,7 +38,7 @@ impl Session {
     }
 }
 
-/// The call's deadline came before its turn did.
+/// The call's deadline came before it could run.
 pub(crate) fn waited_too_long() -> Reached {
     let key = Limits::DEADLINE.key;
     Limits::DEADLINE
