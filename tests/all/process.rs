@@ -251,7 +251,8 @@ fn with_json_every_line_of_every_command_is_json_whatever_is_wrong() {
 
 #[test]
 fn with_json_a_server_says_all_of_its_life_in_json() {
-    let (_folder, config) = config_with("llms: {}\nadmin: {port: 0}\nlimits: {deadline: 500ms}");
+    let (_folder, config) =
+        config_with("llms: {}\nadmin: {port: 0}\nlimits: {deadline: 500ms, user: {fuel_per_second: 7M}}");
     let mut process = Process::serve(&config, &["--log-format=json"]);
     let serving = process.until(r#""message":"serving""#);
     let serving = &objects([&*serving])[0]["fields"];
@@ -265,6 +266,8 @@ fn with_json_a_server_says_all_of_its_life_in_json() {
         (&serving["limits"]["deadline"], &serving["limits"]["fuel_per_call"]),
         (&json!(0.5), &json!(1_000_000_000))
     );
+    let of_user = &serving["limits"]["user"];
+    assert_eq!((&of_user["fuel_per_second"], &of_user["fuel_burst"]), (&json!(7_000_000), &json!(70_000_000)));
     assert!(serving["admin"].as_str().is_some_and(|admin| admin.starts_with("127.0.0.1:")), "{serving}");
     process.until("`llms` is a key of NAT's");
     process.until("nobody is verified");

@@ -10,7 +10,7 @@ use crate::{
     Host,
     config::{Admin, Config, FrontEnd, Own},
     http::{self, Listeners},
-    limits::{Limits, Per, raise_descriptors},
+    limits::{Amount, Limits, Per, raise_descriptors},
     observe::Log,
 };
 use clap::Args;
@@ -332,9 +332,14 @@ fn as_json(host: &Host, callers: &[SocketAddr], operators: &[SocketAddr], thread
 /// The section `limits`, with all that is not said; what has no bound is left out.
 fn limits_as_json(limits: &Limits) -> Value {
     let mut all = json!({});
+    let mut set = |key: &str, value| {
+        *key.split('.').skip(1).fold(&mut all, |section, name| &mut section[name]) = value;
+    };
     for (limit, amount) in limits.amounts() {
-        let names = limit.key.split('.').skip(1);
-        *names.fold(&mut all, |section, name| &mut section[name]) = amount.as_json();
+        set(limit.key, amount.as_json());
+        if let Amount::Rate(rate) = amount {
+            set(&limit.key.replace("_per_second", "_burst"), rate.burst.into());
+        }
     }
     all
 }
