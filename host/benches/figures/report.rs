@@ -104,26 +104,26 @@ impl Report {
         let ratio = "CPU of a request / native";
         let hot = format!("`stats`, one user, rollback off: {ratio}");
         let mut figures = vec![
-            figure(Id::HotOff, Part::Hot, hot, Unit::Times, 1.5, None),
-            figure(Id::HotOn, Part::Hot, "the same, rollback on".into(), Unit::Times, 2.0, Some(1.25)),
+            figure(Id::HotOff, Part::Hot, hot, Unit::Times, 1.75, None),
+            figure(Id::HotOn, Part::Hot, "the same, rollback on".into(), Unit::Times, 1.75, Some(1.4)),
             figure(
                 Id::TurnOff,
                 Part::Hot,
                 format!("`stats`, {turn} users in turn, rollback off: {ratio}"),
                 Unit::Times,
-                2.0,
+                2.25,
                 None,
             ),
-            figure(Id::TurnOn, Part::Hot, "the same, rollback on".into(), Unit::Times, 2.75, Some(1.5)),
+            figure(Id::TurnOn, Part::Hot, "the same, rollback on".into(), Unit::Times, 2.25, Some(1.75)),
             figure(
                 Id::ListOff,
                 Part::Hot,
                 format!("`note list`, 5 notes, over a sibling, {turn} users in turn, rollback off: {ratio}"),
                 Unit::Times,
-                2.75,
+                3.25,
                 None,
             ),
-            figure(Id::ListOn, Part::Hot, "the same, rollback on".into(), Unit::Times, 3.5, Some(2.0)),
+            figure(Id::ListOn, Part::Hot, "the same, rollback on".into(), Unit::Times, 3.25, Some(2.5)),
             figure(
                 Id::RollbackStats,
                 Part::Rollback,
