@@ -15,7 +15,7 @@
 use super::{
     address,
     granted::Grants,
-    place::{Host, Target},
+    place::{RemoteHost, Target},
 };
 use crate::{
     limits::{Descriptor, Descriptors},
@@ -150,7 +150,7 @@ async fn send(
     request.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     let connected = async {
         let stream = connect(grants, target, place).await?;
-        let stream: Box<dyn Stream> = match target.tls {
+        let stream: Box<dyn Connection> = match target.tls {
             true => Box::new(encrypt(stream, &target.host).await?),
             false => Box::new(stream),
         };
@@ -181,9 +181,9 @@ async fn send(
     Ok((answer.map(body), connection.boxed()))
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
 /// Waits for a future; `None` if it takes too long.
 async fn within<T>(time: Option<Duration>, what: impl Future<Output = T>) -> Option<T> {
@@ -196,8 +196,8 @@ async fn within<T>(time: Option<Duration>, what: impl Future<Output = T>) -> Opt
 /// Connects to a checked address of those that a name stands for, trying them in turn.
 async fn connect(grants: &Grants, target: &Target, place: &Place) -> Result<TcpStream, Error> {
     let addresses = match &target.host {
-        Host::Address(address) => vec![*address],
-        Host::Name(name) => resolve(name.clone(), place.clone()).await?,
+        RemoteHost::Address(address) => vec![*address],
+        RemoteHost::Name(name) => resolve(name.clone(), place.clone()).await?,
     };
     let may = |address: &IpAddr| address::is_public(*address) || grants.http.names(*address, target);
     let mut last = Error::DestinationIpProhibited;
@@ -231,11 +231,11 @@ async fn resolve(name: String, place: Place) -> Result<Vec<IpAddr>, Error> {
     found.ok_or(Error::DnsError { rcode: None, info_code: None })
 }
 
-async fn encrypt(stream: TcpStream, host: &Host) -> Result<impl Stream + use<>, Error> {
+async fn encrypt(stream: TcpStream, host: &RemoteHost) -> Result<impl Connection + use<>, Error> {
     let connector = tls::connector().ok_or(Error::ConfigurationError)?;
     let name = match host {
-        Host::Name(name) => ServerName::try_from(name.clone()).map_err(|_| Error::HttpRequestUriInvalid)?,
-        Host::Address(address) => ServerName::IpAddress((*address).into()),
+        RemoteHost::Name(name) => ServerName::try_from(name.clone()).map_err(|_| Error::HttpRequestUriInvalid)?,
+        RemoteHost::Address(address) => ServerName::IpAddress((*address).into()),
     };
     connector.connect(name, stream).await.map_err(|error| {
         let certificate = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());

@@ -19,14 +19,14 @@ pub(super) struct Place {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Pattern {
-    Exactly(Host),
+    Exactly(RemoteHost),
     /// All names with this ending, which begins with a dot.
     Below(String),
 }
 
 /// A name, in lower case, or an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Host {
+pub(super) enum RemoteHost {
     Name(String),
     Address(IpAddr),
 }
@@ -35,7 +35,7 @@ pub(super) enum Host {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) tls: bool,
-    pub(super) host: Host,
+    pub(super) host: RemoteHost,
     pub(super) port: u16,
 }
 
@@ -43,12 +43,12 @@ impl Target {
     /// Parses a request's scheme and authority; `None` if they break the rules above.
     pub(super) fn parse(tls: bool, authority: &str) -> Option<Self> {
         let (host, port) = split(authority)?;
-        Some(Self { tls, host: Host::parse(host)?, port: port.unwrap_or(default_port(tls)) })
+        Some(Self { tls, host: RemoteHost::parse(host)?, port: port.unwrap_or(default_port(tls)) })
     }
 
     /// The same target, with an address for the host.
     pub(super) fn at(&self, address: IpAddr) -> Self {
-        Self { host: Host::Address(address), ..*self }
+        Self { host: RemoteHost::Address(address), ..*self }
     }
 }
 
@@ -67,7 +67,7 @@ impl Place {
             // `*.com` would be half of the world.
             Some(rest) if is_name(rest) && rest.contains('.') => Pattern::Below(format!(".{}", lower(rest))),
             Some(_) => return Err(format!("has less than two parts after the `*`: {text:?}")),
-            None => Pattern::Exactly(Host::parse(host).ok_or_else(wrong)?),
+            None => Pattern::Exactly(RemoteHost::parse(host).ok_or_else(wrong)?),
         };
         Ok(Self { tls, host, port: port.unwrap_or(default_port(tls)) })
     }
@@ -75,14 +75,14 @@ impl Place {
     pub(super) fn permits(&self, target: &Target) -> bool {
         let host = match (&self.host, &target.host) {
             (Pattern::Exactly(this), that) => this == that,
-            (Pattern::Below(end), Host::Name(name)) => name.len() > end.len() && name.ends_with(end.as_str()),
-            (Pattern::Below(_), Host::Address(_)) => false,
+            (Pattern::Below(end), RemoteHost::Name(name)) => name.len() > end.len() && name.ends_with(end.as_str()),
+            (Pattern::Below(_), RemoteHost::Address(_)) => false,
         };
         host && self.tls == target.tls && self.port == target.port
     }
 }
 
-impl Host {
+impl RemoteHost {
     fn parse(text: &str) -> Option<Self> {
         if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             return address.parse::<Ipv6Addr>().ok().map(|address| Self::Address(address.into()));
@@ -128,9 +128,9 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.tls { "https://" } else { "http://" })?;
         match &self.host {
-            Pattern::Exactly(Host::Name(name)) => f.write_str(name)?,
-            Pattern::Exactly(Host::Address(IpAddr::V6(address))) => write!(f, "[{address}]")?,
-            Pattern::Exactly(Host::Address(address)) => write!(f, "{address}")?,
+            Pattern::Exactly(RemoteHost::Name(name)) => f.write_str(name)?,
+            Pattern::Exactly(RemoteHost::Address(IpAddr::V6(address))) => write!(f, "[{address}]")?,
+            Pattern::Exactly(RemoteHost::Address(address)) => write!(f, "{address}")?,
             Pattern::Below(end) => write!(f, "*{end}")?,
         }
         if self.port == default_port(self.tls) { Ok(()) } else { write!(f, ":{}", self.port) }

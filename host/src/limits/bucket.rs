@@ -14,11 +14,11 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(crate) struct Bucket {
     rate: Rate,
-    state: Mutex<State>,
+    state: Mutex<Filling>,
 }
 
 #[derive(Debug)]
-struct State {
+struct Filling {
     /// Units times a thousand million, so that a nanosecond adds a whole number to it: exactly the rate.
     level: i128,
     at: Instant,
@@ -29,7 +29,7 @@ const NANOS: i128 = 1_000_000_000;
 impl Bucket {
     /// Makes a full bucket.
     pub(crate) fn new(rate: Rate) -> Self {
-        let state = State { level: i128::from(rate.burst) * NANOS, at: Instant::now() };
+        let state = Filling { level: i128::from(rate.burst) * NANOS, at: Instant::now() };
         Self { rate, state: Mutex::new(state) }
     }
 
@@ -67,7 +67,7 @@ impl Bucket {
         state.level = (state.level - i128::from(units) * NANOS).min(i128::from(self.rate.burst) * NANOS);
     }
 
-    fn until(&self, state: &State, units: u64) -> Result<(), Duration> {
+    fn until(&self, state: &Filling, units: u64) -> Result<(), Duration> {
         // A request for more than the burst is met when the bucket is full.
         let missing = i128::from(units.min(self.rate.burst)) * NANOS - state.level;
         if missing <= 0 {
@@ -78,7 +78,7 @@ impl Bucket {
     }
 
     /// The state, filled up to the present.
-    fn filled(&self) -> MutexGuard<'_, State> {
+    fn filled(&self) -> MutexGuard<'_, Filling> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let passed = now.saturating_duration_since(state.at).as_nanos();

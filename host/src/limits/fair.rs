@@ -38,7 +38,7 @@ pub(super) struct Fair {
     free: usize,
     /// Calls that wait for a place to begin.
     beginning: usize,
-    tenants: Vec<Tenant>,
+    tenants: Vec<TenantTurns>,
     /// The tenants that wait, ordered by usage.
     order: BTreeSet<(u64, usize)>,
     /// The virtual time: the usage of the tenant last given a permit; never decreases.
@@ -49,7 +49,7 @@ pub(super) struct Fair {
 
 /// A tenant's usage, permits and waiting calls.
 #[derive(Debug)]
-struct Tenant {
+struct TenantTurns {
     share: u64,
     /// The usage: nanoseconds for which the tenant has held permits, divided by its share.
     used: u64,
@@ -88,7 +88,7 @@ impl Promise {
 
 impl Fair {
     pub(super) fn new(permits: usize, shares: impl IntoIterator<Item = u32>) -> Self {
-        let tenant = |share| Tenant {
+        let tenant = |share| TenantTurns {
             share: u64::from(share),
             used: 0,
             waiting: BTreeMap::new(),
@@ -211,7 +211,7 @@ impl Fair {
     }
 
     /// Changes a tenant, and updates its place in the order.
-    fn change(&mut self, number: usize, what: impl FnOnce(&mut Tenant)) {
+    fn change(&mut self, number: usize, what: impl FnOnce(&mut TenantTurns)) {
         let tenant = &mut self.tenants[number];
         if !tenant.waiting.is_empty() {
             self.order.remove(&(tenant.used, number));

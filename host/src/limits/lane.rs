@@ -85,7 +85,7 @@ pub(crate) struct Permit {
     lane: Lane,
     /// The tenant's place in the configuration.
     tenant: usize,
-    holds: Mutex<Holds>,
+    holds: Mutex<LaneHold>,
     /// The number of ticks that the session's last call met: one of the constants below.
     last: AtomicU8,
 }
@@ -101,7 +101,7 @@ const MORE_TICKS: u8 = 3;
 
 /// The state of a call in the lane.
 #[derive(Debug)]
-enum Holds {
+enum LaneHold {
     Nothing,
     /// A place to begin.
     Place,
@@ -113,7 +113,7 @@ enum Holds {
 
 impl Permit {
     pub(crate) fn new(lane: Lane, tenant: u16) -> Self {
-        Self { lane, tenant: tenant.into(), holds: Mutex::new(Holds::Nothing), last: AtomicU8::new(UNKNOWN) }
+        Self { lane, tenant: tenant.into(), holds: Mutex::new(LaneHold::Nothing), last: AtomicU8::new(UNKNOWN) }
     }
 
     /// The lane that the permit is of.
@@ -123,30 +123,30 @@ impl Permit {
 
     /// Gives back what is held: the call ended, or its tick did, or it waits.
     pub(crate) fn give_back(&self) {
-        self.hold_instead(Holds::Nothing);
+        self.hold_instead(LaneHold::Nothing);
     }
 
     /// Gives back what is held, and holds something else.
-    fn hold_instead(&self, holds: Holds) {
+    fn hold_instead(&self, holds: LaneHold) {
         match self.hold(holds) {
-            Holds::Nothing => {}
+            LaneHold::Nothing => {}
             held => self.lane.change(self.tenant, |fair| self.given_back(fair, held)),
         }
     }
 
-    fn given_back(&self, fair: &mut Fair, held: Holds) {
+    fn given_back(&self, fair: &mut Fair, held: LaneHold) {
         match held {
-            Holds::Nothing | Holds::End(_) => {}
-            Holds::Place => fair.began(self.tenant),
-            Holds::Permit(since) => fair.give_back(self.tenant, since.elapsed()),
+            LaneHold::Nothing | LaneHold::End(_) => {}
+            LaneHold::Place => fair.began(self.tenant),
+            LaneHold::Permit(since) => fair.give_back(self.tenant, since.elapsed()),
         }
     }
 
     /// Replaces what is held, and returns the former if the lane has to take it back. A right to end is given back
     /// here instead: that wakes a task, and the lane takes back while it is locked.
-    fn hold(&self, holds: Holds) -> Holds {
+    fn hold(&self, holds: LaneHold) -> LaneHold {
         let held = std::mem::replace(&mut *self.holds.lock().unwrap_or_else(PoisonError::into_inner), holds);
-        if matches!(held, Holds::End(_)) { Holds::Nothing } else { held }
+        if matches!(held, LaneHold::End(_)) { LaneHold::Nothing } else { held }
     }
 
     /// Admits a call that is about to begin. While others run long, waits for a place, or for a permit if the
@@ -171,7 +171,7 @@ impl Permit {
         let waits = self.lane.change(self.tenant, |fair| match fair.begin(self.tenant) {
             Begins::Freely => None,
             Begins::InPlace => {
-                self.hold(Holds::Place);
+                self.hold(LaneHold::Place);
                 None
             }
             Begins::Not => {
@@ -180,7 +180,7 @@ impl Permit {
             }
         });
         if let Some((number, told)) = waits {
-            let place = Place { permit: self, waits: Some(Waits::ToBegin(number)) };
+            let place = LaneSlot { permit: self, waits: Some(Waits::ToBegin(number)) };
             place.told(told).await;
         }
     }
@@ -200,7 +200,7 @@ impl Permit {
             Ok(output) => Some(output),
             Err(right) => {
                 // Nobody closes it.
-                self.hold_instead(right.map_or(Holds::Nothing, Holds::End));
+                self.hold_instead(right.map_or(LaneHold::Nothing, LaneHold::End));
                 None
             }
         }
@@ -218,14 +218,14 @@ impl Permit {
     /// Gives the permit back at a tick, and waits for the next one.
     pub(crate) fn next_turn(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let (tell, told) = oneshot::channel();
-        let held = self.hold(Holds::Nothing);
+        let held = self.hold(LaneHold::Nothing);
         // In one step: it may be this very call's turn again, since it may be its tenant's only one.
         let number = self.lane.change(self.tenant, |fair| {
             let number = fair.wait(self.tenant, tell);
             self.given_back(fair, held);
             number
         });
-        let place = Place { permit: self, waits: Some(Waits::ForTurn(number)) };
+        let place = LaneSlot { permit: self, waits: Some(Waits::ForTurn(number)) };
         Box::pin(place.told(told))
     }
 }
@@ -238,7 +238,7 @@ impl Drop for Permit {
 }
 
 /// A waiting call's place in the queue. Dropping it leaves the queue, and gives back what was already promised.
-struct Place {
+struct LaneSlot {
     permit: Arc<Permit>,
     waits: Option<Waits>,
 }
@@ -250,7 +250,7 @@ enum Waits {
     ForTurn(u64),
 }
 
-impl Place {
+impl LaneSlot {
     /// Waits until the permit or place is promised, and takes it.
     async fn told(mut self, told: oneshot::Receiver<()>) {
         // The sender is kept until the promise is told.
@@ -259,14 +259,14 @@ impl Place {
         // turn would follow the other. Yielding lets the others go first.
         tokio::task::yield_now().await;
         self.permit.hold(match self.waits.take() {
-            Some(Waits::ForTurn(_)) => Holds::Permit(Instant::now()),
-            Some(Waits::ToBegin(_)) => Holds::Place,
-            None => Holds::Nothing,
+            Some(Waits::ForTurn(_)) => LaneHold::Permit(Instant::now()),
+            Some(Waits::ToBegin(_)) => LaneHold::Place,
+            None => LaneHold::Nothing,
         });
     }
 }
 
-impl Drop for Place {
+impl Drop for LaneSlot {
     fn drop(&mut self) {
         let Permit { lane, tenant, .. } = &*self.permit;
         let Some(waits) = self.waits else { return };

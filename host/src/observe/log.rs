@@ -1,6 +1,6 @@
 //! The host's log, to stderr.
 
-use super::{format::LogFormat, queue::Queue};
+use super::{format::LogFormat, queue::LogQueue};
 use crate::limits::memory::Memory;
 use std::{io::IsTerminal, sync::Arc};
 use tracing_subscriber::{EnvFilter, fmt, fmt::writer::BoxMakeWriter};
@@ -17,7 +17,7 @@ pub enum Pace {
 
 /// The log's writer. Dropping it writes the remaining lines.
 #[must_use]
-pub struct Log(Option<Queue>);
+pub struct Log(Option<LogQueue>);
 
 impl Log {
     /// Counts lines that wait to be written as part of a host's memory.
@@ -38,7 +38,7 @@ impl Drop for Log {
 
 /// Sets the log up; `usual` is the filter if `RUST_LOG` is not set. A second call changes nothing.
 pub fn log(format: LogFormat, pace: Pace, usual: &str) -> Log {
-    let queue = (pace == Pace::Drop).then(|| Queue::new(format));
+    let queue = (pace == Pace::Drop).then(|| LogQueue::new(format));
     // Without a thread whoever logs has to wait.
     let queue = queue.filter(|queue| queue.write_to(std::io::stderr()).is_ok());
     let writer = match &queue {

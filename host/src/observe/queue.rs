@@ -8,16 +8,15 @@
 //! * Guests leave [`HOSTS`] bytes of it to the host's own lines.
 //! * The number of dropped lines is logged as soon as there is room again.
 
-use super::format::LogFormat;
+use super::{format::LogFormat, timestamp::timestamp};
 use crate::limits::memory::{Charge, Memory};
-use jiff::Timestamp;
 use serde_json::json;
 use std::{
     collections::VecDeque,
     io::{self, Write},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tracing::Metadata;
 use tracing_subscriber::fmt::MakeWriter;
@@ -33,17 +32,17 @@ const END: Duration = Duration::from_secs(1);
 
 /// Lines that wait.
 #[derive(Debug, Clone)]
-pub(super) struct Queue(Arc<Shared>);
+pub(super) struct LogQueue(Arc<LogShared>);
 
 #[derive(Debug)]
-struct Shared {
+struct LogShared {
     format: LogFormat,
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     lines: VecDeque<Box<[u8]>>,
     /// Bytes of the waiting lines, with the one that is being written.
     bytes: usize,
@@ -55,9 +54,9 @@ struct State {
     charge: Option<Charge>,
 }
 
-impl Queue {
+impl LogQueue {
     pub(super) fn new(format: LogFormat) -> Self {
-        Self(Arc::new(Shared { format, state: Mutex::default(), changed: Condvar::new() }))
+        Self(Arc::new(LogShared { format, state: Mutex::default(), changed: Condvar::new() }))
     }
 
     /// Starts the thread that writes the lines.
@@ -91,9 +90,9 @@ impl Queue {
     }
 }
 
-impl Shared {
+impl LogShared {
     /// Nothing panics while it is held.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -116,7 +115,7 @@ impl Shared {
 
     /// The next line; none when there is none any more.
     fn next(&self) -> Option<Box<[u8]>> {
-        let idle = |state: &mut State| state.lines.is_empty() && state.dropped == 0 && !state.ended;
+        let idle = |state: &mut QueueState| state.lines.is_empty() && state.dropped == 0 && !state.ended;
         let mut state = self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
         if state.lines.is_empty() && state.dropped > 0 {
             let told = self.told(state.dropped);
@@ -137,7 +136,7 @@ impl Shared {
 
     /// The line that reports dropped ones, in the form of all lines.
     fn told(&self, lines: u64) -> Vec<u8> {
-        let timestamp = format!("{:.6}", Timestamp::now());
+        let timestamp = timestamp(SystemTime::now());
         let message = "lines of the log were dropped: they came faster than stderr took them";
         match self.format {
             LogFormat::Text => format!("{timestamp}  WARN carrel: {lines} {message}\n"),
@@ -151,7 +150,7 @@ impl Shared {
     }
 }
 
-impl State {
+impl QueueState {
     /// Takes a line, if there is room.
     fn take(&mut self, line: &[u8], of_guest: bool) -> bool {
         let more = line.len() + LINE;
@@ -187,7 +186,7 @@ impl State {
 
 /// A line of the log, which is written in one piece.
 pub(super) struct Line<'a> {
-    queue: &'a Shared,
+    queue: &'a LogShared,
     of_guest: bool,
 }
 
@@ -202,7 +201,7 @@ impl Write for Line<'_> {
     }
 }
 
-impl<'a> MakeWriter<'a> for Queue {
+impl<'a> MakeWriter<'a> for LogQueue {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
@@ -237,7 +236,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded_counts_and_what_is_dropped_is_told_where_it_is_missing() {
-        let (queue, memory) = (Queue::new(LogFormat::Text), Memory::new(64 << 20));
+        let (queue, memory) = (LogQueue::new(LogFormat::Text), Memory::new(64 << 20));
         queue.count(&memory);
         let (go, gone) = mpsc::channel();
         let (sent, came) = mpsc::channel();
@@ -265,7 +264,7 @@ mod tests {
 
     #[test]
     fn where_there_is_no_memory_a_guests_line_is_dropped_and_the_hosts_is_not() {
-        let (queue, memory) = (Queue::new(LogFormat::Json), Memory::new(100));
+        let (queue, memory) = (LogQueue::new(LogFormat::Json), Memory::new(100));
         queue.count(&memory);
         queue.0.add(&[b'x'; 100], true);
         queue.0.add(b"of the host", false);

@@ -21,11 +21,11 @@ pub(super) struct Mark {
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub(super) at: Mark,
-    pub(super) kind: Kind,
+    pub(super) kind: NodeKind,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Kind {
+pub(super) enum NodeKind {
     /// `null`, a boolean, a number or a text. `word` is the text of a plain scalar that is read as a boolean.
     Scalar {
         value: Value,
@@ -37,24 +37,24 @@ pub(super) enum Kind {
 
 impl Node {
     pub(super) fn scalar(at: Mark, value: Value) -> Self {
-        Self { at, kind: Kind::Scalar { value, word: None } }
+        Self { at, kind: NodeKind::Scalar { value, word: None } }
     }
 
     /// An empty map.
     pub(super) fn empty(file: Arc<Path>) -> Self {
-        Self { at: Mark { file, line: None }, kind: Kind::Map(IndexMap::new()) }
+        Self { at: Mark { file, line: None }, kind: NodeKind::Map(IndexMap::new()) }
     }
 
     /// A copy for a text that is no file.
     pub(super) fn without_lines(mut self) -> Self {
         self.at.line = None;
         match &mut self.kind {
-            Kind::List(items) => *items = std::mem::take(items).into_iter().map(Self::without_lines).collect(),
-            Kind::Map(members) => {
+            NodeKind::List(items) => *items = std::mem::take(items).into_iter().map(Self::without_lines).collect(),
+            NodeKind::Map(members) => {
                 let all = std::mem::take(members).into_iter();
                 *members = all.map(|(key, node)| (key, node.without_lines())).collect();
             }
-            Kind::Scalar { .. } => {}
+            NodeKind::Scalar { .. } => {}
         }
         self
     }
@@ -62,9 +62,9 @@ impl Node {
     /// The value without its places.
     pub(super) fn value(&self) -> Value {
         match &self.kind {
-            Kind::Scalar { value, .. } => value.clone(),
-            Kind::List(items) => items.iter().map(Self::value).collect(),
-            Kind::Map(members) => Value::Object(values(members)),
+            NodeKind::Scalar { value, .. } => value.clone(),
+            NodeKind::List(items) => items.iter().map(Self::value).collect(),
+            NodeKind::Map(members) => Value::Object(values(members)),
         }
     }
 
@@ -82,9 +82,9 @@ impl Node {
 
     fn child(&self, key: &str) -> Option<&Self> {
         match &self.kind {
-            Kind::Map(members) => members.get(key),
-            Kind::List(items) => items.get(key.parse::<usize>().ok()?),
-            Kind::Scalar { .. } => None,
+            NodeKind::Map(members) => members.get(key),
+            NodeKind::List(items) => items.get(key.parse::<usize>().ok()?),
+            NodeKind::Scalar { .. } => None,
         }
     }
 
@@ -100,7 +100,7 @@ impl Node {
     /// The text of a plain scalar that is read as a boolean, such as `on`.
     pub(super) fn word(&self, path: &KeyPath) -> Option<&str> {
         match &self.at(path)?.kind {
-            Kind::Scalar { word, .. } => word.as_deref(),
+            NodeKind::Scalar { word, .. } => word.as_deref(),
             _ => None,
         }
     }
@@ -109,7 +109,7 @@ impl Node {
     /// place of what is there.
     pub(super) fn merge(&mut self, over: Self) {
         match (&mut self.kind, over.kind) {
-            (Kind::Map(members), Kind::Map(others)) => {
+            (NodeKind::Map(members), NodeKind::Map(others)) => {
                 self.at = over.at;
                 for (key, other) in others {
                     match members.get_mut(&key) {
@@ -149,21 +149,21 @@ impl Node {
     /// The value of a key, made if it is not there; `None` if it cannot be made.
     fn member(&mut self, key: &str, at: &Mark) -> Option<&mut Self> {
         // A key without a value counts as not given.
-        if matches!(self.kind, Kind::Scalar { value: Value::Null, .. }) {
-            self.kind = Kind::Map(IndexMap::new());
+        if matches!(self.kind, NodeKind::Scalar { value: Value::Null, .. }) {
+            self.kind = NodeKind::Map(IndexMap::new());
         }
         match &mut self.kind {
-            Kind::Map(members) => {
-                let made = || Self { at: at.clone(), kind: Kind::Map(IndexMap::new()) };
+            NodeKind::Map(members) => {
+                let made = || Self { at: at.clone(), kind: NodeKind::Map(IndexMap::new()) };
                 Some(members.entry(key.to_owned()).or_insert_with(made))
             }
-            Kind::List(items) => items.get_mut(key.parse::<usize>().ok()?),
-            Kind::Scalar { .. } => None,
+            NodeKind::List(items) => items.get_mut(key.parse::<usize>().ok()?),
+            NodeKind::Scalar { .. } => None,
         }
     }
 
     /// The value at a path.
-    pub(super) fn get(&self, path: &KeyPath) -> Option<&Kind> {
+    pub(super) fn get(&self, path: &KeyPath) -> Option<&NodeKind> {
         self.at(path).map(|node| &node.kind)
     }
 }

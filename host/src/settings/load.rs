@@ -5,7 +5,7 @@
 
 use super::{
     Error, KeyPath, Problem,
-    document::{Kind, Mark, Node},
+    document::{Mark, Node, NodeKind},
     file::{self, without_mark},
     reader::{Problems, as_integer, as_number, describe},
     variables, yaml,
@@ -90,8 +90,8 @@ fn override_with(root: &mut Node, overrides: &[(String, String)]) -> Result<(), 
         let plain = || Node::scalar(at.clone(), text.as_str().into());
         let given = match root.get(&path) {
             // By the type of the value there, as NAT does: a text stays one, and a number is read as Python reads it.
-            Some(Kind::Scalar { value: Value::String(_), .. }) => Ok(plain()),
-            Some(Kind::Scalar { value: Value::Number(_), .. }) => {
+            Some(NodeKind::Scalar { value: Value::String(_), .. }) => Ok(plain()),
+            Some(NodeKind::Scalar { value: Value::Number(_), .. }) => {
                 let number = as_integer(&text.as_str().into()).map(Value::from);
                 let number = number.or_else(|| as_number(&text.as_str().into()).map(Value::from));
                 Ok(number.map_or_else(plain, |number| Node::scalar(at.clone(), number)))
@@ -101,9 +101,9 @@ fn override_with(root: &mut Node, overrides: &[(String, String)]) -> Result<(), 
                 Ok(node) => Ok(node.without_lines()),
                 Err(error) => Err(format!("is not YAML: {}", error.message)),
             },
-            Some(Kind::List(_)) => {
+            Some(NodeKind::List(_)) => {
                 let items = text.split(',').map(|item| Node::scalar(at.clone(), item.trim().into()));
-                Ok(Node { at: at.clone(), kind: Kind::List(items.collect()) })
+                Ok(Node { at: at.clone(), kind: NodeKind::List(items.collect()) })
             }
             _ => Ok(plain()),
         };
@@ -160,7 +160,7 @@ impl Files<'_> {
         if !problems.is_empty() {
             return Err(failed(problems));
         }
-        let Kind::Map(members) = &mut root.kind else {
+        let NodeKind::Map(members) = &mut root.kind else {
             let why = format!("must be a map of keys, and is {}", describe(&root.value()));
             return Err(failed(vec![Problem::new(KeyPath::root(), why)]));
         };
@@ -248,11 +248,11 @@ fn short(file: &Path) -> String {
 
 /// Replaces texts that name files by the files' contents. As with NAT, not in lists.
 fn texts(node: &mut Node, path: &KeyPath, folder: &Path, problems: &mut Vec<Problem>) {
-    let Kind::Map(members) = &mut node.kind else { return };
+    let NodeKind::Map(members) = &mut node.kind else { return };
     for (key, member) in members {
         let path = path.with(key.as_str());
         let named = match &member.kind {
-            Kind::Scalar { value: Value::String(text), .. } => text.strip_prefix(FILE),
+            NodeKind::Scalar { value: Value::String(text), .. } => text.strip_prefix(FILE),
             _ => None,
         };
         let Some(named) = named else {
@@ -260,7 +260,7 @@ fn texts(node: &mut Node, path: &KeyPath, folder: &Path, problems: &mut Vec<Prob
             continue;
         };
         match content(&folder.join(named)) {
-            Ok(text) => member.kind = Kind::Scalar { value: text.into(), word: None },
+            Ok(text) => member.kind = NodeKind::Scalar { value: text.into(), word: None },
             Err(why) => {
                 let mut problem = Problem::new(path, why).hint("`file://` stands for the content of a text file");
                 problem.line = member.at.line;

@@ -17,7 +17,7 @@ use std::{
 };
 
 /// A variable in the text.
-struct Reference {
+struct VariableReference {
     /// The range from the backslashes before `$` to after `}`.
     span: Range<usize>,
     backslashes: usize,
@@ -67,7 +67,7 @@ pub(super) fn substitute(text: &str, get: &dyn Fn(&str) -> Option<String>, probl
 const LONGEST: usize = 4096;
 
 /// All variables of a text, those in comments too.
-fn references(text: &str) -> Vec<Reference> {
+fn references(text: &str) -> Vec<VariableReference> {
     let mut found = Vec::new();
     let mut from = 0;
     while let Some(at) = text[from..].find("${").map(|at| from + at) {
@@ -75,7 +75,7 @@ fn references(text: &str) -> Vec<Reference> {
         let backslashes = before.len() - before.trim_end_matches('\\').len();
         let inner = closing(&text[at + 2..]).map(|end| at + 2..at + 2 + end);
         let end = inner.as_ref().map_or(at + 2, |inner| inner.end + 1);
-        found.push(Reference { span: at - backslashes..end, backslashes, inner });
+        found.push(VariableReference { span: at - backslashes..end, backslashes, inner });
         from = end;
     }
     found
@@ -97,7 +97,7 @@ fn closing(text: &str) -> Option<usize> {
 }
 
 /// Finds the variables that stand in comments.
-fn in_comments(text: &str, references: &[Reference]) -> Vec<bool> {
+fn in_comments(text: &str, references: &[VariableReference]) -> Vec<bool> {
     // Characters for private use are plain ones to YAML, and a file has none between which a number stands.
     let name = |index: usize| format!("\u{e0c1}{index}\u{e0c2}");
     let mut named = String::with_capacity(text.len());
@@ -112,7 +112,7 @@ fn in_comments(text: &str, references: &[Reference]) -> Vec<bool> {
     let used: HashSet<&str> = scalars.iter().flat_map(|scalar| names(scalar)).collect();
     let mut line = Line::default();
     let mut rest = 0;
-    let is_comment = |(index, reference): (usize, &Reference)| {
+    let is_comment = |(index, reference): (usize, &VariableReference)| {
         line.goes_on(&text[rest..reference.span.start]);
         rest = reference.span.start;
         // A text that is not YAML yet may become YAML with the variables' values.

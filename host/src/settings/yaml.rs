@@ -6,7 +6,7 @@
 //! is not guessed.
 
 use super::{
-    document::{Kind, Mark, Node},
+    document::{Mark, Node, NodeKind},
     scalar,
 };
 use granit_parser::{Event, Parser, ScalarStyle};
@@ -32,14 +32,14 @@ pub(super) fn parse(file: &Arc<Path>, text: &str) -> Result<Node, SyntaxError> {
         let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
         SyntaxError { line, message }
     })?;
-    let shape = match (Shape::of(text)?, &document) {
+    let shape = match (NodeShape::of(text)?, &document) {
         (Some(shape), _) => shape,
-        (None, Yaml::Null) => Rc::new(Shape { line: 1, tagged: false, of: Of::Scalar(Some(String::new())) }),
+        (None, Yaml::Null) => Rc::new(NodeShape { line: 1, tagged: false, of: Of::Scalar(Some(String::new())) }),
         (None, _) => return Err(unlike(None)),
     };
     let mut root = Reading { file }.node(document, &shape, None)?;
-    if matches!(root.kind, Kind::Scalar { value: Value::Null, .. }) {
-        root.kind = Kind::Map(IndexMap::new());
+    if matches!(root.kind, NodeKind::Scalar { value: Value::Null, .. }) {
+        root.kind = NodeKind::Map(IndexMap::new());
     }
     root.at.line = None;
     Ok(root)
@@ -81,7 +81,7 @@ fn line(text: &str, error: &serde_yaml::Error) -> Option<usize> {
 }
 
 /// A value as it stands in the text.
-struct Shape {
+struct NodeShape {
     /// The line, counted from 1.
     line: usize,
     /// True if the value has a tag, and so is no plain scalar, whatever it looks like.
@@ -92,24 +92,24 @@ struct Shape {
 enum Of {
     /// The text of a plain scalar; `None`, if it is in quotes or a block.
     Scalar(Option<String>),
-    List(Vec<Rc<Shape>>),
-    Map(Vec<(Rc<Shape>, Rc<Shape>)>),
+    List(Vec<Rc<NodeShape>>),
+    Map(Vec<(Rc<NodeShape>, Rc<NodeShape>)>),
 }
 
 /// A list or map that has begun.
-struct Open {
+struct OpenNode {
     anchor: usize,
     line: usize,
     tagged: bool,
     is_map: bool,
-    items: Vec<Rc<Shape>>,
+    items: Vec<Rc<NodeShape>>,
 }
 
-impl Shape {
+impl NodeShape {
     /// The shape of a document. `None`: there is nothing in it.
     fn of(text: &str) -> Result<Option<Rc<Self>>, SyntaxError> {
         let mut anchors: HashMap<usize, Rc<Self>> = HashMap::new();
-        let mut open: Vec<Open> = Vec::new();
+        let mut open: Vec<OpenNode> = Vec::new();
         let mut root = None;
         for event in Parser::new_from_str(text) {
             let (event, span) = event.map_err(|error| {
@@ -128,11 +128,11 @@ impl Shape {
                 },
                 Event::SequenceStart(_, anchor, ref tag) | Event::MappingStart(_, anchor, ref tag) => {
                     let is_map = matches!(event, Event::MappingStart(..));
-                    open.push(Open { anchor, line, tagged: tag.is_some(), is_map, items: Vec::new() });
+                    open.push(OpenNode { anchor, line, tagged: tag.is_some(), is_map, items: Vec::new() });
                     continue;
                 }
                 Event::SequenceEnd | Event::MappingEnd => {
-                    let Some(Open { anchor, line, tagged, is_map, items }) = open.pop() else { continue };
+                    let Some(OpenNode { anchor, line, tagged, is_map, items }) = open.pop() else { continue };
                     let of = match is_map {
                         false => Of::List(items),
                         true => Of::Map(items.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()),
@@ -174,7 +174,7 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     /// `line` is that of the value's key, if it has one.
-    fn node(&self, value: Yaml, shape: &Shape, line: Option<usize>) -> Result<Node, SyntaxError> {
+    fn node(&self, value: Yaml, shape: &NodeShape, line: Option<usize>) -> Result<Node, SyntaxError> {
         let line = line.or(Some(shape.line));
         let wrong = |message| SyntaxError { line, message };
         let plain = shape.plain();
@@ -185,7 +185,7 @@ impl Reading<'_> {
                     _ => return Err(unlike(line)),
                 };
                 let items = items.into_iter().zip(shapes).map(|(item, shape)| self.node(item, shape, None));
-                Kind::List(items.collect::<Result<_, _>>()?)
+                NodeKind::List(items.collect::<Result<_, _>>()?)
             }
             Yaml::Mapping(entries) => self.map(entries, shape)?,
             _ if !matches!(shape.of, Of::Scalar(_)) => return Err(unlike(line)),
@@ -194,15 +194,15 @@ impl Reading<'_> {
                 (Some(text), _) => {
                     let value = scalar::resolve(text).map_err(|text| wrong(not_in_json(&text)))?;
                     let word = value.is_boolean().then(|| text.into());
-                    Kind::Scalar { value, word }
+                    NodeKind::Scalar { value, word }
                 }
-                (None, scalar) => Kind::Scalar { value: to_json(scalar).map_err(wrong)?, word: None },
+                (None, scalar) => NodeKind::Scalar { value: to_json(scalar).map_err(wrong)?, word: None },
             },
         };
         Ok(Node { at: Mark { file: self.file.clone(), line }, kind })
     }
 
-    fn map(&self, entries: serde_yaml::Mapping, shape: &Shape) -> Result<Kind, SyntaxError> {
+    fn map(&self, entries: serde_yaml::Mapping, shape: &NodeShape) -> Result<NodeKind, SyntaxError> {
         let shapes = match &shape.of {
             Of::Map(shapes) if shapes.len() == entries.len() => shapes,
             _ => return Err(unlike(Some(shape.line))),
@@ -233,7 +233,7 @@ impl Reading<'_> {
             }
             members.insert(name, node);
         }
-        Ok(Kind::Map(members))
+        Ok(NodeKind::Map(members))
     }
 }
 
@@ -248,16 +248,16 @@ fn merged(node: Node) -> Result<Vec<(String, Node)>, SyntaxError> {
         message: format!("the merge key `{MERGE}` takes a map, or a list of maps, such as `*name`"),
     };
     match node.kind {
-        Kind::Map(members) => Ok(members.into_iter().collect()),
+        NodeKind::Map(members) => Ok(members.into_iter().collect()),
         // Of several maps the first one counts.
-        Kind::List(items) => {
+        NodeKind::List(items) => {
             let maps = items.into_iter().rev().map(|item| match item.kind {
-                Kind::Map(members) => Ok(members),
+                NodeKind::Map(members) => Ok(members),
                 _ => Err(wrong()),
             });
             Ok(maps.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
         }
-        Kind::Scalar { .. } => Err(wrong()),
+        NodeKind::Scalar { .. } => Err(wrong()),
     }
 }
 
