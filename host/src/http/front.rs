@@ -38,7 +38,7 @@ pub(super) async fn answer(
     progress.begins(whole, parts.version > Version::HTTP_10);
     // Nothing was asked for, so that nothing would come.
     let waits = !whole && parts.headers.contains_key(header::EXPECT);
-    let request = RouteQuestion { body: Some(body), progress: progress.clone(), whole };
+    let request = RequestBody { body: Some(body), progress: progress.clone(), whole };
     let mut response = match host(&parts.headers, parts.version) {
         Ok(()) => app.answer(Request::from_parts(parts, request)).await,
         Err(error) => {
@@ -126,13 +126,13 @@ fn is_host(host: &[u8]) -> bool {
 }
 
 /// A request's body, which goes back to the connection if it is not read to its end.
-struct RouteQuestion {
+struct RequestBody {
     body: Option<Incoming>,
     progress: Arc<Progress>,
     whole: bool,
 }
 
-impl Body for RouteQuestion {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -155,7 +155,7 @@ impl Body for RouteQuestion {
     }
 }
 
-impl Drop for RouteQuestion {
+impl Drop for RequestBody {
     fn drop(&mut self) {
         if let (false, Some(body)) = (self.whole, self.body.take()) {
             self.progress.give_up(body);
