@@ -17,6 +17,7 @@
 //! * `populated`: finds the pages that take memory, by asking the kernel.
 //! * `region`: one reserved range of addresses, opened from its start as slots are needed.
 //! * `slots`: keeps track of a region's free slots.
+//! * [`Error`]: why one cannot be made.
 //! * [`run_sooner`]: not memory, but unsafe too: it makes a thread's turns short, for the clock that stops guests.
 //!
 //! # What must always hold
@@ -49,6 +50,7 @@ compile_error!(
 use std::sync::Arc;
 
 mod barrier;
+mod error;
 mod held;
 mod making;
 mod memories;
@@ -62,10 +64,10 @@ mod stacks;
 mod tracked;
 
 pub use barrier::{Log, Room};
+pub use error::Error;
 pub use held::{Held, Lent};
 pub use memories::Memories;
 pub use slice::run_sooner;
-pub use slots::EXHAUSTED;
 pub use stack::Frames;
 pub use stacks::Stacks;
 pub use tracked::{Pre, Tracked};

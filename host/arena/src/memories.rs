@@ -6,10 +6,11 @@
 
 use crate::{
     barrier::Barrier,
+    error::Error,
     making::{self, Next},
     memory::{Shared, Size, Slot},
     populated::Populated,
-    slots::{EXHAUSTED, Keep, Slots},
+    slots::{Keep, Slots},
 };
 use std::{io, sync::Arc};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
@@ -121,12 +122,12 @@ impl Memories {
         self.sizes.iter().map(|size| size.slots.used()).sum()
     }
 
-    fn allocate(&self, size: usize) -> Result<Slot, String> {
+    fn allocate(&self, size: usize) -> Result<Slot, Error> {
         let fitting = self.sizes.iter().position(|of| of.slots.size() >= size);
-        let fitting = fitting.ok_or_else(|| format!("a memory of {size} bytes is larger than the largest slot"))?;
+        let fitting = fitting.ok_or(Error::TooLarge(size))?;
         // A slot of the next size serves as well, if all of this one are in use.
         let taken = self.sizes[fitting..].iter().find_map(|of| Some((of, of.slots.take()?)));
-        let (of, taken) = taken.ok_or_else(|| format!("{EXHAUSTED}: no slot for a memory of {size} bytes"))?;
+        let (of, taken) = taken.ok_or_else(|| Error::Exhausted(format!("no slot for a memory of {size} bytes")))?;
         Ok(Slot { of: of.clone(), index: taken.index, size, resident: taken.resident, guarded: None })
     }
 }
@@ -158,7 +159,7 @@ unsafe impl MemoryCreator for Memories {
         let fits = size >= minimum && size <= maximum.unwrap_or(usize::MAX) && size.is_multiple_of(page);
         let slot = match next {
             Some(Next::Held(held)) => held,
-            _ if fits => Arc::new(Shared::new(self.allocate(size)?)),
+            _ if fits => Arc::new(Shared::new(self.allocate(size).map_err(|error| error.to_string())?)),
             _ => return Err(format!("a memory of {minimum} bytes at least cannot have {size} bytes")),
         };
         making::made(&slot);
@@ -189,7 +190,7 @@ unsafe impl LinearMemory for Memory {
     fn grow_to(&mut self, new_size: usize) -> wasmtime::Result<()> {
         let mut slot = self.slot.slot();
         if new_size > slot.of.slots.size() {
-            let larger = self.memories.allocate(new_size).map_err(wasmtime::Error::msg)?;
+            let larger = self.memories.allocate(new_size)?;
             slot.move_to(larger);
         }
         slot.size = new_size;

@@ -9,9 +9,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// The beginning of the error for a memory or stack that finds no slot.
-pub const EXHAUSTED: &str = "the arena is exhausted";
-
 /// Equal slots of one region.
 #[derive(Debug)]
 pub(crate) struct Slots {

@@ -6,8 +6,10 @@
 //! default limit of mappings leaves room for.
 
 use crate::{
-    PAGE, making,
-    slots::{EXHAUSTED, Keep, Slots},
+    PAGE,
+    error::Error,
+    making,
+    slots::{Keep, Slots},
     stack::Place,
 };
 use std::{io, ops::Range, sync::Arc};
@@ -80,9 +82,8 @@ impl Stacks {
         self.guard == Guard::Protected
     }
 
-    fn allocate(&self) -> io::Result<Stack> {
-        let exhausted = |why: &str| io::Error::other(format!("{}: {why}", EXHAUSTED));
-        let taken = self.slots.take().ok_or_else(|| exhausted("no fiber stack"))?;
+    fn allocate(&self) -> Result<Stack, Error> {
+        let taken = self.slots.take().ok_or_else(|| Error::Exhausted("no fiber stack".into()))?;
         if taken.fresh {
             let (region, offset) = (self.slots.region(), self.slots.offset(taken.index));
             let guarded = match self.guard {
@@ -92,7 +93,7 @@ impl Stacks {
             if let Err(error) = guarded {
                 // The slot stays fresh, so that its next taker installs the guard page: no stack is without one.
                 self.slots.put_unused(taken.index);
-                return Err(exhausted(&format!("no guard page for a fiber stack: {error}")));
+                return Err(Error::Exhausted(format!("no guard page for a fiber stack: {error}")));
             }
         }
         Ok(Stack(Arc::new(Place { slots: self.slots.clone(), index: taken.index })))

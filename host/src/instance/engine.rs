@@ -96,7 +96,7 @@ impl Engine {
 
     /// Returns true if an error says that the host has no room for another instance.
     pub(super) fn is_full(error: &wasmtime::Error) -> bool {
-        error.chain().any(|cause| cause.to_string().starts_with(carrel_arena::EXHAUSTED))
+        carrel_arena::Error::is_exhausted(error)
     }
 }
 

@@ -157,7 +157,7 @@ fn block_on<R>(future: impl Future<Output = R>) -> R {
 
 /// Returns true if a cause of this error is that the arena is full.
 fn is_exhausted(error: &wasmtime::Error) -> bool {
-    error.chain().any(|cause| cause.to_string().starts_with(carrel_arena::EXHAUSTED))
+    carrel_arena::Error::is_exhausted(error)
 }
 
 /// Returns true if all bytes are zero, by `memcmp`: these tests read gigabytes, and run without optimisation.
