@@ -26,7 +26,7 @@ fn texts<'a>(policy: &'a Table, section: &str, key: &str) -> Vec<&'a str> {
 /// The packages that are built for the policy's targets.
 fn packages(policy: &Table) -> Vec<Value> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["metadata", "--locked", "--offline", "--format-version=1"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo.args(["metadata", "--locked", "--format-version=1"]).current_dir(env!("CARGO_MANIFEST_DIR"));
     for target in texts(policy, "graph", "targets") {
         cargo.arg(format!("--filter-platform={target}"));
     }
