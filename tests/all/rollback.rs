@@ -511,15 +511,18 @@ async fn a_listener_who_goes_away_from_a_stream_undoes_its_call() {
     }
 }
 
+/// A call of a function that is stopped for want of memory. The stop says how much it needed, so that no two are equal.
+fn takes_too_much(pages: usize) -> Value {
+    call("h2", json!({"do": "take", "bytes": (100 << 20) + (pages << 16)}))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn any_stop_of_a_call_can_be_passed_on() {
     let server = test().start().await;
     let alice = server.user("alice").at("/hostile");
     alice.call(count()).await.ok();
-    // Each is told how much it needed, so that no two stops are equal.
-    let take = |pages: usize| call("h2", json!({"do": "take", "bytes": (100 << 20) + (pages << 16)}));
     let after = |others: usize| {
-        let others = (0..others).map(take);
+        let others = (0..others).map(takes_too_much);
         json!({"do": "pass_on", "name": "h1", "input": {"do": "panic"}, "after": others.collect::<Vec<_>>()})
     };
     for others in [0, 1, 63] {
@@ -583,7 +586,7 @@ async fn the_words_of_a_stop_are_no_stop() {
     assert_eq!(alice.call(count()).await.ok()["calls"], 4, "a function that has failed keeps what it did");
 }
 
-/// Who passes a stop on is undone at any depth, and its caller, which goes on, sees that it was stopped.
+/// A function that passes a stop on is undone at any depth, and its caller, which goes on, sees that it was stopped.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sibling_that_passes_a_stop_on_is_undone_as_the_stopped_one_is() {
     let server = test().start().await;
@@ -609,7 +612,7 @@ async fn a_stop_after_many_others_is_still_a_stop() {
     let alice = server.user("alice").at("/hostile");
     alice.call(count()).await.ok();
     for stopped in [1, 64, 65, 200] {
-        let others = (0..stopped).map(|pages| call("h2", json!({"do": "take", "bytes": (100 << 20) + (pages << 16)})));
+        let others = (0..stopped).map(takes_too_much);
         let same = (0..stopped).map(|_| call("h1", json!({"do": "divide"})));
         let reply = alice.call(all(others.chain(same).chain([relay("h1", json!({"do": "panic"}))]))).await;
         assert_eq!(reply.error(500, "function_crashed")["function"], "h1", "after {stopped}");

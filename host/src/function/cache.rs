@@ -1,9 +1,9 @@
 //! Compiled guests on disk, so that a host starts in milliseconds.
 //!
 //! A file's name is a hash of the guest, of the code that examines it, of wasmtime's version and settings and of this
-//! machine's features: if any of them changes, another file is looked for. The file begins with a hash of its code, so one that is cut short or
-//! damaged does not match, and is made anew. A folder that other users could write to is not used at all: its writers
-//! could run code in this process.
+//! machine's features: if any of them changes, another file is looked for. The file begins with a hash of the rest, so
+//! one that is cut short or damaged does not match, and is made anew. A folder that other users could write to is not
+//! used at all: its writers could run code in this process.
 //!
 //! # Safety
 //!

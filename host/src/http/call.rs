@@ -122,19 +122,19 @@ impl Route {
         let most = body.size_hint().exact().map_or(limit, |exact| exact as usize);
         let pressure = &self.host.registry().shared().pressure;
         let deadline = Instant::now() + limits.deadline;
-        let mut question = HeldBody::new(tenant.memory(), Some(number), most, pressure, deadline);
+        let mut incoming = HeldBody::new(tenant.memory(), Some(number), most, pressure, deadline);
         let reading = async {
             while let Some(frame) = body.frame().await {
                 let Ok(data) = frame.map_err(|_| Error::body_broken_off())?.into_data() else { continue };
-                if data.len() > limit - question.len() {
+                if data.len() > limit - incoming.len() {
                     return Err(Error::body_too_large(limit));
                 }
-                question.add(&data).await?;
+                incoming.add(&data).await?;
             }
             Ok(())
         };
         within(|| deadline, pin!(reading)).await.unwrap_or_else(|| Err(Error::body_too_slow()))?;
-        let (mut body, charge) = question.into_parts();
+        let (mut body, charge) = incoming.into_parts();
         if !body.is_empty() && !is_json(headers) {
             return Err(Error::not_json());
         }

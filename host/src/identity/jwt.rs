@@ -377,7 +377,7 @@ impl Issuer {
         let algorithms = section.read("algorithms", None, |value| list_of(algorithm)(value).map(Some));
         let leeway = section.read("leeway", Duration::from_secs(30), leeway);
         let user_claim = section.read("user_claim", "sub".to_owned(), text);
-        let tenant = read_place(&mut section, tenants);
+        let tenant = read_tenant_source(&mut section, tenants);
         let sources = ["secret", "public_key", "jwks"];
         let given: Vec<_> = sources.into_iter().filter(|source| section.has(source)).collect();
         if given.len() != 1 {
@@ -461,7 +461,7 @@ fn scopes(claims: &Map<String, Value>) -> Vec<&str> {
     if scope.is_empty() { of("scp") } else { scope }
 }
 
-fn read_place(section: &mut Section<'_>, tenants: &Tenants) -> Option<TenantSource> {
+fn read_tenant_source(section: &mut Section<'_>, tenants: &Tenants) -> Option<TenantSource> {
     let (path, problems) = (section.path().clone(), section.problems());
     let named = section.read("tenant", None, |value| text(value).map(Some));
     let claim = section.read("tenant_claim", None, |value| text(value).map(Some));

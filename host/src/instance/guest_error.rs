@@ -17,21 +17,16 @@ impl GuestError {
     /// The error that a guest has returned, given the stop that it passes on. Its text is cut to so many bytes: it is
     /// output as well, and still says enough.
     pub(super) fn new(error: Error, passed_on: Option<&Stop>, most: usize) -> Self {
-        let cut = |mut text: String| {
-            cut(&mut text, most);
-            text
-        };
         match (error, passed_on) {
-            (Error::InvalidInput(why), _) => Self::InvalidInput(cut(why)),
+            (Error::InvalidInput(why), _) => Self::InvalidInput(cut(why, most)),
             (Error::Failed(_), Some(stop)) => Self::Stopped(Box::new(stop.clone())),
-            (Error::Failed(why), None) => Self::Failed(cut(why)),
+            (Error::Failed(why), None) => Self::Failed(cut(why, most)),
         }
     }
 }
 
 /// Cuts a text to so many bytes, between characters.
-pub(super) fn cut(text: &mut String, most: usize) {
-    if text.len() > most {
-        text.truncate(text.floor_char_boundary(most));
-    }
+pub(super) fn cut(mut text: String, most: usize) -> String {
+    text.truncate(text.floor_char_boundary(most));
+    text
 }

@@ -118,8 +118,8 @@ impl Making<'_> {
             let configured = guest.carrel_function_function().call_configure(store.context(), self.blueprint.config);
             match configured.await? {
                 Ok(()) => Ok(()),
-                Err(mut why) => {
-                    cut(&mut why, self.limits.output_size.min(WORDS));
+                Err(why) => {
+                    let why = cut(why, self.limits.output_size.min(WORDS));
                     Err(store.data().stop(StopKind::Unconfigurable(why)).into())
                 }
             }

@@ -15,13 +15,15 @@
 //! * `context`: what a store holds besides the guest: its WASI, with what is [granted](crate::grants), its memory
 //!   limit, the call that runs.
 //! * `code`: the compiled guest and the function that instances are made of. `services`: what an instance asks of the
-//!   call that runs in it. `siblings`: calls of other functions, which `relay` runs; `stops`: those that
-//!   were stopped.
+//!   call that runs in it. `siblings`: calls of other functions, which `relay` runs; `stopped`: those of them that were
+//!   stopped, which `stops` lets a guest pass on.
 //! * `make`: making an instance, and the image of it. `call`: calling it. `run`: whatever runs in a store, within an
 //!   allowance.
 //! * `revive`: a store for an instance that was undone; what it holds is [`state`](crate::state)'s.
-//! * `sources`: where guests get randomness and time from. `work`: what the host does for a guest, which `pay` takes off its fuel.
-//! * [`Stop`]: why a guest was stopped. `guest_error`: why it has no output, where it was not. `imports`: what a guest may import. `log`: its stdout and stderr.
+//! * `sources`: where guests get randomness and time from. `work`: what the host does for a guest, which `pay` takes off
+//!   its fuel.
+//! * [`Stop`]: why a guest was stopped. `guest_error`: why it has no output, where it was not. `imports`: what a guest
+//!   may import. `log`: its stdout and stderr.
 //! * `contract`: the types that wasmtime makes of `wit/`.
 
 mod call;

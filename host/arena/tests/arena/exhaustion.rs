@@ -1,7 +1,7 @@
 //! Exhausting a resource is an error, never an abort, and it is available again once others free theirs.
 
-use crate::{Guest, Host, WASM_PAGE, block_on, is_exhausted, is_zero};
-use carrel_arena::Memories;
+use crate::{Guest, Host, WASM_PAGE, block_on, is_zero};
+use carrel_arena::{Error, Memories};
 use std::{hint::black_box, os::unix::process::ExitStatusExt, process::Command};
 use wasmtime::{Engine, Instance, Linker, Module, Store};
 
@@ -25,7 +25,7 @@ fn an_arena_without_a_slot_refuses_instances_until_one_is_dropped() {
     for _ in 0..20 {
         for _ in 0..3 {
             let error = host.instance(&module, &[]).err().unwrap();
-            assert!(is_exhausted(&error), "{error:?}");
+            assert!(Error::is_exhausted(&error), "{error:?}");
             assert_eq!(host.memories.in_use(), 4);
         }
         // The others do not notice.
@@ -72,7 +72,7 @@ fn a_store_that_finds_no_stack_refuses_calls_until_one_is_dropped() {
     for _ in 0..20 {
         for _ in 0..3 {
             let error = host.instance(&module, &[]).err().unwrap();
-            assert!(is_exhausted(&error), "{error:?}");
+            assert!(Error::is_exhausted(&error), "{error:?}");
             assert_eq!((host.memories.in_use(), host.stacks.in_use()), (2, 2));
         }
         for guest in &mut guests {
@@ -106,7 +106,7 @@ fn threads_that_want_more_than_there_is_meet_errors_only() {
                             }
                             Err(error) => {
                                 refused += 1;
-                                assert!(is_exhausted(&error), "{error:?}");
+                                assert!(Error::is_exhausted(&error), "{error:?}");
                                 held.pop_front();
                             }
                         }

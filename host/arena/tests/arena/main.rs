@@ -155,11 +155,6 @@ fn block_on<R>(future: impl Future<Output = R>) -> R {
     }
 }
 
-/// Returns true if a cause of this error is that the arena is full.
-fn is_exhausted(error: &wasmtime::Error) -> bool {
-    carrel_arena::Error::is_exhausted(error)
-}
-
 /// Returns true if all bytes are zero, by `memcmp`: these tests read gigabytes, and run without optimisation.
 fn is_zero(bytes: &[u8]) -> bool {
     const ZEROES: &[u8] = &[0; WASM_PAGE];

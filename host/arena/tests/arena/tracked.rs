@@ -1,7 +1,7 @@
 //! A [`Tracked`] store knows its own memories, whatever else happens on its threads.
 
-use crate::{Host, WASM_PAGE, block_on, is_exhausted, is_zero};
-use carrel_arena::Tracked;
+use crate::{Host, WASM_PAGE, block_on, is_zero};
+use carrel_arena::{Error, Tracked};
 use proptest::{prelude::*, sample::Index};
 use std::{
     future::{Future, poll_fn},
@@ -131,7 +131,7 @@ fn a_size_that_a_memory_cannot_have_is_an_error() {
     let module = host.module("(module (memory 1 20))");
     for size in [LARGEST + WASM_PAGE, usize::MAX, WASM_PAGE + 1, WASM_PAGE + 4096, 21 * WASM_PAGE] {
         let error = host.instance(&module, &[size]).err().unwrap();
-        assert!(!is_exhausted(&error), "{size}: {error:?}");
+        assert!(!Error::is_exhausted(&error), "{size}: {error:?}");
         assert_eq!(host.memories.in_use(), 0);
     }
     assert!(host.instance(&module, &[20 * WASM_PAGE]).is_ok());
@@ -145,7 +145,7 @@ fn a_memory_that_wasmtime_has_dropped_again_is_not_lent() {
     let mut store = host.store(());
     for _ in 0..3 {
         let done = block_on(crate::by(&mut store, &[], async |cx| linker.instantiate_async(cx, &module).await));
-        assert!(is_exhausted(&done.err().unwrap()));
+        assert!(Error::is_exhausted(&done.err().unwrap()));
         assert_eq!((store.memories_len(), host.memories.in_use()), (0, 0));
     }
     let one = host.module("(module (memory 3))");
