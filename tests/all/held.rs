@@ -175,8 +175,8 @@ async fn bodies_of_callers_who_have_gone_do_not_count() {
         }
         panic!("{before}, {}", server.held().bytes);
     };
-    until(&|bytes| bytes >= before + 900_000).await;
-    assert!(server.held().bytes < before + 1_200_000);
+    // While a body moves to a larger place, both count.
+    until(&|bytes| (before + 900_000..before + 1_200_000).contains(&bytes)).await;
     drop(stream);
     until(&|bytes| bytes == before).await;
 }
