@@ -2,6 +2,7 @@
 
 use super::{Module, keeps};
 use proptest::prelude::*;
+use std::sync::LazyLock;
 use wasmtime::{Config, Engine, Instance, Store};
 
 /// A module with a stack pointer, a memory, and these functions.
@@ -252,11 +253,11 @@ proptest! {
         if !keeps(&Module::read(&wasm).unwrap(), 0) {
             return Ok(());
         }
-        let engine = Engine::new(Config::new().consume_fuel(true)).unwrap();
+        static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Config::new().consume_fuel(true)).unwrap());
         // A jump to a loop that takes a parameter may lack one.
-        let Ok(compiled) = wasmtime::Module::new(&engine, &wasm) else { return Ok(()) };
+        let Ok(compiled) = wasmtime::Module::new(&ENGINE, &wasm) else { return Ok(()) };
         for way in ways {
-            let mut store = Store::new(&engine, ());
+            let mut store = Store::new(&ENGINE, ());
             store.set_fuel(10_000).unwrap();
             let instance = Instance::new(&mut store, &compiled, &[]).unwrap();
             instance.get_global(&mut store, "ways").unwrap().set(&mut store, (way as i32).into()).unwrap();
