@@ -8,7 +8,8 @@ use crate::{
     function, http,
     identity::{self, Identity, User},
     instance::Engine,
-    limits::{Lane, Limits},
+    limits::Limits,
+    scheduler::Lane,
 };
 use ::http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use axum::body::Body;

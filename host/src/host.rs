@@ -8,8 +8,9 @@ use crate::{
     function::{Catalog, Readings},
     identity::User,
     instance::Engine,
-    limits::{Descriptors, Lane, Limits, memory::Memory},
+    limits::{Descriptors, Limits, memory::Memory},
     observe::Metrics,
+    scheduler::Lane,
     session::{Pressure, Registry, Shared, Tenant, Tidying},
     settings::reader::{list, nearest},
 };
@@ -27,7 +28,6 @@ pub struct Host {
     shared: Arc<Shared>,
     registry: Arc<Registry>,
     leaving: AtomicBool,
-    draining: AtomicBool,
     stop: Notify,
     metrics: Metrics,
     readings: Readings,
@@ -74,10 +74,10 @@ impl Host {
         try_out::try_out(&shared, &config.tenants).await.map_err(|problems| config.source.error(problems))?;
         let registry = Registry::new(shared.clone());
         metrics.register(Figures { sessions: registry.clone(), tenants, engine: engine.clone() });
-        let (leaving, draining) = (AtomicBool::new(false), AtomicBool::new(false));
+        let leaving = AtomicBool::new(false);
         let readings = Readings::new(shared.tenants.len());
         let stop = Notify::new();
-        Ok(Arc::new(Self { config, engine, shared, registry, leaving, draining, stop, metrics, readings }))
+        Ok(Arc::new(Self { config, engine, shared, registry, leaving, stop, metrics, readings }))
     }
 
     /// The configuration.
@@ -136,7 +136,7 @@ impl Host {
 
     /// Refuses requests from now on.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.registry.drain();
     }
 
     /// Asks the host to stop.
@@ -150,7 +150,7 @@ impl Host {
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.registry.is_draining()
     }
 
     /// The figures, in Prometheus' text format.

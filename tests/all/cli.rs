@@ -58,6 +58,12 @@ fn validate_says_what_is_valid_and_exits_with_2_on_what_is_not() {
     let good = run(&["validate", "--config_file", CONFIG]);
     assert_eq!(good.status.code(), Some(0), "{}", text(&good.stderr));
     assert!(text(&good.stdout).ends_with("config.yml is valid: 3 functions, 3 guests\n"));
+    // Those that come with Carrel count if they are used.
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("one.yml");
+    std::fs::write(&config, "workflow: {_type: per_user_preferences}").expect("a file");
+    let good = run(&["validate", "--config_file", config.to_str().expect("text")]);
+    assert!(text(&good.stdout).ends_with("one.yml is valid: 1 function, 1 guest\n"));
     let missing = run(&["validate", "--config_file", "no/such/file.yml"]);
     assert_eq!((missing.status.code(), text(&missing.stdout)), (Some(2), ""));
     assert!(text(&missing.stderr).starts_with("error: no/such/file.yml: cannot be read: No such file"));

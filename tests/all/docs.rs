@@ -171,6 +171,13 @@ fn the_documents_say_of_each_limit_what_its_line_in_the_code_says() {
 }
 
 #[test]
+fn the_changelog_has_this_version() {
+    let text = read("CHANGELOG.md");
+    let newest = text.lines().filter_map(|line| line.strip_prefix("## [")).nth(1).expect("a version");
+    assert!(newest.starts_with(&format!("{}] - ", env!("CARGO_PKG_VERSION"))), "{newest}");
+}
+
+#[test]
 fn links_between_the_documents_lead_somewhere() {
     let mut checked = 0;
     let pages = [

@@ -4,6 +4,7 @@ use axum::body::Body;
 use carrel_tests::{Server, Test};
 use http::{HeaderValue, Request, header};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 async fn post(server: &Server, content_type: Option<&str>, body: &[u8]) -> carrel_tests::Reply {
     let mut request = Request::post("/generate").header("cookie", "nat-session=alice");
@@ -494,16 +495,25 @@ async fn the_start_sends_browsers_to_the_documentation_and_tells_others_what_is_
     server.send(put).await.error(405, "method_not_allowed");
 }
 
-/// The router, the API's description, the paths that endpoints may not have, and those that are found with a `/` too many.
+/// A configuration with all of the host's own routes.
+fn with_all_routes() -> Test {
+    Test::new()
+        .set("general.enable_per_user_monitoring", true)
+        .set("identity.cookies", json!({"secrets": ["a secret of the tests, which everybody knows"]}))
+        .set("identity.cookies.anonymous", "default")
+}
+
+/// The start's listing, the router, the API's description, the paths that endpoints may not have, and those that are found
+/// with a `/` too many.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_hosts_own_routes_are_the_same_in_every_list() {
-    let all = || {
-        Test::new()
-            .set("general.enable_per_user_monitoring", true)
-            .set("identity.cookies", json!({"secrets": ["a secret of the tests, which everybody knows"]}))
-            .set("identity.cookies.anonymous", "default")
-    };
-    let server = all().start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("config.yml");
+    std::fs::write(&config, with_all_routes().text()).expect("a file");
+    let listed = tokio::task::spawn_blocking(move || super::process::Process::serve(&config, &[]).until("/stream; "));
+    let listed = listed.await.expect("a listing");
+    let listed: BTreeSet<_> = listed.split("/stream; ").nth(1).expect("a list").trim().split(", ").collect();
+    let server = with_all_routes().start().await;
     let described = server.get("/openapi.json").await.ok();
     let paths = described["paths"]
         .as_object()
@@ -514,13 +524,14 @@ async fn the_hosts_own_routes_are_the_same_in_every_list() {
     assert_eq!(own, ["/health", "/", "/metrics", "/monitor/users", "/session"]);
     own.retain(|path| *path != "/");
     own.extend(["/openapi.json", "/docs"]);
+    assert_eq!(listed, own.iter().copied().collect());
     for path in own {
         assert_ne!(server.get(path).await.status, 404, "{path}");
         let with_a_slash = server.get(&format!("{path}/")).await;
         let name = path.rsplit('/').next().expect("a name");
         assert_eq!((with_a_slash.status.as_u16(), with_a_slash.header("location")), (307, &*format!("../{name}")));
         let endpoint = json!([{"path": path, "function_name": "notepad", "description": "x"}]);
-        let told = all().set("general.front_end.endpoints", endpoint).refused().await;
+        let told = with_all_routes().set("general.front_end.endpoints", endpoint).refused().await;
         assert!(told.contains(&format!("the route {path} is already taken by Carrel itself")), "{told}");
     }
 }

@@ -10,7 +10,7 @@ use syn::{Attribute, Item, ItemMod, UseTree, Visibility, visit::Visit};
 
 /// The rooms of `host/src`, from the top to the ground. A room imports only those that come after it. Those on one line
 /// import each other neither.
-const ROOMS: [&[&str]; 16] = [
+const ROOMS: [&[&str]; 17] = [
     &["main"],
     &["fuzzing", "cli"],
     &["prove"],
@@ -25,6 +25,7 @@ const ROOMS: [&[&str]; 16] = [
     &["identity"],
     &["grants"],
     &["limits"],
+    &["scheduler"],
     &["settings"],
     &["tls"],
 ];
@@ -303,5 +304,20 @@ fn a_circle_and_an_arrow_upwards_are_seen() {
     ] {
         write("c.rs", names_a);
         assert_eq!(read().circles(), ["a needs b", "b needs c", "c needs a"], "{names_a}");
+    }
+}
+
+/// The way of a request, in `lib.rs`: each step is one file's, which it begins with.
+#[test]
+fn a_request_can_be_followed_file_by_file() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let text = fs::read_to_string(folder.join("lib.rs")).expect("a file");
+    let ways = text.split("# Follow one request").nth(1).and_then(|rest| rest.split("//! Meanwhile").next());
+    let numbered = |line: &&str| line.trim_start_matches("//! ").starts_with(|first: char| first.is_ascii_digit());
+    let steps: Vec<_> = ways.expect("the way of a request").lines().filter(numbered).collect();
+    assert!(steps.len() > 20, "{steps:?}");
+    for step in steps {
+        let file = step.split('`').nth(1).unwrap_or_default();
+        assert!(step.contains(&format!(". `{file}` ")) && folder.join(file).is_file(), "{step}");
     }
 }

@@ -1,13 +1,70 @@
-//! Admission: what a call waits for, until its turn.
+//! Admission: what a call is granted before it runs, in this order, and all of it by the call's deadline.
+//!
+//! 1. The host takes calls, and the tenant may call the function: [`Admission::new`].
+//! 2. Memory of the tenant's for the input, while it comes: [`Admission::input`].
+//! 3. The numbers of calls and of sessions, rates and budgets; a session, and memory of its user's: [`Admission::enter`].
+//! 4. The session's turn, fuel, and a place among the live sessions: [`Handle::turn`].
+//! 5. A place to begin, where others run long: `begin`.
 
-use super::outcome::{Answer, Failure};
+use super::{
+    input::{IncomingInput, hand_over},
+    not_admitted::NotAdmitted,
+    outcome::{Answer, Failure},
+};
 use crate::{
+    identity::User,
     instance::{Chunk, Json},
-    limits::{Bill, Reached, within},
-    session::{Handle, Outcome, Turn, waited_too_long},
+    limits::{Bill, Reached, memory::Charge, within},
+    session::{Handle, Outcome, Registry, Tenant, Turn, waited_too_long},
 };
 use std::{pin::pin, sync::Arc};
 use tokio::{sync::mpsc, time::Instant};
+
+/// A call that has arrived, and has no session yet.
+pub(crate) struct Admission<'a> {
+    registry: &'a Arc<Registry>,
+    user: User,
+    tenant: &'a Tenant,
+    deadline: Instant,
+}
+
+impl<'a> Admission<'a> {
+    /// A user's call of a function, at its place in the catalog, that arrives now.
+    pub(crate) fn new(registry: &'a Arc<Registry>, user: User, position: usize) -> Result<Self, NotAdmitted> {
+        if registry.is_draining() {
+            return Err(NotAdmitted::Draining);
+        }
+        let tenant = &**registry.shared().tenant(user);
+        if !tenant.may_call(position) {
+            return Err(NotAdmitted::Forbidden);
+        }
+        Ok(Self { registry, user, tenant, deadline: Instant::now() + tenant.limits().deadline })
+    }
+
+    /// The time by which the call must have ended, whatever it waits for until then.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// The most bytes that the input may have.
+    pub(crate) fn input_size(&self) -> usize {
+        self.tenant.limits().body_size
+    }
+
+    /// The input, of which nothing has come, and which will have so many bytes at the most.
+    pub(crate) fn input(&self, most: usize) -> IncomingInput<'a> {
+        let pressure = &self.registry.shared().pressure;
+        IncomingInput::new(self.tenant.memory(), self.user.tenant(), most, pressure, self.deadline)
+    }
+
+    /// Enters the user's session, with an input that is charged so far to the tenant. If there is none, nothing is.
+    pub(crate) async fn enter(self, input: Option<Charge>) -> Result<(Handle, Charge), NotAdmitted> {
+        let handle = self.registry.session_until(self.user, self.deadline).map_err(NotAdmitted::Limit)?;
+        let charge = input.unwrap_or_else(|| self.tenant.memory().charge(0));
+        let charge = hand_over(charge, &handle).await?;
+        Ok((handle, charge))
+    }
+}
 
 /// A call whose turn it is.
 pub(crate) struct Ready {

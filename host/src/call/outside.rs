@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     instance::{Chunk, GuestError, Json, Metered},
-    limits::{Allowance, Bill, Permit},
+    limits::{Allowance, Bill},
+    scheduler::Permit,
     session::{Leftovers, Outcome, Turn},
 };
 use std::{

@@ -4,7 +4,8 @@ use super::{object::Call, run::run};
 use crate::{
     identity::User,
     instance::{CallError, Emitter, Invocation, Json, NotCalled, Services, SiblingCall, SiblingRelay, Stop},
-    limits::{Descriptors, Limits, Permit, memory::Memory},
+    limits::{Descriptors, Limits, memory::Memory},
+    scheduler::Permit,
 };
 use std::sync::{
     Arc,

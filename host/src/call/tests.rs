@@ -7,7 +7,8 @@ use crate::{
     Host,
     config::Config,
     identity::User,
-    limits::{Limits, Permit, Reached},
+    limits::{Limits, Reached},
+    scheduler::Permit,
     session::{Handle, Slot, waited_too_long},
 };
 use std::{path::Path, sync::Arc, time::Duration};

@@ -9,7 +9,7 @@ use crate::{
     config::{Config, FunctionConfig, Problem},
     function::{Guest, load_guests},
     instance::Engine,
-    limits::Lane,
+    scheduler::Lane,
 };
 use clap::Args;
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ pub(super) fn info(arguments: Arguments) -> Result<ExitCode, Error> {
     let lane = Lane::new(2, [1]);
     let engine = Engine::new(config.limits.memory_per_instance, config.limits.memory, &lane);
     let engine = engine.map_err(|why| config.source.error(vec![Problem::new(Default::default(), why)]))?;
-    let guests = runtime(2)?.block_on(load_guests(&config.wanted(), &engine, &lane, &mut problems));
+    let guests = runtime(2)?.block_on(load_guests(&config.wanted(), &engine, &lane, |_| true, &mut problems));
     print(&if arguments.json { as_json(&config.functions, &guests) } else { as_text(&config.functions, &guests) })?;
     if problems.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(config.source.error(problems).into()) }
 }

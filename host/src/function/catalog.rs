@@ -13,7 +13,7 @@ use super::{
 use crate::{
     grants::Grants,
     instance::{self, Blueprint, Engine},
-    limits::Lane,
+    scheduler::Lane,
     settings::{self, KeyPath, Problem, reader},
 };
 use carrel_arena::Frames;
@@ -68,7 +68,8 @@ impl Catalog {
     /// All problems, of guests and functions alike.
     pub(crate) async fn load(wanted: Wanted<'_>, engine: &Engine, lane: &Lane) -> Result<Self, settings::Error> {
         let mut problems = Vec::new();
-        let guests = load_guests(&wanted, engine, lane, &mut problems).await;
+        let is_used = |name: &str| wanted.functions.iter().any(|function| function.guest == name);
+        let guests = load_guests(&wanted, engine, lane, is_used, &mut problems).await;
         let some_refused = !problems.is_empty();
         let by_name: HashMap<&str, &Arc<Guest>> = guests.iter().map(|guest| (guest.name.as_str(), guest)).collect();
         let mut functions = Vec::new();
@@ -122,7 +123,7 @@ impl Catalog {
         &self.functions
     }
 
-    /// All guests, whether a function uses them or not.
+    /// The guests: those that come with Carrel and are used, and all others.
     pub fn guests(&self) -> &[Arc<Guest>] {
         &self.guests
     }
@@ -133,11 +134,13 @@ impl Catalog {
     }
 }
 
-/// Loads the built-in guests and those that a configuration names. A file that is no guest is a problem.
+/// Loads the guests that a configuration names, and those of the built-in ones that are used. A file that is no guest is
+/// a problem.
 pub(crate) async fn load_guests(
     wanted: &Wanted<'_>,
     engine: &Engine,
     lane: &Lane,
+    is_used: impl Fn(&str) -> bool + Sync + Send,
     problems: &mut Vec<Problem>,
 ) -> Vec<Arc<Guest>> {
     let linker = match instance::linker(engine.wasmtime()) {
@@ -149,7 +152,7 @@ pub(crate) async fn load_guests(
     };
     let loader = Loader { engine, linker, cache: Cache::open(wanted.cache), limits: wanted.limits, lane };
     let mut guests: Vec<Arc<Guest>> = Vec::new();
-    for (name, wasm) in BUILTIN {
+    for (name, wasm) in BUILTIN.into_iter().filter(|(name, _)| is_used(name)) {
         match loader.load(GuestSource::BuiltIn, wasm.into()).await {
             Ok(guest) => guests.push(Arc::new(guest)),
             Err(refused) => problems.push(refusal(&KeyPath::root(), &format!("the built-in guest {name}"), refused)),
@@ -172,12 +175,12 @@ pub(crate) async fn load_guests(
                 Err(refused) => Err(refused),
             };
             match loaded {
-                Ok(guest) => match guests.iter().find(|other| other.name == guest.name) {
+                Ok(guest) => match source_of(&guests, &guest.name) {
                     None => guests.push(Arc::new(guest)),
                     Some(other) => problems.push(
                         Problem::new(
                             key.clone(),
-                            format!("{name} is named `{}`, and so is one that is {}", guest.name, other.source),
+                            format!("{name} is named `{}`, and so is one that is {other}", guest.name),
                         )
                         .hint("a guest's name is its own, from `describe`: rename one, or remove it"),
                     ),
@@ -187,6 +190,12 @@ pub(crate) async fn load_guests(
         }
     }
     guests
+}
+
+/// The source of the guest that has this name: one of these, or a built-in one that nobody uses.
+fn source_of<'a>(guests: &'a [Arc<Guest>], name: &str) -> Option<&'a GuestSource> {
+    let loaded = guests.iter().find(|guest| guest.name == name).map(|guest| &guest.source);
+    loaded.or_else(|| BUILTIN.iter().any(|(builtin, _)| *builtin == name).then_some(&GuestSource::BuiltIn))
 }
 
 /// A file, or a folder's `.wasm` files by name.
@@ -233,8 +242,9 @@ fn unknown_guest(
     if function.guest.is_empty() {
         return None;
     }
-    let mut names: Vec<_> = guests.keys().copied().collect();
+    let mut names: Vec<_> = guests.keys().copied().chain(BUILTIN.map(|(name, _)| name)).collect();
     names.sort_unstable();
+    names.dedup();
     let hint = match nearest(&function.guest, &names, told) {
         Some(near) => format!("did you mean `{near}`?"),
         None if some_refused => return None,

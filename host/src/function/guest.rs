@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{
     instance::{self, Code, Context, Engine, Linked},
-    limits::{Lane, Limits, Permit},
+    limits::Limits,
+    scheduler::{Lane, Permit},
 };
 use serde_json::Value;
 use std::{fmt, path::PathBuf, sync::Arc};

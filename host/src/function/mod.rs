@@ -35,7 +35,7 @@ pub(crate) use readings::Readings;
 #[cfg(any(test, fuzzing))]
 pub(crate) async fn load_one(
     engine: &crate::instance::Engine,
-    lane: &crate::limits::Lane,
+    lane: &crate::scheduler::Lane,
     limits: &crate::limits::Limits,
     wasm: &[u8],
 ) -> Result<Guest, String> {

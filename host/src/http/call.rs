@@ -7,15 +7,15 @@ use super::{
     answer::json,
     bill,
     error::{DROPPED, Error, dropped_header},
-    held::{HeldBody, counted, hand_over, held},
+    held::{counted, held},
     invalid_input,
 };
 use crate::{
     Host,
-    call::{Answer, Failure},
+    call::{Admission, Answer, Failure, NotAdmitted},
     function::Function,
     limits::{Bill, memory::Charge, within},
-    session::{Handle, Tenant},
+    session::Handle,
 };
 use axum::{
     BoxError,
@@ -27,7 +27,6 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use std::{pin::pin, sync::Arc};
-use tokio::time::Instant;
 
 /// A request's body, from wherever it comes.
 pub trait RequestBody: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static {}
@@ -83,57 +82,60 @@ impl Route {
 
     /// Like `admit`, but reports the tenant early, so that later errors are counted against it.
     async fn let_in(&self, request: Request<impl RequestBody>, whose: &mut Option<u16>) -> Result<Admitted, Error> {
-        if self.host.is_draining() {
-            return Err(Error::draining());
-        }
         let (parts, body) = request.into_parts();
         // Without a user nothing more is read: its memory could not be charged to anybody.
         let user = self.host.config().identity.user(&parts.headers).map_err(|error| Error::no_user(&error))?;
         *whose = Some(user.tenant());
-        let tenant = self.host.tenant(user);
-        if !tenant.may_call(self.position) {
-            return Err(Error::forbidden(&self.function().name));
-        }
+        let refused = |refused| self.refused(refused);
+        let admission = Admission::new(self.host.registry(), user, self.position).map_err(refused)?;
         let (input, held) = match self.has_body {
-            true => self.input((user.tenant(), tenant), &parts.headers, body).await?,
-            false => ("null".to_owned(), self.host.memory().charge(0)),
+            true => {
+                let (input, held) = self.input(&admission, &parts.headers, body).await?;
+                (input, Some(held))
+            }
+            false => ("null".to_owned(), None),
         };
-        let handle = self.host.registry().session(user).map_err(|refusal| Error::refused(&refusal))?;
-        let held = hand_over(held, &handle).await?;
+        let (handle, held) = admission.enter(held).await.map_err(refused)?;
         Ok(Admitted { handle, input: input.into(), held, tenant: user.tenant() })
     }
 
-    /// Reads the input, charged to the tenant's memory.
+    fn refused(&self, refused: NotAdmitted) -> Error {
+        match refused {
+            NotAdmitted::Draining => Error::draining(),
+            NotAdmitted::Forbidden => Error::forbidden(&self.function().name),
+            NotAdmitted::Limit(reached) => Error::refused(&reached),
+            NotAdmitted::Memory(full) => Error::no_memory(full),
+        }
+    }
+
+    /// Reads the input.
     async fn input(
         &self,
-        (number, tenant): (u16, &Tenant),
+        admission: &Admission<'_>,
         headers: &HeaderMap,
         mut body: impl RequestBody,
     ) -> Result<(String, Charge), Error> {
         if !is_as_it_is(headers) {
             return Err(Error::encoding_not_supported());
         }
-        let limits = tenant.limits();
-        let limit = limits.body_size;
+        let limit = admission.input_size();
         // A body that announces too large a size need not be sent: there is no `100 Continue`.
         if body.size_hint().lower() > limit as u64 {
             return Err(Error::body_too_large(limit));
         }
         let most = body.size_hint().exact().map_or(limit, |exact| exact as usize);
-        let pressure = &self.host.registry().shared().pressure;
-        let deadline = Instant::now() + limits.deadline;
-        let mut incoming = HeldBody::new(tenant.memory(), Some(number), most, pressure, deadline);
+        let mut incoming = admission.input(most);
         let reading = async {
             while let Some(frame) = body.frame().await {
                 let Ok(data) = frame.map_err(|_| Error::body_broken_off())?.into_data() else { continue };
                 if data.len() > limit - incoming.len() {
                     return Err(Error::body_too_large(limit));
                 }
-                incoming.add(&data).await?;
+                incoming.add(&data).await.map_err(|refused| self.refused(refused))?;
             }
             Ok(())
         };
-        within(|| deadline, pin!(reading)).await.unwrap_or_else(|| Err(Error::body_too_slow()))?;
+        within(|| admission.deadline(), pin!(reading)).await.unwrap_or_else(|| Err(Error::body_too_slow()))?;
         let (mut body, charge) = incoming.into_parts();
         if !body.is_empty() && !is_json(headers) {
             return Err(Error::not_json());

@@ -13,13 +13,14 @@ use super::{
 use crate::{
     grants::{FIELDS, Grants, Outgoing, TEXT},
     identity::User,
-    limits::{Allowance, Descriptors, Limits, Permit},
+    limits::{Allowance, Descriptors, Limits},
+    scheduler::Permit,
 };
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
-use std::time::Instant;
+use tokio::time::Instant;
 use wasmtime::{
     Trap,
     component::{ResourceTable, ResourceTableError},

@@ -1,6 +1,9 @@
 //! The setup of wasmtime, and the clock that stops guests.
 
-use crate::limits::{Lane, SLOW_TICK, TICK, TICKS_UNTIL_SLOW, memory};
+use crate::{
+    limits::memory,
+    scheduler::{Lane, SLOW_TICK, TICK, TICKS_UNTIL_SLOW},
+};
 use carrel_arena::{Memories, Stacks};
 use std::{thread, time::Duration};
 use wasmtime::Config;

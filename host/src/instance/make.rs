@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{
     identity::User,
-    limits::{Allowance, Limits, Permit, memory::Memory},
+    limits::{Allowance, Limits, memory::Memory},
+    scheduler::Permit,
     state::{Broken, Finding, Gone, Image, Numbers, PIECE, Pages, SMALL, Snapshot, Undone, prices},
 };
 use carrel_arena::{PAGE, Tracked};

@@ -1,7 +1,10 @@
 //! Running something in a store, within an allowance.
 
 use super::{Context, Metered, Running, StopKind, pay, work::Work};
-use crate::limits::{Limits, SHORT, within};
+use crate::{
+    limits::{Limits, within},
+    scheduler::SHORT,
+};
 use carrel_arena::Tracked;
 use std::pin::pin;
 use wasmtime::{Store, StoreContextMut, Trap, UpdateDeadline};

@@ -4,7 +4,8 @@
 use super::{CallError, Emitter, Json, SiblingCall, SiblingRelay, Stop};
 use crate::{
     identity::User,
-    limits::{Allowance, Descriptors, Limits, Permit, memory::Memory},
+    limits::{Allowance, Descriptors, Limits, memory::Memory},
+    scheduler::Permit,
 };
 use std::sync::{Arc, atomic::AtomicUsize};
 

@@ -42,7 +42,7 @@ pub(crate) const STOPPED: u64 = 200_000;
 
 /// The least units that a guest has computed between two ticks of the clock. They bill a guest that is cut off, whose
 /// own count is unavailable. Slow instructions take a nanosecond each.
-pub(super) const TICK: u64 = crate::limits::TICK.as_nanos() as u64;
+pub(super) const TICK: u64 = crate::scheduler::TICK.as_nanos() as u64;
 
 /// Units that a guest owes for what WASI has done for it.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 //! A sibling call gets less of both than its caller has left, so that the caller can still answer for a sibling that
 //! used all it got.
 
-use super::TICK;
+use crate::scheduler::TICK;
 use tokio::time::Instant;
 
 /// The fuel and time that a call may still use.

@@ -8,8 +8,7 @@
 //!
 //! * [`Limit`]: what is known of one, and [`Reached`]: a caller or a guest is stopped by it. [`Limits`]: the `table` of
 //!   keys; [`Quota`]: those of each user and each tenant. `levels`: all of them in one list.
-//! * `allowance`: the fuel and time left to a call; `bill`: what it has used. `lane`: keeps calls that run long from
-//!   holding the others up, in the order that `fair` schedules. `within`: a deadline.
+//! * `allowance`: the fuel and time left to a call; `bill`: what it has used. `within`: a deadline.
 //! * `budget`, of token `bucket`s: what is left of a rate. `memory` and `descriptors`: the accounts of both, by host,
 //!   tenant and user; `machine`: how much of both this process has.
 
@@ -17,10 +16,7 @@ mod allowance;
 mod bill;
 mod bucket;
 mod budget;
-mod clock;
 mod descriptors;
-mod fair;
-mod lane;
 mod levels;
 mod limit;
 mod machine;
@@ -32,10 +28,7 @@ mod within;
 pub use allowance::Allowance;
 pub use bill::Bill;
 pub(crate) use budget::Budget;
-pub use clock::TICK;
-pub(crate) use clock::{SHORT, SLOW_TICK, TICKS_UNTIL_SLOW};
 pub(crate) use descriptors::{Descriptor, Descriptors};
-pub(crate) use lane::{Lane, Permit};
 pub use levels::all;
 pub use limit::{Amount, Limit, Per, Rate, Reached, Rejection};
 pub use machine::raise_descriptors;

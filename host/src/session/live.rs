@@ -1,16 +1,17 @@
 //! A session: all that is live of one user.
 
 use super::{
-    account::Account, pressure::Pressure, queue::Queue, shared::Shared, slot::Slot, tenant::Tenant, tidying::Tidying,
-    uses::Uses,
+    account::Account, locked::NotLocked, pressure::Pressure, queue::Queue, shared::Shared, slot::Slot, tenant::Tenant,
+    tidying::Tidying, uses::Uses,
 };
 use crate::{
     function::{Catalog, Function},
     identity::User,
     limits::{
-        Budget, Descriptors, Level, Limits, Permit, Reached,
+        Budget, Descriptors, Level, Limits, Reached,
         memory::{self, Charge, Memory},
     },
+    scheduler::Permit,
     state::Image,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool};
@@ -36,6 +37,7 @@ pub struct Session {
     pub(super) uses: Uses,
     /// The memory of the session itself, without its instances.
     pub(super) _charge: Charge,
+    pub(super) _not_locked: NotLocked,
 }
 
 /// A session's instances, its snapshots, and their memory.
@@ -76,6 +78,7 @@ impl Session {
             descriptors: tenant.descriptors_of_user(),
             tenant,
             shared,
+            _not_locked: NotLocked,
         })
     }
 

@@ -15,7 +15,7 @@
 //!   [`Shared`]: the parts that all sessions share; [`Tenant`]: those of one tenant's.
 //! * `tidy`: work left from a call after its answer, and `tidying` those who
 //!   have some.
-//! * [`Registry`]: the sessions that exist; [`Handle`] keeps one in use. `sweep`: drops idle ones. `park`: replaces
+//! * [`Registry`]: the sessions that exist, `locked` a shard at a time; [`Handle`] keeps one in use. `sweep`: drops idle ones. `park`: replaces
 //!   idle ones' instances by snapshots. `pressure`: wishes for room, and the room freed for them; `evict`: makes
 //!   room.
 //! * `pace`: the speed of background work. [`Policy`]: the `sessions` settings.
@@ -23,6 +23,7 @@
 mod account;
 mod evict;
 mod live;
+mod locked;
 mod pace;
 mod park;
 mod policy;

@@ -1,7 +1,10 @@
 //! Work on many sessions, done beside their calls.
 
-use std::time::{Duration, Instant};
-use tokio::{task::yield_now, time::sleep};
+use std::time::Duration;
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep},
+};
 
 /// The longest stretch of work, and the shortest rest after it.
 const WORK: Duration = Duration::from_millis(1);

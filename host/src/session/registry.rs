@@ -11,6 +11,7 @@
 
 use super::{
     live::Session,
+    locked::{Locked, lock},
     pressure::{Room, Scope},
     shared::Shared,
     tenant::{InFlight, Tenant},
@@ -26,8 +27,8 @@ use std::{
     hash::{BuildHasher, RandomState},
     pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -56,6 +57,7 @@ pub struct Registry {
     parked: AtomicUsize,
     /// Calls that wait or run, and visits by those who only look.
     in_use: AtomicUsize,
+    draining: AtomicBool,
     began: Instant,
 }
 
@@ -73,6 +75,7 @@ pub struct Handle {
     registry: Arc<Registry>,
     /// The time at which its call arrived.
     arrived: Instant,
+    deadline: Instant,
 }
 
 /// A session, as monitoring sees it.
@@ -99,23 +102,43 @@ impl Registry {
             live: AtomicUsize::new(0),
             parked: AtomicUsize::new(0),
             in_use: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
             began: Instant::now(),
         })
     }
 
-    /// The user's session, for a call; a new one, if there is none and there may be another.
+    /// Takes no more calls: their admission refuses them. Those that are admitted end.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns true if no more calls are taken.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The user's session, for a call that arrives now; a new one, if there is none and there may be another.
     ///
     /// # Errors
     ///
     /// The limit of calls that wait or run is reached, the user's or the tenant's budget is spent, or there are too
     /// many sessions.
     pub fn session(self: &Arc<Self>, user: User) -> Result<Handle, Reached> {
+        self.session_until(user, Instant::now() + self.shared.tenant(user).limits().deadline)
+    }
+
+    /// The user's session, for a call that must have ended by a deadline.
+    ///
+    /// # Errors
+    ///
+    /// As of [`session`](Self::session).
+    pub(crate) fn session_until(self: &Arc<Self>, user: User, deadline: Instant) -> Result<Handle, Reached> {
         let (arrived, tenant) = (Instant::now(), self.shared.tenant(user));
         let in_flight = InFlight::begin(&self.in_use, self.shared.limits.calls, Some(tenant))?;
         tenant.admit()?;
         let session = self.enter(user, tenant).inspect_err(|_| tenant.readmit())?;
         in_flight.keep();
-        Ok(Handle { session, registry: self.clone(), arrived })
+        Ok(Handle { session, registry: self.clone(), arrived, deadline })
     }
 
     /// The user's session, marked as used.
@@ -399,18 +422,13 @@ impl Registry {
         Seen { session: session.clone(), in_use, idle, parked: session.uses.state() == State::Parked }
     }
 
-    fn shard(&self, user: User) -> MutexGuard<'_, Shard> {
+    fn shard(&self, user: User) -> Locked<'_, Shard> {
         lock(&self.shards[self.place(user)])
     }
 
     fn place(&self, user: User) -> usize {
         self.hasher.hash_one(user) as usize % SHARDS
     }
-}
-
-/// Locks a shard. Nothing panics while the lock is held; if something did, the maps would still be whole.
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Handle {
@@ -430,7 +448,7 @@ impl Handle {
 
     /// The time by which its call must have ended, whatever it waits for until then.
     pub(crate) fn deadline(&self) -> Instant {
-        self.arrived + self.session.limits().deadline
+        self.deadline
     }
 }
 

@@ -4,7 +4,8 @@ use super::{policy::Policy, pressure::Pressure, tenant::Tenant, tidying::Tidying
 use crate::{
     function::Catalog,
     identity::User,
-    limits::{Descriptors, Lane, Limits, memory::Memory},
+    limits::{Descriptors, Limits, memory::Memory},
+    scheduler::Lane,
 };
 use std::sync::Arc;
 

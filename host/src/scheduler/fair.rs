@@ -16,13 +16,12 @@
 //! * No tenant saves up: one that was away, or had too few calls to use its share, comes back with one turn of credit
 //!   at most. No tenant is in debt for long: a turn counts for [`LONGEST`] at most.
 
+use super::clock::TICK;
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 use tokio::sync::oneshot;
-
-use super::TICK;
 
 /// The longest time that one turn is charged: if the machine itself stood still meanwhile, no tenant is to blame.
 const LONGEST: Duration = Duration::from_millis(50);
