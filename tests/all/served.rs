@@ -77,7 +77,8 @@ impl Served {
     /// A connection on which this was sent.
     pub fn connect(&self, request: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).expect("a connection");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        // Longer than any deadline here: on a busy machine a call may take nearly all of its own.
+        stream.set_read_timeout(Some(Duration::from_secs(70))).expect("a timeout");
         // A connection may be refused before this.
         let _ = stream.write_all(request);
         stream
