@@ -6,7 +6,6 @@ mod try_out;
 use crate::{
     config::{self, Config, Problem},
     function::{Catalog, Readings},
-    identity::User,
     instance::Engine,
     limits::{Descriptors, Limits, memory::Memory},
     observe::Metrics,
@@ -100,11 +99,6 @@ impl Host {
         &self.shared.tenants
     }
 
-    /// A user's tenant.
-    pub fn tenant(&self, user: User) -> &Arc<Tenant> {
-        self.shared.tenant(user)
-    }
-
     /// The limits of the host.
     pub fn limits(&self) -> &Limits {
         &self.shared.limits
@@ -193,6 +187,7 @@ mod tests {
     use super::*;
     use crate::{
         call::{Answer, Failure},
+        identity::User,
         instance::StopKind,
         session,
     };

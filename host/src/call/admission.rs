@@ -57,11 +57,10 @@ impl<'a> Admission<'a> {
         IncomingInput::new(self.tenant.memory(), self.user.tenant(), most, pressure, self.deadline)
     }
 
-    /// Enters the user's session, with an input that is charged so far to the tenant. If there is none, nothing is.
-    pub(crate) async fn enter(self, input: Option<Charge>) -> Result<(Handle, Charge), NotAdmitted> {
+    /// Enters the user's session, with an input that is charged so far to the tenant.
+    pub(crate) async fn enter(self, input: Charge) -> Result<(Handle, Charge), NotAdmitted> {
         let handle = self.registry.session_until(self.user, self.deadline).map_err(NotAdmitted::Limit)?;
-        let charge = input.unwrap_or_else(|| self.tenant.memory().charge(0));
-        let charge = hand_over(charge, &handle).await?;
+        let charge = hand_over(input, &handle).await?;
         Ok((handle, charge))
     }
 }

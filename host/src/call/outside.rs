@@ -15,7 +15,7 @@ use crate::{
     session::{Leftovers, Outcome, Turn},
 };
 use std::{
-    future::{Future, poll_fn},
+    future::Future,
     pin::{Pin, pin},
     sync::Arc,
 };
@@ -109,9 +109,8 @@ async fn outer(call: &Arc<Call>, position: usize, input: &Json) -> Metered<Resul
     }
 }
 
-/// Runs a call that may hold a permit of the slow lane. The permit is given back while the call waits, or a sleeping
-/// guest would block all other long runners, and after any end of the call.
-async fn permitted<F: Future>(permit: &Permit, mut call: Pin<&mut F>) -> F::Output {
+/// Runs a call that may hold a permit of the slow lane, which is given back after any end of the call.
+async fn permitted<F: Future>(permit: &Permit, call: Pin<&mut F>) -> F::Output {
     struct GiveBack<'a>(&'a Permit);
 
     impl Drop for GiveBack<'_> {
@@ -121,12 +120,5 @@ async fn permitted<F: Future>(permit: &Permit, mut call: Pin<&mut F>) -> F::Outp
     }
 
     let held = GiveBack(permit);
-    poll_fn(|cx| {
-        let polled = call.as_mut().poll(cx);
-        if polled.is_pending() {
-            held.0.give_back();
-        }
-        polled
-    })
-    .await
+    held.0.drive(call).await
 }

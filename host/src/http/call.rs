@@ -89,11 +89,8 @@ impl Route {
         let refused = |refused| self.refused(refused);
         let admission = Admission::new(self.host.registry(), user, self.position).map_err(refused)?;
         let (input, held) = match self.has_body {
-            true => {
-                let (input, held) = self.input(&admission, &parts.headers, body).await?;
-                (input, Some(held))
-            }
-            false => ("null".to_owned(), None),
+            true => self.input(&admission, &parts.headers, body).await?,
+            false => ("null".to_owned(), admission.input(0).into_parts().1),
         };
         let (handle, held) = admission.enter(held).await.map_err(refused)?;
         Ok(Admitted { handle, input: input.into(), held, tenant: user.tenant() })

@@ -20,6 +20,7 @@ use std::{
 
 /// Bytes that a connection takes besides what is read from it: its task, its state, and the library's first buffers.
 pub(super) const CONNECTION: usize = 16 << 10;
+
 /// A body whose bytes are all there, charged to an account until they are sent.
 pub(super) fn held(bytes: impl Into<Bytes>, charge: Charge) -> body::Body {
     body::Body::from(charged(bytes.into(), charge))

@@ -1,4 +1,4 @@
-//! Whether a session's last call met ticks: a session whose calls are long is expected to go on so.
+//! The ticks that a session's last call met: a session whose calls are long is expected to go on so.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -15,7 +15,7 @@ const ONE_TICK: u8 = 2;
 /// The last call met more than one tick.
 const MORE_TICKS: u8 = 3;
 
-/// What a session's last call says about its next one.
+/// The expectation of a session's next call, by its last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expected {
     /// Nothing: there was none.

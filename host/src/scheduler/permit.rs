@@ -31,7 +31,7 @@ pub(crate) struct Permit {
     history: History,
 }
 
-/// What a call holds of the lane's.
+/// The part of the lane that a call holds.
 #[derive(Debug)]
 enum Hold {
     Nothing,
@@ -134,6 +134,19 @@ impl Permit {
                 None
             }
         }
+    }
+
+    /// Runs a call, or a step of one, that may hold something of the lane's. It is given back while that waits, or a
+    /// sleeping guest would block all others who run long, and one whose sibling ended late would wait for itself.
+    pub(crate) async fn drive<F: Future>(&self, mut call: Pin<&mut F>) -> F::Output {
+        poll_fn(|cx| {
+            let polled = call.as_mut().poll(cx);
+            if polled.is_pending() {
+                self.give_back();
+            }
+            polled
+        })
+        .await
     }
 
     /// Gives back what is held: the call ended, or its tick did, or it waits.

@@ -3,13 +3,7 @@
 
 use super::{Lane, Permit};
 use proptest::{collection::vec, prelude::*};
-use std::{
-    future::{pending, poll_fn},
-    mem,
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::pending, mem, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     task::{JoinHandle, yield_now},
     time::advance,
@@ -19,7 +13,7 @@ use tokio::{
 const SESSIONS: [u16; 7] = [0, 0, 0, 1, 1, 2, 2];
 const THREADS: usize = 3;
 
-/// What happens to a session.
+/// An event in a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     /// Its next call begins.
@@ -61,12 +55,12 @@ impl Caller {
     async fn take(&mut self, step: Step) {
         let permit = self.permit.clone();
         let waits = match (step, &self.call) {
-            (Step::Begin, Call::None) => tokio::spawn(async move { permitted(&permit, permit.begin()).await }),
+            (Step::Begin, Call::None) => tokio::spawn(async move { permit.drive(pin!(permit.begin())).await }),
             (Step::Tick, Call::Runs) if !permit.goes_on(false) => {
-                tokio::spawn(async move { permitted(&permit, permit.clone().next_turn()).await })
+                tokio::spawn(async move { permit.drive(pin!(permit.clone().next_turn())).await })
             }
             (Step::Deadline, Call::Runs) => tokio::spawn(async move {
-                assert_eq!(permitted(&permit, permit.end(pin!(pending::<()>()))).await, None);
+                assert_eq!(permit.drive(pin!(permit.end(pin!(pending::<()>())))).await, None);
             }),
             (Step::Wait, Call::Runs) => return permit.give_back(),
             (Step::End, _) => return self.end().await,
@@ -91,19 +85,6 @@ impl Caller {
     fn waits_for(&self, what: Step) -> bool {
         matches!(self.call, Call::Waits(step, _) if step == what)
     }
-}
-
-/// Runs a step of a call, as whoever runs one does: what it holds is given back while it waits.
-async fn permitted<F: Future>(permit: &Permit, step: F) -> F::Output {
-    let mut step = pin!(step);
-    poll_fn(|cx| {
-        let polled = step.as_mut().poll(cx);
-        if polled.is_pending() {
-            permit.give_back();
-        }
-        polled
-    })
-    .await
 }
 
 /// Lets all that can go on do so.
