@@ -1,7 +1,7 @@
 //! The first write to each page of a memory, noticed before it happens.
 //!
 //! A memory that is *guarded* has pages that are *closed*: writing to one stops the thread for some microseconds,
-//! keeps a copy of what the page holds in the memory's [`Log`], and opens the page. So the owner of a guarded memory
+//! keeps a copy of what the page holds in the memory's [`WriteLog`], and opens the page. So the owner of a guarded memory
 //! learns which pages were written to and can restore their contents, at a cost that depends on the pages written and
 //! not on the memory's size. A page stays open until it is closed again.
 //!
@@ -41,7 +41,7 @@ mod log;
 mod means;
 
 pub(crate) use handler::Table;
-pub use log::{Log, Room};
+pub use log::{LogRoom, WriteLog};
 
 /// Memories that may be guarded by `mprotect` at a time: with [`guard::OPENINGS`] runs of open pages each, they take fewer
 /// mappings than a process has by default.
@@ -146,7 +146,7 @@ impl Guarded {
         index: usize,
         start: NonNull<u8>,
         from: usize,
-        room: Arc<dyn Room>,
+        room: Arc<dyn LogRoom>,
     ) -> io::Result<Self> {
         let guards = barrier.guards.fetch_add(1, Ordering::Relaxed);
         let mut guard = Box::new(Guard::new(start.as_ptr() as usize, from..from, room));
@@ -193,11 +193,11 @@ impl Guarded {
     }
 
     /// The log since it was last taken. The pages in it stay open.
-    pub(crate) fn take_log(&mut self) -> Log {
+    pub(crate) fn take_log(&mut self) -> WriteLog {
         let guard = self.guard_mut();
         guard.openings = 0;
         let room = guard.log.room().clone();
-        std::mem::replace(&mut guard.log, Log::new(room))
+        std::mem::replace(&mut guard.log, WriteLog::new(room))
     }
 
     /// Closes pages that are guarded.

@@ -1,23 +1,23 @@
 //! A linear memory in the hands of the host: lent by a store in which nothing runs, or held between two stores.
 
 use crate::{
-    barrier::{Log, Room},
-    memory::Shared,
+    barrier::{LogRoom, WriteLog},
+    memory::SharedSlot,
 };
 use std::{fmt, io, ops::Range, sync::Arc};
 
 /// A linear memory that belongs to no store: one store has left it, and
 /// [`Tracked::instantiate_in`](crate::Tracked::instantiate_in) can give it to another.
 #[derive(Debug)]
-pub struct Held(Arc<Shared>);
+pub struct Held(Arc<SharedSlot>);
 
 impl Held {
     /// Takes the memory over; `None` if others still refer to it.
-    pub(crate) fn new(memory: Arc<Shared>) -> Option<Self> {
+    pub(crate) fn new(memory: Arc<SharedSlot>) -> Option<Self> {
         (Arc::strong_count(&memory) == 1).then_some(Self(memory))
     }
 
-    pub(crate) fn into_shared(self) -> Arc<Shared> {
+    pub(crate) fn into_shared(self) -> Arc<SharedSlot> {
         self.0
     }
 
@@ -49,12 +49,12 @@ impl Held {
 }
 
 /// A linear memory in which nothing runs for as long as this lives.
-pub struct Lent<'a>(&'a Shared);
+pub struct Lent<'a>(&'a SharedSlot);
 
 impl<'a> Lent<'a> {
     /// Lends a memory. The caller must hold it exclusively for as long as the result lives: by its store, or because
     /// it has none.
-    pub(crate) fn new(memory: &'a Shared) -> Self {
+    pub(crate) fn new(memory: &'a SharedSlot) -> Self {
         Self(memory)
     }
 
@@ -71,7 +71,7 @@ impl<'a> Lent<'a> {
     pub(crate) fn into_bytes(self) -> &'a mut [u8] {
         let (base, size) = self.0.place();
         // SAFETY: the range is the memory's own slot, open for reading, and for writing, closed pages after the handler
-        // has opened them. It stays so for as long as the `Shared` lives, which is borrowed for 'a. The memory is lent, so
+        // has opened them. It stays so for as long as the `SharedSlot` lives, which is borrowed for 'a. The memory is lent, so
         // nothing runs that could read, write or grow it; and this is given up for the slice, or borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(base.as_ptr(), size) }
     }
@@ -87,7 +87,7 @@ impl<'a> Lent<'a> {
     /// # Errors
     ///
     /// The kernel refuses it, or [`Memories::guards_left`](crate::Memories::guards_left) is none.
-    pub fn guard(&mut self, from: usize, room: Arc<dyn Room>) -> io::Result<()> {
+    pub fn guard(&mut self, from: usize, room: Arc<dyn LogRoom>) -> io::Result<()> {
         self.0.guard(from, room)
     }
 
@@ -123,7 +123,7 @@ impl<'a> Lent<'a> {
 
     /// Takes the log: the pages first written to since the last time, which are now open. `None` if the memory is not
     /// guarded.
-    pub fn take_log(&mut self) -> Option<Log> {
+    pub fn take_log(&mut self) -> Option<WriteLog> {
         self.0.take_log()
     }
 

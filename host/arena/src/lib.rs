@@ -13,7 +13,7 @@
 //! * `memory` and `stack`: one of them, in its slot. `making`: the store for which they are made.
 //! * [`Tracked`]: a store whose memories the host can read and write while nothing runs in it. [`Held`]: a memory that a
 //!   store has left, for another one. [`Lent`]: what can be done with either.
-//! * `barrier`: the first write to each page of a guarded memory, and what the page held before: a [`Log`].
+//! * `barrier`: the first write to each page of a guarded memory, and what the page held before: a [`WriteLog`].
 //! * `populated`: finds the pages that take memory, by asking the kernel.
 //! * `region`: one reserved range of addresses, opened from its start as slots are needed.
 //! * `slots`: keeps track of a region's free slots.
@@ -63,7 +63,7 @@ mod stack;
 mod stacks;
 mod tracked;
 
-pub use barrier::{Log, Room};
+pub use barrier::{LogRoom, WriteLog};
 pub use error::Error;
 pub use held::{Held, Lent};
 pub use memories::Memories;

@@ -8,7 +8,7 @@ use crate::{
     barrier::Barrier,
     error::Error,
     making::{self, Next},
-    memory::{Shared, Size, Slot},
+    memory::{MemorySlot, SharedSlot, Size},
     populated::Populated,
     slots::{Keep, Slots},
 };
@@ -122,13 +122,13 @@ impl Memories {
         self.sizes.iter().map(|size| size.slots.used()).sum()
     }
 
-    fn allocate(&self, size: usize) -> Result<Slot, Error> {
+    fn allocate(&self, size: usize) -> Result<MemorySlot, Error> {
         let fitting = self.sizes.iter().position(|of| of.slots.size() >= size);
         let fitting = fitting.ok_or(Error::TooLarge(size))?;
         // A slot of the next size serves as well, if all of this one are in use.
         let taken = self.sizes[fitting..].iter().find_map(|of| Some((of, of.slots.take()?)));
         let (of, taken) = taken.ok_or_else(|| Error::Exhausted(format!("no slot for a memory of {size} bytes")))?;
-        Ok(Slot { of: of.clone(), index: taken.index, size, resident: taken.resident, guarded: None })
+        Ok(MemorySlot { of: of.clone(), index: taken.index, size, resident: taken.resident, guarded: None })
     }
 }
 
@@ -159,26 +159,26 @@ unsafe impl MemoryCreator for Memories {
         let fits = size >= minimum && size <= maximum.unwrap_or(usize::MAX) && size.is_multiple_of(page);
         let slot = match next {
             Some(Next::Held(held)) => held,
-            _ if fits => Arc::new(Shared::new(self.allocate(size).map_err(|error| error.to_string())?)),
+            _ if fits => Arc::new(SharedSlot::new(self.allocate(size).map_err(|error| error.to_string())?)),
             _ => return Err(format!("a memory of {minimum} bytes at least cannot have {size} bytes")),
         };
         making::made(&slot);
         if !fits {
             return Err(format!("a memory of {minimum} bytes at least cannot be one of {size} bytes"));
         }
-        Ok(Box::new(Memory { memories: self.clone(), slot }))
+        Ok(Box::new(ArenaMemory { memories: self.clone(), slot }))
     }
 }
 
 /// One linear memory.
-struct Memory {
+struct ArenaMemory {
     memories: Memories,
-    slot: Arc<Shared>,
+    slot: Arc<SharedSlot>,
 }
 
 // SAFETY: the range from `as_ptr` of `byte_size` bytes is a slot that is this memory's own until it is dropped, open
 // for reading and writing, and page-aligned. The base moves only in `grow_to` beyond `byte_capacity`.
-unsafe impl LinearMemory for Memory {
+unsafe impl LinearMemory for ArenaMemory {
     fn byte_size(&self) -> usize {
         self.slot.slot().size
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     PAGE,
-    barrier::{Barrier, Guarded, Log, Room, Table},
+    barrier::{Barrier, Guarded, LogRoom, Table, WriteLog},
     populated::Populated,
     slots::Slots,
 };
@@ -25,10 +25,10 @@ pub(crate) struct Size {
 
 /// The slot that a memory is in now, shared by the memory and its [`Tracked`](crate::Tracked) store.
 #[derive(Debug)]
-pub(crate) struct Shared(Mutex<Slot>);
+pub(crate) struct SharedSlot(Mutex<MemorySlot>);
 
-impl Shared {
-    pub(crate) fn new(slot: Slot) -> Self {
+impl SharedSlot {
+    pub(crate) fn new(slot: MemorySlot) -> Self {
         Self(Mutex::new(slot))
     }
 
@@ -39,7 +39,7 @@ impl Shared {
     }
 
     /// See [`Lent::guard`](crate::Lent::guard).
-    pub(crate) fn guard(&self, from: usize, room: Arc<dyn Room>) -> io::Result<()> {
+    pub(crate) fn guard(&self, from: usize, room: Arc<dyn LogRoom>) -> io::Result<()> {
         let mut slot = self.slot();
         if slot.guarded.is_some() {
             return Ok(());
@@ -75,7 +75,7 @@ impl Shared {
     }
 
     /// The log since it was last taken; `None`, if the memory is not guarded.
-    pub(crate) fn take_log(&self) -> Option<Log> {
+    pub(crate) fn take_log(&self) -> Option<WriteLog> {
         self.guarded(Guarded::take_log)
     }
 
@@ -118,14 +118,14 @@ impl Shared {
     }
 
     /// Locks the slot. Nothing panics while the lock is held, and a slot is whole at any time.
-    pub(crate) fn slot(&self) -> MutexGuard<'_, Slot> {
+    pub(crate) fn slot(&self) -> MutexGuard<'_, MemorySlot> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A slot in use: the first `size` bytes of it.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub(crate) struct MemorySlot {
     pub(crate) of: Arc<Size>,
     pub(crate) index: usize,
     pub(crate) size: usize,
@@ -135,13 +135,13 @@ pub(crate) struct Slot {
     pub(crate) guarded: Option<Guarded>,
 }
 
-impl Slot {
+impl MemorySlot {
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.of.slots.region().at(self.of.slots.offset(self.index))
     }
 
     /// Moves the memory to a larger slot, with its guard.
-    pub(crate) fn move_to(&mut self, mut larger: Slot) {
+    pub(crate) fn move_to(&mut self, mut larger: MemorySlot) {
         // SAFETY: the slot is this one's own, and nothing else refers to it: wasmtime holds the memory exclusively while it
         // grows, and reads its base anew afterwards; the host has a slice of it only while nothing runs in the store.
         let old = unsafe { std::slice::from_raw_parts(self.base().as_ptr(), self.size) };
@@ -179,7 +179,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for MemorySlot {
     /// Zeroes what may have been written, which is the first `size` bytes, or more if it was once larger: its code is
     /// bounds-checked, and what is cut off of a memory is zeroed then.
     fn drop(&mut self) {

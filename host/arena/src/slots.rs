@@ -17,7 +17,7 @@ pub(crate) struct Slots {
     size: usize,
     count: usize,
     keep: Keep,
-    state: Mutex<State>,
+    state: Mutex<Occupancy>,
 }
 
 /// Bounds on the memory that free slots keep, so that their next users have fewer page faults.
@@ -30,7 +30,7 @@ pub(crate) struct Keep {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Occupancy {
     /// Free slots of which something is resident. The last one freed is handed out first: its pages are the warmest.
     warm: Vec<Free>,
     /// The other free slots, which are handed out when there are no warm ones.
@@ -163,7 +163,7 @@ impl Slots {
     }
 
     /// Locks the state. Nothing panics while the lock is held; even then, the list would be whole.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Occupancy> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

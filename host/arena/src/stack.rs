@@ -11,12 +11,12 @@ const WORDS: usize = PAGE / 8;
 
 /// The slot of a stack. The guard page is the lowest page of it.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct StackSlot {
     pub(crate) slots: Arc<Slots>,
     pub(crate) index: usize,
 }
 
-impl Place {
+impl StackSlot {
     pub(crate) fn start(&self) -> usize {
         self.slots.offset(self.index)
     }
@@ -78,7 +78,7 @@ impl Frames {
     }
 }
 
-impl Drop for Place {
+impl Drop for StackSlot {
     /// Gives the stack back to the kernel, which also zeroes it, except for two pages at its top while not too many
     /// are kept; those are zeroed by writing. Nothing of a call is left for the next one.
     fn drop(&mut self) {

@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     making,
     slots::{Keep, Slots},
-    stack::Place,
+    stack::StackSlot,
 };
 use std::{io, ops::Range, sync::Arc};
 use wasmtime::{StackCreator, StackMemory};
@@ -30,11 +30,11 @@ const MOST: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct Stacks {
     slots: Arc<Slots>,
-    guard: Guard,
+    guard: GuardPages,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Guard {
+enum GuardPages {
     Installed,
     Protected,
 }
@@ -56,7 +56,7 @@ impl Stacks {
     ///
     /// The kernel gives the process too few addresses (`ulimit -v`).
     pub fn with_slots(size: usize, slots: usize) -> io::Result<Self> {
-        let guard = if guards_can_be_installed()? { Guard::Installed } else { Guard::Protected };
+        let guard = if guards_can_be_installed()? { GuardPages::Installed } else { GuardPages::Protected };
         Self::reserve(size, slots, guard)
     }
 
@@ -65,9 +65,9 @@ impl Stacks {
         self.slots.size() - PAGE
     }
 
-    fn reserve(size: usize, slots: usize, guard: Guard) -> io::Result<Self> {
+    fn reserve(size: usize, slots: usize, guard: GuardPages) -> io::Result<Self> {
         let size = size.next_multiple_of(PAGE) + PAGE;
-        let most = if guard == Guard::Installed { MOST } else { MOST_WITH_MAPPINGS };
+        let most = if guard == GuardPages::Installed { MOST } else { MOST_WITH_MAPPINGS };
         let keep = Keep { of_each: KEEP.min(size - PAGE), of_all: RESIDENT };
         Ok(Self { slots: Arc::new(Slots::reserve(size, slots.min(most), keep)?), guard })
     }
@@ -79,7 +79,7 @@ impl Stacks {
 
     /// True if guard pages cost a mapping each, because the kernel is older than 6.13.
     pub fn guards_are_mappings(&self) -> bool {
-        self.guard == Guard::Protected
+        self.guard == GuardPages::Protected
     }
 
     fn allocate(&self) -> Result<Stack, Error> {
@@ -87,8 +87,8 @@ impl Stacks {
         if taken.fresh {
             let (region, offset) = (self.slots.region(), self.slots.offset(taken.index));
             let guarded = match self.guard {
-                Guard::Installed => region.advise(offset, PAGE, MADV_GUARD_INSTALL),
-                Guard::Protected => region.protect(offset, PAGE, libc::PROT_NONE),
+                GuardPages::Installed => region.advise(offset, PAGE, MADV_GUARD_INSTALL),
+                GuardPages::Protected => region.protect(offset, PAGE, libc::PROT_NONE),
             };
             if let Err(error) = guarded {
                 // The slot stays fresh, so that its next taker installs the guard page: no stack is without one.
@@ -96,7 +96,7 @@ impl Stacks {
                 return Err(Error::Exhausted(format!("no guard page for a fiber stack: {error}")));
             }
         }
-        Ok(Stack(Arc::new(Place { slots: self.slots.clone(), index: taken.index })))
+        Ok(Stack(Arc::new(StackSlot { slots: self.slots.clone(), index: taken.index })))
     }
 }
 
@@ -120,7 +120,7 @@ unsafe impl StackCreator for Stacks {
 }
 
 /// One stack.
-struct Stack(Arc<Place>);
+struct Stack(Arc<StackSlot>);
 
 // SAFETY: the range is the slot above its guard page, this stack's own until it is dropped.
 unsafe impl StackMemory for Stack {

@@ -2,7 +2,7 @@
 
 use crate::{
     held::{Held, Lent},
-    making::{Listening, Making, Next},
+    making::{Listening, Next, StoreMemories},
     stack::Frames,
 };
 use std::{
@@ -64,13 +64,13 @@ impl<T: Send + 'static> Pre<T> for wasmtime::component::InstancePre<T> {
 /// the `Tracked` proves that nothing runs in the store, so that its memories may be read and written.
 pub struct Tracked<T: 'static> {
     store: Store<T>,
-    memories: Making,
+    memories: StoreMemories,
 }
 
 impl<T: Send + 'static> Tracked<T> {
     /// Tracks a store in which nothing was instantiated yet. The engine must use [`Memories`](crate::Memories).
     pub fn new(store: Store<T>) -> Self {
-        Self { store, memories: Making::default() }
+        Self { store, memories: StoreMemories::default() }
     }
 
     /// Instantiates. The n-th memory made has `sizes[n]` bytes, where that is more than its own minimum.

@@ -26,7 +26,7 @@ pub(super) fn keeps(module: &Module<'_>, global: u32) -> bool {
     }
     let mut moved = BTreeMap::new();
     for (function, body) in module.setters(global) {
-        match Walk::new(module, global, function).moves_by(body) {
+        match FunctionWalk::new(module, global, function).moves_by(body) {
             Some(0) => {}
             // A function that this module itself calls must leave the global unchanged.
             Some(by) if !module.is_called(function) => drop(moved.insert(function, by)),
@@ -43,7 +43,7 @@ pub(super) fn keeps(module: &Module<'_>, global: u32) -> bool {
 /// pointer that grows down.
 pub(super) fn goes_down(module: &Module<'_>, global: u32) -> bool {
     module.setters(global).all(|(function, body)| {
-        let mut walk = Walk::new(module, global, function);
+        let mut walk = FunctionWalk::new(module, global, function);
         walk.follow(body).is_ok() && !walk.up
     })
 }
@@ -57,12 +57,12 @@ enum Value {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct State {
+struct Machine {
     locals: Vec<Value>,
     global: Value,
 }
 
-impl State {
+impl Machine {
     /// Keeps only what holds on both of two paths to a place.
     fn merge(&mut self, other: &Self) {
         for (one, other) in self.locals.iter_mut().zip(&other.locals) {
@@ -76,7 +76,7 @@ impl State {
     }
 }
 
-struct Frame {
+struct Block {
     kind: FrameKind,
     /// The number of the loop in the function, if the frame is one.
     number: usize,
@@ -84,20 +84,20 @@ struct Frame {
     /// The number of operands below the frame.
     height: usize,
     /// The state at the frame's beginning.
-    began: State,
+    began: Machine,
     /// The state after the frame, from the paths that have reached its end.
-    exit: Option<State>,
+    exit: Option<Machine>,
 }
 
 /// A walk through one function.
-struct Walk<'a> {
+struct FunctionWalk<'a> {
     module: &'a Module<'a>,
     global: u32,
     wide: bool,
-    frames: Vec<Frame>,
+    frames: Vec<Block>,
     operands: Vec<Value>,
     /// `None` where the code cannot be reached.
-    state: Option<State>,
+    state: Option<Machine>,
     function: u32,
     /// The amount by which the global is moved at the exits seen so far.
     moved: Option<i64>,
@@ -113,7 +113,7 @@ struct Walk<'a> {
 /// The error of a proof that fails.
 struct Unproved;
 
-impl<'a> Walk<'a> {
+impl<'a> FunctionWalk<'a> {
     fn new(module: &'a Module<'a>, global: u32, function: u32) -> Self {
         let wide = module.globals[global as usize].ty == ValType::I64;
         Self {
@@ -155,9 +155,9 @@ impl<'a> Walk<'a> {
         for group in body.get_locals_reader().map_err(|_| Unproved)? {
             count += group.map_err(|_| Unproved)?.0 as usize;
         }
-        let state = State { locals: vec![Value::Other; count], global: Value::Entry(0) };
+        let state = Machine { locals: vec![Value::Other; count], global: Value::Entry(0) };
         let ty = BlockType::FuncType(self.module.functions[self.function as usize]);
-        self.frames.push(Frame { kind: FrameKind::Block, number: 0, ty, height: 0, began: state.clone(), exit: None });
+        self.frames.push(Block { kind: FrameKind::Block, number: 0, ty, height: 0, began: state.clone(), exit: None });
         self.state = Some(state);
         self.operands.clear();
         self.moved = None;
@@ -308,7 +308,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Copies the state, which takes as many steps as there are locals.
-    fn keep(&mut self) -> Result<State, Unproved> {
+    fn keep(&mut self) -> Result<Machine, Unproved> {
         let state = self.state()?.clone();
         self.takes(4 * state.locals.len())?;
         Ok(state)
@@ -318,7 +318,7 @@ impl<'a> Walk<'a> {
         let (params, _) = self.block_type_arity(ty).ok_or(Unproved)?;
         let height = self.operands.len().checked_sub(params as usize).ok_or(Unproved)?;
         let began = self.keep()?;
-        self.frames.push(Frame { kind, number: self.loops, ty, height, began, exit: None });
+        self.frames.push(Block { kind, number: self.loops, ty, height, began, exit: None });
         Ok(())
     }
 
@@ -331,7 +331,7 @@ impl<'a> Walk<'a> {
     fn jump(&mut self, depth: u32) -> Result<(), Unproved> {
         let index = self.frames.len().checked_sub(depth as usize + 1).ok_or(Unproved)?;
         let state = self.keep()?;
-        let Frame { kind, number, began, .. } = &self.frames[index];
+        let Block { kind, number, began, .. } = &self.frames[index];
         if *kind != FrameKind::Loop {
             return self.exits(index, state);
         }
@@ -342,7 +342,7 @@ impl<'a> Walk<'a> {
         if began.global == state.global { Ok(()) } else { Err(Unproved) }
     }
 
-    fn exits(&mut self, index: usize, state: State) -> Result<(), Unproved> {
+    fn exits(&mut self, index: usize, state: Machine) -> Result<(), Unproved> {
         if index == 0 {
             self.returns(state.global)?;
         }
@@ -367,7 +367,7 @@ impl<'a> Walk<'a> {
         Ok((params as usize, results as usize))
     }
 
-    fn state(&mut self) -> Result<&mut State, Unproved> {
+    fn state(&mut self) -> Result<&mut Machine, Unproved> {
         self.state.as_mut().ok_or(Unproved)
     }
 
@@ -401,7 +401,7 @@ pub(super) fn jumps_otherwise(operator: &Operator<'_>) -> bool {
     prefixes.iter().any(|prefix| name.starts_with(prefix))
 }
 
-impl ModuleArity for Walk<'_> {
+impl ModuleArity for FunctionWalk<'_> {
     fn sub_type_at(&self, index: u32) -> Option<&SubType> {
         self.module.sub_type_at(index)
     }

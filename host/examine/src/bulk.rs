@@ -78,14 +78,14 @@ pub(super) fn divided(wasm: &[u8]) -> wasmparser::Result<Cow<'_, [u8]>> {
 /// An instruction that is to be divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Bulk {
-    Fill(Place),
+    Fill(Area),
     /// Copies to the first place from the second, which may be a segment.
-    Copy(Place, Place),
+    Copy(Area, Area),
 }
 
 /// A part of a module that an instruction writes to, or reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum Area {
     Memory(u32),
     Table(u32),
     /// A data segment.
@@ -94,7 +94,7 @@ enum Place {
     Elements(u32),
 }
 
-impl Place {
+impl Area {
     /// The most bytes or elements that one instruction writes to the place.
     fn piece(self) -> i32 {
         match self {
@@ -109,14 +109,12 @@ impl Bulk {
     /// instruction leaves on the stack, if known.
     fn of(operator: &Operator<'_>, before: Option<u64>) -> Option<Self> {
         let bulk = match *operator {
-            Operator::MemoryFill { mem } => Self::Fill(Place::Memory(mem)),
-            Operator::MemoryCopy { dst_mem, src_mem } => Self::Copy(Place::Memory(dst_mem), Place::Memory(src_mem)),
-            Operator::MemoryInit { mem, data_index } => Self::Copy(Place::Memory(mem), Place::Data(data_index)),
-            Operator::TableFill { table } => Self::Fill(Place::Table(table)),
-            Operator::TableCopy { dst_table, src_table } => {
-                Self::Copy(Place::Table(dst_table), Place::Table(src_table))
-            }
-            Operator::TableInit { table, elem_index } => Self::Copy(Place::Table(table), Place::Elements(elem_index)),
+            Operator::MemoryFill { mem } => Self::Fill(Area::Memory(mem)),
+            Operator::MemoryCopy { dst_mem, src_mem } => Self::Copy(Area::Memory(dst_mem), Area::Memory(src_mem)),
+            Operator::MemoryInit { mem, data_index } => Self::Copy(Area::Memory(mem), Area::Data(data_index)),
+            Operator::TableFill { table } => Self::Fill(Area::Table(table)),
+            Operator::TableCopy { dst_table, src_table } => Self::Copy(Area::Table(dst_table), Area::Table(src_table)),
+            Operator::TableInit { table, elem_index } => Self::Copy(Area::Table(table), Area::Elements(elem_index)),
             _ => return None,
         };
         let piece = bulk.to().piece().unsigned_abs().into();
@@ -124,7 +122,7 @@ impl Bulk {
     }
 
     /// The place written to.
-    fn to(self) -> Place {
+    fn to(self) -> Area {
         match self {
             Self::Fill(to) | Self::Copy(to, _) => to,
         }
@@ -133,12 +131,12 @@ impl Bulk {
     /// The instruction itself.
     fn encode(self, code: &mut InstructionSink<'_>) {
         match self {
-            Self::Fill(Place::Memory(memory)) => code.memory_fill(memory),
-            Self::Fill(Place::Table(table)) => code.table_fill(table),
-            Self::Copy(Place::Memory(to), Place::Memory(from)) => code.memory_copy(to, from),
-            Self::Copy(Place::Memory(to), Place::Data(from)) => code.memory_init(to, from),
-            Self::Copy(Place::Table(to), Place::Table(from)) => code.table_copy(to, from),
-            Self::Copy(Place::Table(to), Place::Elements(from)) => code.table_init(to, from),
+            Self::Fill(Area::Memory(memory)) => code.memory_fill(memory),
+            Self::Fill(Area::Table(table)) => code.table_fill(table),
+            Self::Copy(Area::Memory(to), Area::Memory(from)) => code.memory_copy(to, from),
+            Self::Copy(Area::Memory(to), Area::Data(from)) => code.memory_init(to, from),
+            Self::Copy(Area::Table(to), Area::Table(from)) => code.table_copy(to, from),
+            Self::Copy(Area::Table(to), Area::Elements(from)) => code.table_init(to, from),
             // There is no such instruction.
             Self::Fill(_) | Self::Copy(..) => code.unreachable(),
         };
@@ -242,16 +240,16 @@ impl Sizes {
     }
 
     /// A memory's or a table's extent; `None` for a segment.
-    fn extent(&self, place: Place) -> Option<Extent> {
+    fn extent(&self, place: Area) -> Option<Extent> {
         match place {
-            Place::Memory(memory) => self.memories.get(memory as usize).copied(),
-            Place::Table(table) => self.tables.get(table as usize).copied(),
-            Place::Data(_) | Place::Elements(_) => None,
+            Area::Memory(memory) => self.memories.get(memory as usize).copied(),
+            Area::Table(table) => self.tables.get(table as usize).copied(),
+            Area::Data(_) | Area::Elements(_) => None,
         }
     }
 
     /// The type of addresses in a place.
-    fn address(&self, place: Place) -> ValType {
+    fn address(&self, place: Area) -> ValType {
         self.extent(place).map_or(ValType::I32, |extent| extent.address)
     }
 
@@ -294,7 +292,7 @@ impl Sizes {
             self.leave_if_outside(&mut code, other, (FROM, from), left);
         }
         // Two memories or tables of a module may be one that it imports twice.
-        let may_be_one = matches!(*bulk, Bulk::Copy(_, Place::Memory(_) | Place::Table(_))) && to == from;
+        let may_be_one = matches!(*bulk, Bulk::Copy(_, Area::Memory(_) | Area::Table(_))) && to == from;
         if may_be_one {
             // The ranges may overlap: then the last piece is copied first.
             get(&mut code, TO, to);
@@ -331,13 +329,13 @@ impl Sizes {
     }
 
     /// Leaves the loop unless all that is left fits in a place from this address on.
-    fn leave_if_outside(&self, code: &mut InstructionSink<'_>, place: Place, address: (u32, ValType), left: ValType) {
+    fn leave_if_outside(&self, code: &mut InstructionSink<'_>, place: Area, address: (u32, ValType), left: ValType) {
         let segment = |sizes: &[u64], segment: u32| sizes.get(segment as usize).copied().unwrap_or(0).cast_signed();
         match place {
-            Place::Memory(memory) => code.memory_size(memory),
-            Place::Table(table) => code.table_size(table),
-            Place::Data(data) => code.i64_const(segment(&self.data, data)),
-            Place::Elements(elements) => code.i64_const(segment(&self.elements, elements)),
+            Area::Memory(memory) => code.memory_size(memory),
+            Area::Table(table) => code.table_size(table),
+            Area::Data(data) => code.i64_const(segment(&self.data, data)),
+            Area::Elements(elements) => code.i64_const(segment(&self.elements, elements)),
         };
         if let Some(extent) = self.extent(place) {
             if extent.address == ValType::I32 {
@@ -425,309 +423,4 @@ fn forward(code: &mut InstructionSink<'_>, size: i32, local: u32, ty: ValType) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use wasmparser::{Validator, WasmFeatures};
-    use wasmtime::{Config, Engine, Instance, Linker, Memory as Linear, MemoryType, Module, Store, Val};
-
-    /// The same instructions for memories with addresses of 32 and of 64 bits, a small one and one from outside.
-    const EACH: &str = r#"(module
-        (import "host" "memory" (memory $theirs 4)) (memory $own 4) (memory $wide i64 4) (memory $empty 0)
-        (data $passive "PASSIVE") (data $active (memory $own) (i32.const 99) "active")
-        (func (export "fill") (param i64 i64 i64)
-            (memory.fill $own (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
-        (func (export "fill-wide") (param i64 i64 i64)
-            (memory.fill $wide (local.get 0) (i32.wrap_i64 (local.get 1)) (local.get 2)))
-        (func (export "fill-empty") (param i64 i64 i64)
-            (memory.fill $empty (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
-        (func (export "copy") (param i64 i64 i64)
-            (memory.copy (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
-        (func (export "copy-own") (param i64 i64 i64)
-            (memory.copy $own $own
-                (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
-        (func (export "copy-wide") (param i64 i64 i64)
-            (memory.copy $wide $wide (local.get 0) (local.get 1) (local.get 2)))
-        (func (export "narrow") (param i64 i64 i64)
-            (memory.copy $own $wide (i32.wrap_i64 (local.get 0)) (local.get 1) (i32.wrap_i64 (local.get 2))))
-        (func (export "widen") (param i64 i64 i64)
-            (memory.copy $wide $own (local.get 0) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
-        (func (export "init") (param i64 i64 i64)
-            (memory.init $own $passive
-                (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
-        (func (export "dropped") (param i64 i64 i64)
-            (memory.init $wide $active (local.get 0) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
-        (func (export "of-known-size") (param i64 i64 i64)
-            (memory.fill $own (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.const 65536))
-            (memory.fill $wide (local.get 0) (i32.wrap_i64 (local.get 1)) (i64.const 65537)))
-        (export "own" (memory $own)) (export "wide" (memory $wide)))"#;
-
-    fn each() -> Vec<u8> {
-        let passive: String = (0..150_000).map(|byte| char::from(b'a' + (byte % 23) as u8)).collect();
-        wat::parse_str(EACH.replace("PASSIVE", &passive)).unwrap()
-    }
-
-    /// The same instructions for tables, whose elements tell which of three functions they are, or none.
-    const TABLES: &str = r#"(module
-        (table $own 100000 funcref) (table $wide i64 100000 funcref)
-        (func $one) (func $two) (func $three)
-        (elem $passive func FUNCTIONS) (elem $active (table $own) (i32.const 99) func $one $two)
-        (elem $refs funcref (ref.func $two) (ref.null func))
-        (func $element (param i64) (result funcref)
-            (table.get $own (i32.rem_u (i32.wrap_i64 (local.get 0)) (i32.const 100000))))
-        (func (export "begin")
-            (table.init $own $passive (i32.const 5) (i32.const 0) (i32.const 40000))
-            (table.init $wide $passive (i64.const 9000) (i32.const 0) (i32.const 40000)))
-        (func (export "fill") (param i64 i64 i64)
-            (table.fill $own (i32.wrap_i64 (local.get 0)) (call $element (local.get 1)) (i32.wrap_i64 (local.get 2))))
-        (func (export "fill-wide") (param i64 i64 i64)
-            (table.fill $wide (local.get 0) (call $element (local.get 1)) (local.get 2)))
-        (func (export "copy") (param i64 i64 i64)
-            (table.copy (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
-        (func (export "copy-wide") (param i64 i64 i64)
-            (table.copy $wide $wide (local.get 0) (local.get 1) (local.get 2)))
-        (func (export "narrow") (param i64 i64 i64)
-            (table.copy $own $wide (i32.wrap_i64 (local.get 0)) (local.get 1) (i32.wrap_i64 (local.get 2))))
-        (func (export "init") (param i64 i64 i64)
-            (table.init $own $passive
-                (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
-        (func (export "init-wide") (param i64 i64 i64)
-            (table.init $wide $refs (local.get 0) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
-        (func (export "dropped") (param i64 i64 i64)
-            (table.init $own $active
-                (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2))))
-        (export "one" (func $one)) (export "two" (func $two)) (export "three" (func $three))
-        (export "own" (table $own)) (export "wide" (table $wide)))"#;
-
-    const OF_TABLES: [&str; 8] = ["fill", "fill-wide", "copy", "copy-wide", "narrow", "init", "init-wide", "dropped"];
-
-    fn tables() -> Vec<u8> {
-        let functions = ["$one ", "$two ", "$three "].into_iter().cycle().take(40_000).collect::<String>();
-        wat::parse_str(TABLES.replace("FUNCTIONS", &functions)).unwrap()
-    }
-
-    type Done = Vec<(bool, [u8; 32])>;
-
-    /// For each of these calls, true if it succeeds, and the hash of all memories after it.
-    fn run(wasm: &[u8], calls: &[(&str, [i64; 3])]) -> Done {
-        let mut config = Config::new();
-        config.wasm_memory64(true).wasm_multi_memory(true);
-        let engine = Engine::new(&config).unwrap();
-        let module = Module::new(&engine, wasm).unwrap();
-        let mut store = Store::new(&engine, ());
-        let mut linker = Linker::new(&engine);
-        let theirs = Linear::new(&mut store, MemoryType::new(4, None)).unwrap();
-        linker.define(&store, "host", "memory", theirs).unwrap();
-        let instance = linker.instantiate(&mut store, &module).unwrap();
-        let memories = [Some(theirs), instance.get_memory(&mut store, "own"), instance.get_memory(&mut store, "wide")];
-        for memory in memories.iter().flatten() {
-            let bytes = memory.data_mut(&mut store);
-            bytes.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at / 251) as u8 ^ at as u8);
-        }
-        calls
-            .iter()
-            .map(|(name, arguments)| (call(&mut store, &instance, name, arguments), hash(&store, &memories)))
-            .collect()
-    }
-
-    /// For each of these calls, true if it succeeds; and the function in each element of the tables at the end.
-    fn run_tables(wasm: &[u8], calls: &[(&str, [i64; 3])]) -> (Vec<bool>, Vec<Option<usize>>) {
-        let mut config = Config::new();
-        config.wasm_memory64(true);
-        let engine = Engine::new(&config).unwrap();
-        let module = Module::new(&engine, wasm).unwrap();
-        let mut store = Store::new(&engine, ());
-        let instance = Instance::new(&mut store, &module, &[]).unwrap();
-        instance.get_func(&mut store, "begin").unwrap().call(&mut store, &[], &mut []).unwrap();
-        let well = calls.iter().map(|(name, arguments)| call(&mut store, &instance, name, arguments)).collect();
-        let functions = ["one", "two", "three"].map(|name| {
-            let function = instance.get_func(&mut store, name).unwrap();
-            function.to_raw(&mut store)
-        });
-        let mut elements = Vec::new();
-        for name in ["own", "wide"] {
-            let table = instance.get_table(&mut store, name).unwrap();
-            for at in 0..table.size(&store) {
-                let element = table.get(&mut store, at).unwrap();
-                let raw = element.as_func().unwrap().map(|function| function.to_raw(&mut store));
-                elements.push(raw.map(|raw| functions.iter().position(|known| *known == raw).unwrap()));
-            }
-        }
-        (well, elements)
-    }
-
-    fn call(store: &mut Store<()>, instance: &Instance, name: &str, arguments: &[i64; 3]) -> bool {
-        let arguments = arguments.map(Val::I64);
-        instance.get_func(&mut *store, name).unwrap().call(store, &arguments, &mut []).is_ok()
-    }
-
-    fn hash(store: &Store<()>, memories: &[Option<Linear>]) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
-        for memory in memories.iter().flatten() {
-            hasher.update(memory.data(store));
-        }
-        *hasher.finalize().as_bytes()
-    }
-
-    const NAMES: [&str; 11] = [
-        "fill",
-        "fill-wide",
-        "fill-empty",
-        "copy",
-        "copy-own",
-        "copy-wide",
-        "narrow",
-        "widen",
-        "init",
-        "dropped",
-        "of-known-size",
-    ];
-
-    /// Places and sizes about the edges of pieces, memories and numbers.
-    fn number() -> impl Strategy<Value = i64> {
-        let near = |edge: i64| (-3..=3i64).prop_map(move |by| edge.wrapping_add(by));
-        let piece = i64::from(BYTES);
-        prop_oneof![
-            near(0),
-            near(piece),
-            near(2 * piece),
-            near(4 * piece),
-            0..4 * piece,
-            0..piece,
-            near(1 << 32),
-            near(i64::MAX),
-            near(150_000),
-        ]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn what_is_divided_does_the_same(
-            calls in prop::collection::vec((prop::sample::select(&NAMES), [number(), number(), number()]), 1..40),
-        ) {
-            let before = each();
-            let after = divided(&before).unwrap();
-            prop_assert_eq!(run(&before, &calls), run(&after, &calls));
-        }
-    }
-
-    /// Places and sizes about the edges of pieces, tables and numbers.
-    fn element() -> impl Strategy<Value = i64> {
-        let near = |edge: i64| (-3..=3i64).prop_map(move |by| edge.wrapping_add(by));
-        let piece = i64::from(ELEMENTS);
-        prop_oneof![near(0), near(piece), near(2 * piece), 0..100_000i64, near(100_000), near(40_000), near(1 << 32)]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 5, failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn what_is_divided_does_the_same_to_tables(
-            calls in
-                prop::collection::vec((prop::sample::select(&OF_TABLES), [element(), element(), element()]), 1..40),
-        ) {
-            let before = tables();
-            let after = divided(&before).unwrap();
-            prop_assert_eq!(run_tables(&before, &calls), run_tables(&after, &calls));
-        }
-    }
-
-    #[test]
-    fn elements_that_lap_over_are_as_they_were() {
-        let (before, piece) = (tables(), i64::from(ELEMENTS));
-        let after = divided(&before).unwrap();
-        assert_eq!(functions(&after), functions(&before) + 9);
-        Validator::new_with_features(WasmFeatures::all()).validate_all(&after).unwrap();
-        let by = [1, 100, piece, piece + 1];
-        let calls: Vec<_> = by
-            .into_iter()
-            .flat_map(|by| [[by, 0, 2 * piece + 7], [0, by, 2 * piece + 7]])
-            .flat_map(|arguments| ["copy", "copy-wide"].map(|name| (name, arguments)))
-            .collect();
-        let done = run_tables(&before, &calls);
-        assert!(done.0.iter().all(|well| *well));
-        assert_eq!(done, run_tables(&after, &calls));
-    }
-
-    #[test]
-    fn copies_that_lap_over_are_as_they_were() {
-        let (before, piece) = (each(), i64::from(BYTES));
-        let after = divided(&before).unwrap();
-        let by = [1, 100, piece - 1, piece, piece + 1];
-        let calls: Vec<_> = by
-            .into_iter()
-            .flat_map(|by| [[by, 0, 2 * piece + 7], [0, by, 2 * piece + 7], [by, 5, 0], [5, by, piece + 1]])
-            .flat_map(|arguments| ["copy", "copy-own", "copy-wide"].map(|name| (name, arguments)))
-            .collect();
-        let done = run(&before, &calls);
-        assert!(done.iter().all(|(well, _)| *well));
-        assert_eq!(done, run(&after, &calls));
-    }
-
-    #[test]
-    fn one_memory_under_two_names_is_copied_as_one() {
-        let twice = r#"(module (import "host" "memory" (memory $a 4)) (import "host" "memory" (memory $b 4))
-            (func (export "copy") (param i64 i64 i64)
-                (memory.copy $a $b
-                    (i32.wrap_i64 (local.get 0)) (i32.wrap_i64 (local.get 1)) (i32.wrap_i64 (local.get 2)))))"#;
-        let before = wat::parse_str(twice).unwrap();
-        let (after, piece) = (divided(&before).unwrap(), i64::from(BYTES));
-        let calls = [[100, 0, 2 * piece + 7], [0, 100, 2 * piece + 7], [piece, 3, 2 * piece]].map(|it| ("copy", it));
-        assert_eq!(run(&before, &calls), run(&after, &calls));
-    }
-
-    /// A function that divides is given elements of the table's own type.
-    #[test]
-    fn tables_of_any_references_are_still_valid() {
-        for of in ["funcref", "externref", "(ref null $t)", "(ref null func)", "(ref null extern)", "anyref"] {
-            let module = format!(
-                "(module (type $t (func)) (table $table 9 {of}) (func (param {of} i32)
-                    (table.fill $table (i32.const 0) (local.get 0) (local.get 1))
-                    (table.copy $table $table (i32.const 0) (i32.const 0) (local.get 1))))"
-            );
-            let module = wat::parse_str(module).unwrap();
-            let divided = divided(&module).unwrap();
-            // Fills with references that only guests with a garbage collector have are not divided.
-            assert_eq!(functions(&divided), functions(&module) + if of == "anyref" { 1 } else { 2 }, "{of}");
-            Validator::new_with_features(WasmFeatures::all()).validate_all(&divided).expect(of);
-        }
-    }
-
-    fn functions(wasm: &[u8]) -> u32 {
-        Sizes::of(wasm).unwrap().functions
-    }
-
-    #[test]
-    fn only_what_can_be_large_is_divided_and_each_kind_once() {
-        let small = "(module (memory 1) (func (memory.fill (i32.const 0) (i32.const 1) (i32.const 65536)))
-            (func (memory.copy (i32.const 0) (i32.const 1) (i32.const 100))))";
-        let small = wat::parse_str(small).unwrap();
-        assert!(matches!(divided(&small), Ok(Cow::Borrowed(same)) if same == small));
-        let large = "(module (memory 1) (func (memory.fill (i32.const 0) (i32.const 1) (i32.const 65537)))
-            (func (param i32) (memory.fill (i32.const 0) (i32.const 1) (local.get 0))
-                (memory.copy (i32.const 0) (i32.const 1) (local.get 0))))";
-        let large = wat::parse_str(large).unwrap();
-        let divided = divided(&large).unwrap();
-        assert_eq!(functions(&divided), functions(&large) + 2);
-        Validator::new_with_features(WasmFeatures::all()).validate_all(&divided).unwrap();
-    }
-
-    #[test]
-    fn a_page_can_be_of_one_byte() {
-        let tiny = "(module (memory 70000 (pagesize 1)) (func (export \"fill\") (param i64 i64 i64)
-            (memory.fill (i32.wrap_i64 (local.get 0)) (i32.const 1) (i32.wrap_i64 (local.get 2)))))";
-        let tiny = wat::parse_str(tiny).unwrap();
-        let divided = divided(&tiny).unwrap();
-        Validator::new_with_features(WasmFeatures::all()).validate_all(&divided).unwrap();
-        let mut config = Config::new();
-        config.wasm_custom_page_sizes(true);
-        let engine = Engine::new(&config).unwrap();
-        let module = Module::new(&engine, &divided).unwrap();
-        let mut store = Store::new(&engine, ());
-        let instance = Instance::new(&mut store, &module, &[]).unwrap();
-        assert!(call(&mut store, &instance, "fill", &[0, 0, 70_000]));
-        assert!(!call(&mut store, &instance, "fill", &[1, 0, 70_000]));
-    }
-}
+mod tests;

@@ -184,12 +184,12 @@ impl<'a> Parts<'a> {
         let mut lifts = Lifts::default();
         for payload in Parser::new(0).parse_all(wasm) {
             let payload = payload?;
-            lifts.read(&payload)?;
+            lifts.note(&payload)?;
             match payload {
                 Payload::ModuleSection { unchecked_range: range, .. } => {
                     // A range that is cut short has no module: the parser reports that next.
                     if let Some(module) = wasm.get(range.clone()) {
-                        parts.modules.push((range, Module::read(module)?));
+                        parts.modules.push((range, Module::parse(module)?));
                     }
                 }
                 Payload::ComponentTypeSection(types) => {

@@ -5,7 +5,7 @@ use wasmparser::{CanonicalFunction, CanonicalOption, ComponentAlias, ExternalKin
 
 /// A component or module.
 #[derive(Debug, Default)]
-struct Level {
+struct Nesting {
     /// A component's core functions, by the names under which modules export them.
     functions: Vec<Option<String>>,
     /// True if it lifts or lowers functions.
@@ -16,7 +16,7 @@ struct Level {
 #[derive(Debug, Default)]
 pub(super) struct Lifts {
     /// The components and modules around the payload that is read.
-    levels: Vec<Level>,
+    levels: Vec<Nesting>,
     /// Components that lift or lower functions.
     pub(super) components: usize,
     /// Names of functions that give memory for what is passed.
@@ -31,9 +31,9 @@ pub(super) struct Lifts {
 
 impl Lifts {
     /// Reads a payload. All payloads of a component have to be read, in order.
-    pub(super) fn read(&mut self, payload: &Payload<'_>) -> wasmparser::Result<()> {
+    pub(super) fn note(&mut self, payload: &Payload<'_>) -> wasmparser::Result<()> {
         match payload {
-            Payload::Version { .. } => self.levels.push(Level::default()),
+            Payload::Version { .. } => self.levels.push(Nesting::default()),
             Payload::End(_) => self.components += usize::from(self.levels.pop().is_some_and(|level| level.passes)),
             Payload::ComponentAliasSection(aliases) => {
                 for alias in aliases.clone() {

@@ -73,7 +73,7 @@ pub(super) struct Does<'a> {
 }
 
 impl<'a> Module<'a> {
-    pub(super) fn read(wasm: &'a [u8]) -> wasmparser::Result<Self> {
+    pub(super) fn parse(wasm: &'a [u8]) -> wasmparser::Result<Self> {
         let mut module = Self::default();
         let mut referred = BTreeSet::new();
         for payload in Parser::new(0).parse_all(wasm) {

@@ -39,7 +39,7 @@ impl Kept {
     pub(super) fn of(module: &Module<'_>) -> Result<Self, String> {
         let lasting = lasting(module);
         let Some(start) = module.start.filter(|start| lasting.contains(start)) else { return Ok(Self::default()) };
-        let mut walk = Walk { module, lasting: &lasting, operands: Vec::new(), kept: Vec::new() };
+        let mut walk = StartWalk { module, lasting: &lasting, operands: Vec::new(), kept: Vec::new() };
         walk.function(start, 0).map_err(|Unknown(what)| {
             format!("its start function {what}, in a way that is not known from its code alone")
         })?;
@@ -138,7 +138,7 @@ const COMPUTES: Unknown = Unknown("changes tables, segments or globals that cann
 
 /// A walk through the functions of a start, in the order in which they run. The walk enters no block, so each
 /// instruction met runs once.
-struct Walk<'a> {
+struct StartWalk<'a> {
     module: &'a Module<'a>,
     lasting: &'a BTreeSet<u32>,
     /// The code of each known operand, made only of constants and globals that never change.
@@ -147,7 +147,7 @@ struct Walk<'a> {
     kept: Vec<u8>,
 }
 
-impl Walk<'_> {
+impl StartWalk<'_> {
     fn function(&mut self, number: u32, depth: usize) -> Result<(), Unknown> {
         let body = self.module.does(number).filter(|_| depth < DEPTH).map(|does| &does.body).ok_or(COMPUTES)?;
         let (bytes, start) = (body.as_bytes(), body.range().start);
@@ -270,7 +270,7 @@ mod tests {
 
     /// A module's shell, if it differs from the module.
     fn shell(wasm: &[u8]) -> Option<Vec<u8>> {
-        let module = Module::read(wasm).unwrap();
+        let module = Module::parse(wasm).unwrap();
         let (shell, _) = of(wasm, &module, &Kept::of(&module).unwrap()).unwrap()?;
         Validator::new_with_features(WasmFeatures::all()).validate_all(&shell).unwrap();
         Some(shell)
@@ -394,7 +394,7 @@ mod tests {
         // A start function of another module, as tools have it to call `_initialize`, and one of its own.
         for starts in ["(import \"a\" \"f\" (func $f))", "(func $f (loop br 0))"] {
             let shell = shell(&wasm(&format!("(module {starts} (start $f))"))).unwrap();
-            assert_eq!(Module::read(&shell).unwrap().start, None);
+            assert_eq!(Module::parse(&shell).unwrap().start, None);
         }
     }
 
@@ -405,7 +405,7 @@ mod tests {
                 "(module (memory 1) (table $t 1 funcref) (global $g (export \"g\") (mut i32) (i32.const 0))
                     (start $start) (func $start (local i32) {body}) {more})"
             );
-            Kept::of(&Module::read(&wasm(&text)).unwrap()).unwrap_err()
+            Kept::of(&Module::parse(&wasm(&text)).unwrap()).unwrap_err()
         };
         let set = "(global.set $g (i32.const 1))";
         for line in [

@@ -25,7 +25,7 @@ const BYTES: i32 = 1;
 pub(super) fn priced(wasm: &[u8]) -> wasmparser::Result<Cow<'_, [u8]>> {
     let mut lifts = Lifts::default();
     for payload in Parser::new(0).parse_all(wasm) {
-        lifts.read(&payload?)?;
+        lifts.note(&payload?)?;
     }
     if lifts.components < 2 {
         return Ok(Cow::Borrowed(wasm));
@@ -37,7 +37,7 @@ pub(super) fn priced(wasm: &[u8]) -> wasmparser::Result<Cow<'_, [u8]>> {
 /// The module with counting functions added, exported under these names in place of those that give memory; borrowed,
 /// if it exports none.
 fn of_module<'a>(wasm: &'a [u8], names: &BTreeSet<String>) -> wasmparser::Result<Cow<'a, [u8]>> {
-    let module = Module::read(wasm)?;
+    let module = Module::parse(wasm)?;
     let gives = names.iter().filter_map(|name| {
         let index = *module.exports.get(name)?;
         let ty = *module.functions.get(index as usize)?;

@@ -15,7 +15,7 @@ mod supervisor;
 mod tell;
 mod validate;
 
-use crate::observe::{self, LogFormat, Pace};
+use crate::observe::{self, LogFormat, LogPace};
 use clap::{Parser, Subcommand};
 use error::Error;
 use signals::Signals;
@@ -83,7 +83,7 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
     let serves = matches!(cli.command, Command::Serve(_));
     // Others end by a signal's default action, which tells their parents more than an exit code. Process 1 has none.
     let _signals = (process::id() == 1 && !serves).then(Signals::take).transpose()?;
-    let pace = if serves { Pace::Drop } else { Pace::Wait };
+    let pace = if serves { LogPace::Drop } else { LogPace::Wait };
     // The attacking guests crash all the time, which is not worth logging.
     let usual = if matches!(cli.command, Command::Prove(_)) { "carrel=error" } else { "carrel=info,guest=info" };
     let log = observe::log(cli.log_format, pace, usual);

@@ -26,7 +26,7 @@ impl Admin {
         let admin = Self {
             host: section.read("host", "localhost".into(), text),
             port: section.read("port", 8001, |value| count(0, u16::MAX.into())(value).map(|port| port as u16)),
-            token: section.read("token", None, |value| KeyHash::read(value).map(Some)),
+            token: section.read("token", None, |value| KeyHash::from_value(value).map(Some)),
         };
         section.finish();
         Some(admin)

@@ -81,7 +81,7 @@ impl Method {
         matches!(self, Self::Post | Self::Put)
     }
 
-    fn read(value: &Value) -> Result<Self, String> {
+    fn from_value(value: &Value) -> Result<Self, String> {
         let name = text(value)?;
         let found = Self::ALL.into_iter().find(|method| method.as_str() == name.to_uppercase());
         found.ok_or_else(|| format!("must be one of `GET`, `POST`, `PUT`, `DELETE`, and is {}", describe(value)))
@@ -212,7 +212,7 @@ fn read_workflow(
     let endpoint = Endpoint {
         key: section.path().clone(),
         path: section.read("path", default.into(), path),
-        method: section.read("method", Method::Post, Method::read),
+        method: section.read("method", Method::Post, Method::from_value),
         description: section.read("description", "Runs the workflow.".into(), text),
         function: super::WORKFLOW.into(),
     };
@@ -241,7 +241,7 @@ fn read_endpoints(parent: &mut Section<'_>, legacy: bool, ignored: &mut Vec<Stri
         let endpoint = Endpoint {
             key: section.path().clone(),
             path: section.read("path", String::new(), path),
-            method: section.read("method", Method::Post, Method::read),
+            method: section.read("method", Method::Post, Method::from_value),
             description: section.read("description", String::new(), text),
             function: section.read("function_name", String::new(), text),
         };

@@ -113,7 +113,7 @@ impl Config {
     }
 
     fn of(source: Source) -> (Self, Vec<Problem>) {
-        source.read(|top| Self::read(source.clone(), top))
+        source.read_with(|top| Self::read(source.clone(), top))
     }
 
     /// The parts that the catalog of functions is made of.

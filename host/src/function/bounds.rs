@@ -22,7 +22,7 @@ const TABLES: u64 = 1_000_000;
 const SHOWN: usize = 200;
 
 /// Reads a file of at most `most` bytes.
-pub(super) fn read(file: &Path, most: usize) -> Result<Vec<u8>, Refused> {
+pub(super) fn read_guest(file: &Path, most: usize) -> Result<Vec<u8>, Refused> {
     settings::read_file(file, most).map_err(|error| match error.kind() {
         io::ErrorKind::FileTooLarge => Refused::new(
             Limits::GUEST_SIZE.reached(format!("has more than {most} bytes")).to_string(),

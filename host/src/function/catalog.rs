@@ -170,7 +170,7 @@ pub(crate) async fn load_guests(
         };
         for file in files {
             let name = file.display().to_string();
-            let loaded = match bounds::read(&file, wanted.limits.guest_size) {
+            let loaded = match bounds::read_guest(&file, wanted.limits.guest_size) {
                 Ok(wasm) => loader.load(GuestSource::File(file), wasm.into()).await,
                 Err(refused) => Err(refused),
             };

@@ -1,6 +1,6 @@
 //! The grants of a function: what it may reach outside of its sandbox.
 
-use super::place::{Place, Target};
+use super::destination::{Destination, RequestTarget};
 use crate::settings::{
     Problem,
     reader::{Section, describe, text},
@@ -24,7 +24,7 @@ pub struct Grants {
     folders: Vec<Folder>,
     /// The folders, open.
     files: WasiFilesystemCtx,
-    pub(super) http: Http,
+    pub(super) http: HttpGrant,
 }
 
 /// A folder of the host that a guest may read.
@@ -35,26 +35,26 @@ struct Folder {
 }
 
 /// The grant of outgoing requests.
-pub(super) struct Http {
-    places: Vec<Place>,
+pub(super) struct HttpGrant {
+    places: Vec<Destination>,
     /// The permits for connections, shared by all instances of the function.
     pub(super) connections: Arc<Semaphore>,
 }
 
-impl Default for Http {
+impl Default for HttpGrant {
     fn default() -> Self {
         Self { places: Vec::new(), connections: Arc::new(Semaphore::new(CONNECTIONS)) }
     }
 }
 
-impl Http {
+impl HttpGrant {
     /// Returns true if a request may go to this target.
-    pub(super) fn permits(&self, target: &Target) -> bool {
+    pub(super) fn permits(&self, target: &RequestTarget) -> bool {
         self.places.iter().any(|place| place.permits(target))
     }
 
     /// Returns true if a grant names this very address, for the target's scheme and port.
-    pub(super) fn names(&self, address: std::net::IpAddr, target: &Target) -> bool {
+    pub(super) fn names(&self, address: std::net::IpAddr, target: &RequestTarget) -> bool {
         self.permits(&target.at(address))
     }
 }
@@ -64,7 +64,7 @@ impl Grants {
     pub(crate) fn read(mut section: Section<'_>) -> Self {
         let environment = read_environment(&mut section);
         let (folders, files) = read_folders(section.section("folders"));
-        let http = Http { places: read_places(&mut section), ..Http::default() };
+        let http = HttpGrant { places: read_places(&mut section), ..HttpGrant::default() };
         section.finish();
         Self { environment, folders, files, http }
     }
@@ -209,7 +209,7 @@ fn is_plain_path(path: &str) -> bool {
     path.strip_prefix('/').is_some_and(|rest| rest.is_empty() || rest.split('/').all(part))
 }
 
-fn read_places(section: &mut Section<'_>) -> Vec<Place> {
+fn read_places(section: &mut Section<'_>) -> Vec<Destination> {
     let (path, problems) = (section.path().with("http"), section.problems());
     let items = match section.take("http") {
         None => Vec::new(),
@@ -221,7 +221,7 @@ fn read_places(section: &mut Section<'_>) -> Vec<Place> {
     };
     let mut places = Vec::new();
     for (index, item) in items.iter().enumerate() {
-        match text(item).and_then(|text| Place::parse(&text)) {
+        match text(item).and_then(|text| Destination::parse(&text)) {
             Ok(place) => places.push(place),
             Err(message) => problems.push(
                 Problem::new(path.with(index.to_string()), message)

@@ -15,13 +15,13 @@
 //! # Layout
 //!
 //! * [`Grants`], with the environment and the folders.
-//! * `place`: the hosts that may be called. `address`: the addresses that their names may stand for. `outgoing`: a
+//! * `destination`: the hosts that may be called. `address`: the addresses that their names may stand for. `outgoing`: a
 //!   request, from the check to the answer.
 
 mod address;
+mod destination;
 mod granted;
 mod outgoing;
-mod place;
 
 pub use granted::Grants;
 pub(crate) use outgoing::{FIELDS, Outgoing, TEXT};

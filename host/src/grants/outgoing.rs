@@ -14,8 +14,8 @@
 
 use super::{
     address,
+    destination::{RemoteHost, RequestTarget},
     granted::Grants,
-    place::{RemoteHost, Target},
 };
 use crate::{
     limits::{Descriptor, Descriptors},
@@ -72,9 +72,9 @@ pub(crate) struct Outgoing {
 }
 
 /// A connection's place among those that its function, and its user, may have at once.
-type Place = Arc<(OwnedSemaphorePermit, Descriptor)>;
+type ConnectionPermit = Arc<(OwnedSemaphorePermit, Descriptor)>;
 
-type Answer = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
+type Exchange = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
 
 impl Outgoing {
     pub(crate) fn new(grants: Arc<Grants>, differs: Option<Arc<AtomicBool>>) -> Self {
@@ -82,13 +82,13 @@ impl Outgoing {
     }
 
     /// Returns the target of a request, if the grants permit it.
-    fn permitted(&self, request: &Request<WasiBody>) -> Option<Target> {
+    fn permitted(&self, request: &Request<WasiBody>) -> Option<RequestTarget> {
         let tls = match request.uri().scheme()? {
             scheme if *scheme == Scheme::HTTPS => true,
             scheme if *scheme == Scheme::HTTP => false,
             _ => return None,
         };
-        let target = Target::parse(tls, request.uri().authority()?.as_str())?;
+        let target = RequestTarget::parse(tls, request.uri().authority()?.as_str())?;
         // A tunnel would turn the permitted host into a proxy to others.
         let tunnel = request.method() == Method::CONNECT;
         (!tunnel && self.grants.http.permits(&target)).then_some(target)
@@ -101,7 +101,7 @@ impl WasiHttpHooks for Outgoing {
         request: Request<WasiBody>,
         options: Option<RequestOptions>,
         _: Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ) -> Box<dyn Future<Output = Result<Answer, Error>> + Send> {
+    ) -> Box<dyn Future<Output = Result<Exchange, Error>> + Send> {
         if let Some(differs) = &self.differs {
             differs.store(true, Ordering::Relaxed);
         }
@@ -117,7 +117,7 @@ impl WasiHttpHooks for Outgoing {
             let one_of_all = grants.http.connections.clone().acquire_owned().await;
             let one_of_all = one_of_all.map_err(|_| Error::ConnectionLimitReached)?;
             let descriptor = descriptors.and_then(|it| it.take()).ok_or(Error::ConnectionLimitReached)?;
-            let place: Place = Arc::new((one_of_all, descriptor));
+            let place: ConnectionPermit = Arc::new((one_of_all, descriptor));
             let (answer, connection) = send(&grants, &target, request, options, &place).await?;
             let connection = async move {
                 let done = timeout_at(deadline, connection).await.unwrap_or(Err(Error::HttpResponseTimeout));
@@ -137,10 +137,10 @@ impl WasiHttpHooks for Outgoing {
 /// Sends a request. Returns the answer, and the future that must run for the answer's body to arrive.
 async fn send(
     grants: &Grants,
-    target: &Target,
+    target: &RequestTarget,
     mut request: Request<WasiBody>,
     options: Option<RequestOptions>,
-    place: &Place,
+    place: &ConnectionPermit,
 ) -> Result<(Response<WasiBody>, BoxFuture<'static, Result<(), Error>>), Error> {
     let options = options.unwrap_or_default();
     // To an origin, only the path is sent; the host is in a header already.
@@ -194,7 +194,7 @@ async fn within<T>(time: Option<Duration>, what: impl Future<Output = T>) -> Opt
 }
 
 /// Connects to a checked address of those that a name stands for, trying them in turn.
-async fn connect(grants: &Grants, target: &Target, place: &Place) -> Result<TcpStream, Error> {
+async fn connect(grants: &Grants, target: &RequestTarget, place: &ConnectionPermit) -> Result<TcpStream, Error> {
     let addresses = match &target.host {
         RemoteHost::Address(address) => vec![*address],
         RemoteHost::Name(name) => resolve(name.clone(), place.clone()).await?,
@@ -221,7 +221,7 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// Resolves a name. The system's resolver keeps a thread until it is done, even if the caller has gone; until then it
 /// counts as a request of the function.
-async fn resolve(name: String, place: Place) -> Result<Vec<IpAddr>, Error> {
+async fn resolve(name: String, place: ConnectionPermit) -> Result<Vec<IpAddr>, Error> {
     let looked_up = tokio::spawn(async move {
         let found = lookup_host((name, 0)).await.map(|found| found.map(|it| it.ip()).collect::<Vec<_>>());
         drop(place);

@@ -36,13 +36,13 @@ pub(super) fn wanted(headers: &HeaderMap, form: Form) -> AcceptRank {
         return AcceptRank { quality: 1000, exact: 1 };
     }
     let ranges = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    let ranges = ranges.filter_map(|range| read(std::str::from_utf8(range).ok()?, form));
+    let ranges = ranges.filter_map(|range| rank(std::str::from_utf8(range).ok()?, form));
     // The range that names it the most exactly says what it is worth.
     ranges.fold(AcceptRank::default(), |best, range| if range.exact > best.exact { range } else { best })
 }
 
 /// The rank that a range gives a form; `None` if the range does not match.
-fn read(range: &str, form: Form) -> Option<AcceptRank> {
+fn rank(range: &str, form: Form) -> Option<AcceptRank> {
     let mut parts = range.split(';').map(str::trim);
     let (ty, subtype) = parts.next()?.split_once('/')?;
     let mut exact = match (ty.eq_ignore_ascii_case(form.ty), subtype.eq_ignore_ascii_case(form.subtype)) {

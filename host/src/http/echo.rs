@@ -31,7 +31,7 @@ pub(super) struct Members<'a> {
 
 impl<'a> Echo<'a> {
     /// Reads a document. `None`: it is not JSON, or nested too deeply, as [`json::check`](super::json::check) tells.
-    pub(super) fn read(text: &'a str) -> Option<Self> {
+    pub(super) fn parse(text: &'a str) -> Option<Self> {
         super::json::check(text).ok()?;
         Reader { text, at: 0 }.value()
     }
@@ -187,7 +187,7 @@ mod tests {
 
     fn echoed(text: &str) -> Option<String> {
         let mut out = String::new();
-        Echo::read(text)?.write(&mut out);
+        Echo::parse(text)?.write(&mut out);
         Some(out)
     }
 
@@ -227,10 +227,10 @@ mod tests {
         ] {
             let value: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(echoed(text), Some(value.to_string()));
-            assert_eq!(Echo::read(text).map(|it| it.value()), Some(value));
+            assert_eq!(Echo::parse(text).map(|it| it.value()), Some(value));
         }
         for broken in ["", "{", "[1,]", "01", "1 2"] {
-            assert!(Echo::read(broken).is_none(), "{broken}");
+            assert!(Echo::parse(broken).is_none(), "{broken}");
         }
         let deep = format!("{}{}", "[".repeat(127), "]".repeat(127));
         assert_eq!(echoed(&deep), Some(deep));
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn a_path_leads_to_its_part() {
         let (name, index) = (|name: &str| Step::Name(name.into()), Step::Index);
-        let echo = Echo::read(r#"{"a":[1,{"b":2.50}],"a":[1,{"b":3.50,"b":1e999}]}"#);
+        let echo = Echo::parse(r#"{"a":[1,{"b":2.50}],"a":[1,{"b":3.50,"b":1e999}]}"#);
         let at = |path: &[Step]| {
             let mut out = String::new();
             echo.as_ref()?.at(path)?.write(&mut out);

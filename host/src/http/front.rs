@@ -32,13 +32,13 @@ pub(super) async fn answer(
     app: &App,
     progress: &Arc<Progress>,
     request: Request<Incoming>,
-) -> Result<Response<Answer>, Infallible> {
+) -> Result<Response<AnswerBody>, Infallible> {
     let (parts, body) = request.into_parts();
     let whole = body.is_end_stream();
     progress.begins(whole, parts.version > Version::HTTP_10);
     // Nothing was asked for, so that nothing would come.
     let waits = !whole && parts.headers.contains_key(header::EXPECT);
-    let request = RequestBody { body: Some(body), progress: progress.clone(), whole };
+    let request = IncomingBody { body: Some(body), progress: progress.clone(), whole };
     let mut response = match host(&parts.headers, parts.version) {
         Ok(()) => app.answer(Request::from_parts(parts, request)).await,
         Err(error) => {
@@ -49,7 +49,7 @@ pub(super) async fn answer(
     if let Some(body) = progress.given_up() {
         let left = body.size_hint().exact();
         let small = !waits && left.is_none_or(|left| left <= SMALL);
-        if !small || !read(body).await {
+        if !small || !drain(body).await {
             progress.leaves_unread(left);
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -59,11 +59,11 @@ pub(super) async fn answer(
         progress.streams(true);
     }
     progress.ends();
-    Ok(response.map(|body| Answer { body, streams }))
+    Ok(response.map(|body| AnswerBody { body, streams }))
 }
 
 /// Reads a small body to its end. Gives whether that is done in time, and it was small.
-async fn read(mut body: Incoming) -> bool {
+async fn drain(mut body: Incoming) -> bool {
     let mut rest = SMALL;
     let reading = async {
         while let Some(frame) = body.frame().await {
@@ -126,13 +126,13 @@ fn is_host(host: &[u8]) -> bool {
 }
 
 /// A request's body, which goes back to the connection if it is not read to its end.
-struct RequestBody {
+struct IncomingBody {
     body: Option<Incoming>,
     progress: Arc<Progress>,
     whole: bool,
 }
 
-impl Body for RequestBody {
+impl Body for IncomingBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -155,7 +155,7 @@ impl Body for RequestBody {
     }
 }
 
-impl Drop for RequestBody {
+impl Drop for IncomingBody {
     fn drop(&mut self) {
         if let (false, Some(body)) = (self.whole, self.body.take()) {
             self.progress.give_up(body);
@@ -164,13 +164,13 @@ impl Drop for RequestBody {
 }
 
 /// An answer's body.
-pub(super) struct Answer {
+pub(super) struct AnswerBody {
     body: body::Body,
     /// The connection of a stream.
     streams: Option<Arc<Progress>>,
 }
 
-impl Body for Answer {
+impl Body for AnswerBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -192,7 +192,7 @@ impl Body for Answer {
     }
 }
 
-impl Drop for Answer {
+impl Drop for AnswerBody {
     fn drop(&mut self) {
         if let Some(progress) = &self.streams {
             progress.streams(false);

@@ -29,10 +29,10 @@ pub(super) fn held(bytes: impl Into<Bytes>, charge: Charge) -> body::Body {
 /// An answer, of which each byte is charged to an account until it is sent. The charge at hand is for the first bytes.
 pub(super) fn counted(answer: Response<body::Body>, charge: Charge) -> Response<body::Body> {
     let memory = charge.of().clone();
-    answer.map(|body| body::Body::new(Counted { body, memory, charge: Some(charge) }))
+    answer.map(|body| body::Body::new(CountedBody { body, memory, charge: Some(charge) }))
 }
 
-struct Counted {
+struct CountedBody {
     body: body::Body,
     memory: Arc<Memory>,
     /// None once it is given to bytes.
@@ -40,7 +40,7 @@ struct Counted {
 }
 
 /// Bytes with their charge.
-struct Held {
+struct ChargedBytes {
     bytes: Bytes,
     _charge: Charge,
 }
@@ -48,16 +48,16 @@ struct Held {
 /// Bytes that keep a charge of at least their size.
 fn charged(bytes: Bytes, mut charge: Charge) -> Bytes {
     charge.set(charge.bytes().min(INPUT).max(bytes.len()));
-    Bytes::from_owner(Held { bytes, _charge: charge })
+    Bytes::from_owner(ChargedBytes { bytes, _charge: charge })
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for ChargedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Body for Counted {
+impl Body for CountedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -41,7 +41,7 @@ pub(super) async fn detail(
         // The place is free again when it ends, also where nobody waits for it any more.
         let read = move || {
             let _place = place;
-            read(&host.catalog().functions()[position].guest.input_schema, &input, &why)
+            wrong_fields(&host.catalog().functions()[position].guest.input_schema, &input, &why)
         };
         spawn_blocking(read).await.ok()
     };
@@ -53,7 +53,7 @@ pub(super) fn words(why: &str) -> String {
     list([item("value_error", &[], why, None)])
 }
 
-fn read(schema: &Schema, input: &str, why: &str) -> String {
+fn wrong_fields(schema: &Schema, input: &str, why: &str) -> String {
     if input.is_empty() {
         return list([item("missing", &[], "Field required", None)]);
     }
@@ -63,7 +63,7 @@ fn read(schema: &Schema, input: &str, why: &str) -> String {
         item["ctx"] = json!({"error": broken.how});
         return list([item.to_string()]);
     }
-    let echo = if input.len() <= LARGE { Echo::read(input) } else { None };
+    let echo = if input.len() <= LARGE { Echo::parse(input) } else { None };
     let Some(echo) = echo else { return words(why) };
     let value = echo.value();
     if !schema.is_quick_for(&value) {

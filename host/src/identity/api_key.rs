@@ -24,7 +24,7 @@ impl KeyHash {
     }
 
     /// The text of a hash, as a configuration has it.
-    pub(crate) fn read(value: &Value) -> Result<Self, String> {
+    pub(crate) fn from_value(value: &Value) -> Result<Self, String> {
         let help = "must be a key's hash, `blake3:` and 64 hexadecimal digits, as `carrel key` makes it";
         let text = value.as_str().ok_or(help)?;
         let digits = text.strip_prefix(KIND).ok_or(help)?;
@@ -70,7 +70,7 @@ mod tests {
     fn a_key_and_its_hash_belong_together_and_the_hash_is_read_back() {
         let (key, hash) = generate();
         assert!(key.starts_with("carrel_") && key.len() == 7 + 64);
-        assert_eq!(KeyHash::read(&Value::from(hash.to_string())), Ok(hash));
+        assert_eq!(KeyHash::from_value(&Value::from(hash.to_string())), Ok(hash));
         assert_eq!(KeyHash::of(&key), hash);
         assert_ne!(generate().1, hash);
     }
@@ -79,7 +79,7 @@ mod tests {
     fn what_is_no_hash_is_refused_without_repeating_it() {
         for wrong in [Value::from("carrel_secret"), Value::from("blake3:12"), Value::from(5), Value::from("blake3:zz")]
         {
-            let why = KeyHash::read(&wrong).expect_err("it is no hash");
+            let why = KeyHash::from_value(&wrong).expect_err("it is no hash");
             assert!(!why.contains("secret") && why.contains("carrel key"), "{why}");
         }
     }

@@ -35,7 +35,7 @@ impl ApiKeys {
 
 impl Verifier for ApiKeys {
     fn read(section: &mut Section<'_>, tenants: &Tenants, all: &mut [TenantConfig]) -> Option<Self> {
-        let own = section.read("api_keys", Vec::new(), secret_list_of(KeyHash::read));
+        let own = section.read("api_keys", Vec::new(), secret_list_of(KeyHash::from_value));
         match all {
             [only] if only.key.is_root() => only.api_keys = own,
             _ if own.is_empty() => {}

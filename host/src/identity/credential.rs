@@ -53,7 +53,7 @@ impl Credential {
         }
     }
 
-    pub(super) fn read(value: &Value) -> Result<Self, String> {
+    pub(super) fn from_value(value: &Value) -> Result<Self, String> {
         let name = text(value)?;
         let names = || list(Self::ALL.iter().map(|kind| kind.as_str()));
         let found = Self::ALL.into_iter().find(|kind| kind.as_str() == name);

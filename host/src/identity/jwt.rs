@@ -83,7 +83,7 @@ struct Keys {
     /// The algorithms that the configuration allows, if it names any.
     allowed: Option<Vec<Algorithm>>,
     /// The present keys. The `Arc` is copied for each token, and the lock held no longer than that.
-    now: RwLock<Arc<[Key]>>,
+    now: RwLock<Arc<[VerificationKey]>>,
     /// Notified when a token names an unknown key: the issuer may have a new one.
     missed: Notify,
 }
@@ -116,9 +116,11 @@ impl KeySource {
         }
     }
 
-    fn read(&self) -> Result<Vec<Key>, String> {
+    fn load(&self) -> Result<Vec<VerificationKey>, String> {
         match self {
-            Self::Secret(secret) => Ok(Vec::from_iter(Key::new(None, DecodingKey::from_secret(secret.as_bytes())))),
+            Self::Secret(secret) => {
+                Ok(Vec::from_iter(VerificationKey::new(None, DecodingKey::from_secret(secret.as_bytes()))))
+            }
             Self::Pem(file) => from_pem(file),
             Self::Jwks(file) => from_jwks(file),
             // They are fetched when the host serves.
@@ -128,13 +130,13 @@ impl KeySource {
 }
 
 impl Keys {
-    fn now(&self) -> Arc<[Key]> {
+    fn now(&self) -> Arc<[VerificationKey]> {
         self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads the source's keys that an allowed algorithm belongs to.
-    fn read(source: &KeySource, allowed: Option<&[Algorithm]>) -> Result<Arc<[Key]>, String> {
-        let mut keys = source.read()?;
+    fn load(source: &KeySource, allowed: Option<&[Algorithm]>) -> Result<Arc<[VerificationKey]>, String> {
+        let mut keys = source.load()?;
         if let Some(allowed) = allowed {
             keys.iter_mut().for_each(|key| key.algorithms.retain(|algorithm| allowed.contains(algorithm)));
             keys.retain(|key| !key.algorithms.is_empty());
@@ -164,7 +166,7 @@ impl Keys {
             }
             KeySource::Secret(_) => return None,
         };
-        let keys = match Self::read(&self.source, self.allowed.as_deref()) {
+        let keys = match Self::load(&self.source, self.allowed.as_deref()) {
             Ok(keys) if keys.is_empty() => {
                 return Some(Err(format!("{} has no key that one of `algorithms` belongs to", file.display())));
             }
@@ -175,14 +177,14 @@ impl Keys {
     }
 
     /// Replaces all keys at once, and returns the new number.
-    fn exchange(&self, keys: Arc<[Key]>) -> usize {
+    fn exchange(&self, keys: Arc<[VerificationKey]>) -> usize {
         let number = keys.len();
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = keys;
         number
     }
 }
 
-struct Key {
+struct VerificationKey {
     id: Option<String>,
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
@@ -229,7 +231,7 @@ impl Issuer {
         if header.crit.is_some() {
             return Err(Error::Invalid("its header demands what is not known here (`crit`)"));
         }
-        let fits = |key: &&Key| header.kid.is_none() || key.id.is_none() || key.id == header.kid;
+        let fits = |key: &&VerificationKey| header.kid.is_none() || key.id.is_none() || key.id == header.kid;
         let keys = self.keys.now();
         let is_fetched = matches!(self.keys.source, KeySource::Url(..));
         if is_fetched && keys.is_empty() {
@@ -398,7 +400,7 @@ impl Issuer {
             (.., Some(file)) => KeySource::Jwks(file),
             _ => return None,
         };
-        let keys = Keys::read(&source, algorithms.as_deref());
+        let keys = Keys::load(&source, algorithms.as_deref());
         let keys = keys.map_err(|why| problems.add(&path.with(source.key()), why)).ok()?;
         if keys.is_empty() {
             problems.add(&path.with("algorithms"), "none of them belongs to a key of this issuer");
@@ -491,7 +493,7 @@ fn algorithm(value: &Value) -> Result<Algorithm, String> {
     Algorithm::from_str(&name).map_err(|_| format!("`{name}` is no algorithm that can be verified here"))
 }
 
-impl Key {
+impl VerificationKey {
     /// `None`: no algorithm takes the key. The library would report that only with each token, and would panic at an
     /// Ed25519 key that is too short.
     fn new(id: Option<String>, key: DecodingKey) -> Option<Self> {
@@ -519,7 +521,7 @@ fn rsa_size(key: &DecodingKey) -> usize {
 
 /// The keys of a file in PEM: public keys, and those of certificates. Each block must be usable: a skipped key would
 /// be missed only when the first token needs it.
-fn from_pem(file: &Path) -> Result<Vec<Key>, String> {
+fn from_pem(file: &Path) -> Result<Vec<VerificationKey>, String> {
     let name = file.display();
     let text = read_file(file, KEYS).map_err(|error| format!("{name} cannot be read: {error}"))?;
     let text = String::from_utf8_lossy(&text);
@@ -534,7 +536,7 @@ fn from_pem(file: &Path) -> Result<Vec<Key>, String> {
     }
     let mut keys = Vec::with_capacity(blocks.len());
     for (block, number) in blocks.iter().zip(1..) {
-        let key = public_key(block).and_then(|key| Key::new(None, key).ok_or_else(String::new));
+        let key = public_key(block).and_then(|key| VerificationKey::new(None, key).ok_or_else(String::new));
         keys.push(key.map_err(|why| {
             let place = if blocks.len() == 1 {
                 name.to_string()
@@ -562,7 +564,7 @@ fn public_key(block: &pem::Pem) -> Result<DecodingKey, String> {
     kinds.into_iter().find_map(|kind| kind(text.as_bytes()).ok()).ok_or_else(String::new)
 }
 
-fn from_jwks(file: &Path) -> Result<Vec<Key>, String> {
+fn from_jwks(file: &Path) -> Result<Vec<VerificationKey>, String> {
     let json = read_file(file, KEYS).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
     in_jwks(&json, &file.display().to_string())
 }
@@ -574,11 +576,11 @@ struct KeySet {
 }
 
 /// The keys of a key set; `place` names its source.
-fn in_jwks(json: &[u8], place: &str) -> Result<Vec<Key>, String> {
+fn in_jwks(json: &[u8], place: &str) -> Result<Vec<VerificationKey>, String> {
     const MARK: &[u8] = b"\xef\xbb\xbf";
     let json = json.strip_prefix(MARK).unwrap_or(json);
     let set: KeySet =
-        serde_json::from_slice(json).map_err(|error| format!("{place} is no JSON Web Key Set: {error}"))?;
+        serde_json::from_slice(json).map_err(|error| format!("{place} is no JSON Web VerificationKey Set: {error}"))?;
     let mut keys = Vec::new();
     // A key that cannot be read is none that could be used (RFC 7517, 5).
     for jwk in set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok()) {
@@ -591,7 +593,7 @@ fn in_jwks(json: &[u8], place: &str) -> Result<Vec<Key>, String> {
         if key.family() == AlgorithmFamily::Hmac {
             return Err(format!("{place} has a shared secret, which must not be in a set of public keys"));
         }
-        let Some(mut key) = Key::new(jwk.common.key_id.clone(), key) else { continue };
+        let Some(mut key) = VerificationKey::new(jwk.common.key_id.clone(), key) else { continue };
         // A key may say what it is for; it need not.
         if let Some(only) = jwk.common.key_algorithm {
             key.algorithms.retain(|algorithm| KeyAlgorithm::from(*algorithm) == only);

@@ -46,7 +46,7 @@ impl Callers {
         });
         let accepted = section.read("accepted_identity_credentials", None, |value| match value {
             Value::Array(kinds) if kinds.is_empty() => Err("must have one at least: else nobody is let in".into()),
-            Value::Array(kinds) => kinds.iter().map(Credential::read).collect::<Result<_, _>>().map(Some),
+            Value::Array(kinds) => kinds.iter().map(Credential::from_value).collect::<Result<_, _>>().map(Some),
             _ => Err("must be a list".into()),
         });
         if identity_header.is_some() && accepted.is_some() {

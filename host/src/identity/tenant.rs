@@ -86,7 +86,7 @@ impl TenantConfig {
             limits: limits.read_of_tenant(section.section("limits")),
             functions: section.read("functions", None, |value| list_of(text)(value).map(Some)),
             claims: section.read("claims", vec![name.to_owned()], list_of(text)),
-            api_keys: section.read("api_keys", Vec::new(), secret_list_of(KeyHash::read)),
+            api_keys: section.read("api_keys", Vec::new(), secret_list_of(KeyHash::from_value)),
             share: section.read("share", 1, |value| count(1, 1000)(value).map(|share| share as u32)),
             key,
         };

@@ -25,9 +25,9 @@ use std::{collections::HashSet, sync::Arc};
 type Read = fn(&mut Section<'_>, &Tenants, &mut [TenantConfig]) -> Option<Arc<dyn Verifier>>;
 
 /// All verifiers, in the order in which they look at a request.
-const VERIFIERS: [Read; 2] = [read::<Issuers>, read::<ApiKeys>];
+const VERIFIERS: [Read; 2] = [read_as::<Issuers>, read_as::<ApiKeys>];
 
-fn read<V: Verifier + 'static>(
+fn read_as<V: Verifier + 'static>(
     section: &mut Section<'_>,
     tenants: &Tenants,
     all: &mut [TenantConfig],

@@ -46,12 +46,12 @@ pub(super) fn bound(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
     listings(&mut files)
 }
 
-type Instance<'a> = wasmtime::component::LinkerInstance<'a, Context>;
-type Handle = Resource<Opened>;
+type FilesInterface<'a> = wasmtime::component::LinkerInstance<'a, Context>;
+type OpenedHandle = Resource<Opened>;
 
-fn open_at(files: &mut Instance<'_>) -> wasmtime::Result<()> {
-    type Params = (Handle, PathFlags, String, OpenFlags, DescriptorFlags);
-    type Given = Result<Handle, ErrorCode>;
+fn open_at(files: &mut FilesInterface<'_>) -> wasmtime::Result<()> {
+    type Params = (OpenedHandle, PathFlags, String, OpenFlags, DescriptorFlags);
+    type Given = Result<OpenedHandle, ErrorCode>;
     files.func_wrap_async(
         "[method]descriptor.open-at",
         |mut cx: StoreContextMut<'_, Context>, (folder, path_flags, path, open, flags): Params| {
@@ -74,11 +74,11 @@ fn open_at(files: &mut Instance<'_>) -> wasmtime::Result<()> {
     )
 }
 
-fn read_via_stream(files: &mut Instance<'_>) -> wasmtime::Result<()> {
+fn read_via_stream(files: &mut FilesInterface<'_>) -> wasmtime::Result<()> {
     type Given = Result<Resource<DynInputStream>, ErrorCode>;
     files.func_wrap_async(
         "[method]descriptor.read-via-stream",
-        |mut cx: StoreContextMut<'_, Context>, (file, from): (Handle, u64)| {
+        |mut cx: StoreContextMut<'_, Context>, (file, from): (OpenedHandle, u64)| {
             Box::new(async move {
                 let stream = match cx.data_mut().filesystem().read_via_stream(file, from) {
                     Ok(stream) => stream,
@@ -94,7 +94,7 @@ fn read_via_stream(files: &mut Instance<'_>) -> wasmtime::Result<()> {
     )
 }
 
-fn listings(files: &mut Instance<'_>) -> wasmtime::Result<()> {
+fn listings(files: &mut FilesInterface<'_>) -> wasmtime::Result<()> {
     files.resource("directory-entry-stream", ResourceType::host::<Listing>(), |mut cx, rep| {
         cx.data_mut().filesystem().table.delete(Resource::<Listing>::new_own(rep))?;
         Ok(())
@@ -102,7 +102,7 @@ fn listings(files: &mut Instance<'_>) -> wasmtime::Result<()> {
     type Given = Result<Resource<Listing>, ErrorCode>;
     files.func_wrap_async(
         "[method]descriptor.read-directory",
-        |mut cx: StoreContextMut<'_, Context>, (folder,): (Handle,)| {
+        |mut cx: StoreContextMut<'_, Context>, (folder,): (OpenedHandle,)| {
             Box::new(async move {
                 let refused = Ok((Given::Err(ErrorCode::InsufficientMemory),));
                 let folder = match cx.data_mut().filesystem().table.get(&folder)? {

@@ -3,13 +3,13 @@
 use super::{
     Context, Description, Linked, Making, Metered, Phase, Running, Stop, StopKind, UnclaimedFuel,
     call::Instance,
-    context::Watch,
     contract::Guest as Contract,
     guest_error::cut,
     memory::MemoryLimit,
     pay,
     revive::revive,
     run::{new_store, run},
+    watch::Watch,
     work,
 };
 use crate::{
@@ -147,7 +147,7 @@ impl Making<'_> {
     }
 
     /// Makes an instance only to look at it.
-    async fn watched(&self, seed: u128) -> Result<Watched, Stop> {
+    async fn watched(&self, seed: u128) -> Result<WatchedMemories, Stop> {
         let budget = Arc::new(AtomicUsize::new(self.limits.log_size));
         let differs = Arc::new(AtomicBool::new(false));
         let asked_for_functions = Arc::new(AtomicBool::new(false));
@@ -169,7 +169,7 @@ impl Making<'_> {
             memory: memory.of_guest(),
             of_user: self.services.memory().used(),
         };
-        Ok(Watched { started, start_differs, configured, differs, told })
+        Ok(WatchedMemories { started, start_differs, configured, differs, told })
     }
 }
 
@@ -178,7 +178,7 @@ const WORDS: usize = 2 << 10;
 
 /// The memories of an instance after instantiation and after configuration. The flags are true if it had been told
 /// something by then that may differ between instances.
-struct Watched {
+struct WatchedMemories {
     started: Vec<Vec<u8>>,
     start_differs: bool,
     configured: Vec<Vec<u8>>,

@@ -1,6 +1,6 @@
 //! The parameters of making an instance.
 
-use super::{Blueprint, Context, Phase, Running, Services, context::Watch, memory::MemoryLimit};
+use super::{Blueprint, Context, Phase, Running, Services, memory::MemoryLimit, watch::Watch};
 use crate::{
     limits::{Allowance, Limits, memory::Charge},
     state::Image,

@@ -1,6 +1,6 @@
 //! Running something in a store, within an allowance.
 
-use super::{Context, Metered, Running, StopKind, pay, work::Work};
+use super::{Context, Metered, Running, StopKind, cause::cause, pay, work::Work};
 use crate::{
     limits::{Limits, within},
     scheduler::SHORT,
@@ -83,7 +83,7 @@ pub(super) async fn run<T>(
     let result = match ended {
         Some(_) if overdrawn => Err(StopKind::out_of_fuel(limits)),
         Some(Ok(value)) => Ok(value),
-        Some(Err(error)) => Err(store.data().stop_of(&error, limits)),
+        Some(Err(error)) => Err(cause(&error, &store.data().memory, limits)),
         None => Err(StopKind::too_late()),
     };
     let is_late = result.as_ref().is_err_and(|kind| kind.limit() == Some(Limits::DEADLINE));

@@ -23,7 +23,7 @@ pub(super) fn give(wasi: &mut WasiCtxBuilder, work: &Arc<Work>, watch: Option<Ar
         // Types without fields: a box of one of these takes no memory.
         None => wasi.wall_clock(TrueSources).monotonic_clock(TrueSources),
         Some(flag) => {
-            let watched = Watched(flag);
+            let watched = WatchedSources(flag);
             wasi.wall_clock(watched.clone()).monotonic_clock(watched)
         }
     };
@@ -50,9 +50,9 @@ struct TrueSources;
 
 /// The host's clocks, which note that they were asked.
 #[derive(Debug, Clone)]
-struct Watched(Arc<AtomicBool>);
+struct WatchedSources(Arc<AtomicBool>);
 
-impl Watched {
+impl WatchedSources {
     fn host(&self) -> TrueSources {
         self.0.store(true, Ordering::Relaxed);
         TrueSources
@@ -101,7 +101,7 @@ impl HostMonotonicClock for TrueSources {
     }
 }
 
-impl HostWallClock for Watched {
+impl HostWallClock for WatchedSources {
     fn resolution(&self) -> Duration {
         HostWallClock::resolution(&TrueSources)
     }
@@ -111,7 +111,7 @@ impl HostWallClock for Watched {
     }
 }
 
-impl HostMonotonicClock for Watched {
+impl HostMonotonicClock for WatchedSources {
     fn resolution(&self) -> u64 {
         HostMonotonicClock::resolution(&TrueSources)
     }

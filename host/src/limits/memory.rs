@@ -90,7 +90,7 @@ impl Memory {
     }
 }
 
-impl carrel_arena::Room for Memory {
+impl carrel_arena::LogRoom for Memory {
     fn take(&self, bytes: usize) {
         let rest = |reserved: usize| Some(reserved.saturating_sub(bytes));
         let reserved =
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(user.reserve_for_undo_logs(300), Ok(()));
         assert_eq!(used(), [300; 3]);
         // The first logs are in the reserve, the next ones are not, and nothing can refuse them.
-        let room: &dyn carrel_arena::Room = &*user;
+        let room: &dyn carrel_arena::LogRoom = &*user;
         room.take(200);
         assert_eq!((used(), user.outgrown()), ([300; 3], None));
         room.take(350);

@@ -7,7 +7,7 @@ use tracing_subscriber::{EnvFilter, fmt, fmt::writer::BoxMakeWriter};
 
 /// The thread that waits for stderr to take a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
+pub enum LogPace {
     /// The thread that logs: lines and the output come in the order in which they were written.
     Wait,
     /// A separate thread. If lines come faster than stderr takes them, some are dropped, which is reported: nothing
@@ -37,8 +37,8 @@ impl Drop for Log {
 }
 
 /// Sets the log up; `usual` is the filter if `RUST_LOG` is not set. A second call changes nothing.
-pub fn log(format: LogFormat, pace: Pace, usual: &str) -> Log {
-    let queue = (pace == Pace::Drop).then(|| LogQueue::new(format));
+pub fn log(format: LogFormat, pace: LogPace, usual: &str) -> Log {
+    let queue = (pace == LogPace::Drop).then(|| LogQueue::new(format));
     // Without a thread whoever logs has to wait.
     let queue = queue.filter(|queue| queue.write_to(std::io::stderr()).is_ok());
     let writer = match &queue {

@@ -9,6 +9,6 @@ mod queue;
 mod timestamp;
 
 pub use format::LogFormat;
-pub use log::{Log, Pace, log};
+pub use log::{Log, LogPace, log};
 pub(crate) use metrics::{CallMetrics, Metrics, OfTenant};
 pub(crate) use timestamp::timestamp;

@@ -118,7 +118,7 @@ pub(super) struct Trial<'a> {
 }
 
 /// The outcome of an attack: the refusal that stopped it, or the reason why the limit does not hold.
-type Outcome = Result<String, String>;
+type AttackResult = Result<String, String>;
 
 impl Trial<'_> {
     fn caller(&self, number: usize) -> Caller {
@@ -186,7 +186,7 @@ impl Trial<'_> {
     }
 
     /// Runs an attack before its witnesses.
-    async fn run(self, attack: impl Future<Output = Outcome>) -> Row {
+    async fn run(self, attack: impl Future<Output = AttackResult>) -> Row {
         let beside = self.stage.beside(self.tenant);
         let longest = if self.is_shared() { self.stage.limits(beside).deadline + LATE } else { SERVED_WITHIN };
         let refusal = (self.is_shared() || self.is_met_by_all()).then_some(self.refusal.code);
@@ -198,7 +198,7 @@ impl Trial<'_> {
     async fn run_beside(
         self,
         neighbour: Option<impl Future<Output = std::io::Result<Neighbour>>>,
-        attack: impl Future<Output = Outcome>,
+        attack: impl Future<Output = AttackResult>,
     ) -> Row {
         settle().await;
         let witnesses = async {
@@ -224,7 +224,7 @@ impl Trial<'_> {
             Ok((meter, neighbour)) => {
                 row.outcome = attack.await;
                 row.took = began.elapsed();
-                row.figures = meter.read().await;
+                row.figures = meter.finish().await;
                 if let Some(neighbour) = neighbour {
                     row.neighbour = Some(neighbour.ask().await);
                 }

@@ -271,7 +271,7 @@ impl Caller {
         let began = Instant::now();
         let answer = tokio::time::timeout(PATIENCE, self.ask(body)).await;
         let response = answer.map_err(|_| format!("no answer for {PATIENCE:?}"))?.map_err(|error| error.to_string())?;
-        Ok(Reply::read(&response, began.elapsed()))
+        Ok(Reply::of(&response, began.elapsed()))
     }
 
     async fn ask(&self, body: Bytes) -> Result<Response<Bytes>, Box<dyn std::error::Error + Send + Sync>> {
@@ -312,7 +312,7 @@ impl Reply {
         }
     }
 
-    fn read(response: &Response<Bytes>, took: Duration) -> Self {
+    fn of(response: &Response<Bytes>, took: Duration) -> Self {
         let header = |name: &str| response.headers().get(name).and_then(|it| it.to_str().ok()).unwrap_or_default();
         let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
         Self {

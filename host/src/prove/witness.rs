@@ -149,7 +149,7 @@ impl Sampler {
     }
 
     /// Ends, and returns the maxima beside the allowed ones.
-    pub(super) async fn read(self) -> Measured {
+    pub(super) async fn finish(self) -> Measured {
         self.over.store(true, Ordering::Relaxed);
         let peaks = self.peaks.await.ok().filter(|peaks| !peaks.blind);
         let (Some(Peaks { samples, most, .. }), Some(before)) = (peaks, self.before) else {
@@ -304,7 +304,7 @@ mod tests {
         // Other tests of this process may take memory meanwhile, and give some back: this is more than that.
         let uncounted = vec![1u8; 512 << 20];
         thread::sleep(10 * SAMPLE);
-        let seen = meter.read().await;
+        let seen = meter.finish().await;
         drop(uncounted);
         let (resident, counted) = (seen.resident.unwrap(), seen.counted.unwrap());
         assert!(resident.seen > 256 << 20 && resident.seen > resident.most, "{seen:?}");

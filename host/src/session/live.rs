@@ -1,7 +1,7 @@
 //! A session: all that is live of one user.
 
 use super::{
-    account::Account, locked::NotLocked, pressure::Pressure, queue::Queue, shared::Shared, slot::Slot, tenant::Tenant,
+    account::Account, eviction::Pressure, locked::NotLocked, queue::Queue, shared::Shared, slot::Slot, tenant::Tenant,
     tidying::Tidying, uses::Uses,
 };
 use crate::{

@@ -16,13 +16,13 @@ thread_local! {
 /// A locked shard.
 pub(super) struct Locked<'a, T> {
     guard: MutexGuard<'a, T>,
-    _counted: Counted,
+    _counted: CountedLock,
 }
 
 /// Locks a shard. Nothing panics while the lock is held; if something did, the maps would still be whole.
 pub(super) fn lock<T>(shard: &Mutex<T>) -> Locked<'_, T> {
     let guard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-    Locked { guard, _counted: Counted::new() }
+    Locked { guard, _counted: CountedLock::new() }
 }
 
 impl<T> Deref for Locked<'_, T> {
@@ -39,9 +39,9 @@ impl<T> DerefMut for Locked<'_, T> {
     }
 }
 
-struct Counted;
+struct CountedLock;
 
-impl Counted {
+impl CountedLock {
     fn new() -> Self {
         if cfg!(debug_assertions) {
             LOCKED.set(LOCKED.get() + 1);
@@ -50,7 +50,7 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedLock {
     fn drop(&mut self) {
         if cfg!(debug_assertions) {
             LOCKED.set(LOCKED.get() - 1);

@@ -13,26 +13,22 @@
 //!
 //! * [`Session`], with a `slot` for each function, its `uses`, its `queue`, in which `turn` waits, and its `account`.
 //!   [`Shared`]: the parts that all sessions share; [`Tenant`]: those of one tenant's.
-//! * `tidy`: work left from a call after its answer, and `tidying` those who
-//!   have some.
-//! * [`Registry`]: the sessions that exist, `locked` a shard at a time; [`Handle`] keeps one in use. `sweep`: drops idle ones. `park`: replaces
-//!   idle ones' instances by snapshots. `pressure`: wishes for room, and the room freed for them; `evict`: makes
-//!   room.
-//! * `pace`: the speed of background work. [`Policy`]: the `sessions` settings.
+//! * [`Registry`]: the sessions that exist, `locked` a shard at a time; [`Handle`] keeps one in use.
+//! * `eviction`: room made of sessions that nobody uses.
+//! * `tidy`: work left from a call after its answer, and `tidying` the sessions that have some. `pace`: the speed of
+//!   such background work.
+//! * [`Policy`]: the `sessions` settings.
 
 mod account;
-mod evict;
+mod eviction;
 mod live;
 mod locked;
 mod pace;
-mod park;
 mod policy;
-mod pressure;
 mod queue;
 mod registry;
 mod shared;
 mod slot;
-mod sweep;
 mod tenant;
 mod tidy;
 mod tidying;
@@ -41,15 +37,13 @@ mod uses;
 
 pub use account::Account;
 pub(crate) use account::Outcome;
+pub(crate) use eviction::{Pressure, Room, Scope, park, sweep};
 pub use live::{Holds, Session};
-pub(crate) use park::park;
 pub use policy::Policy;
-pub(crate) use pressure::{Pressure, Room, Scope};
 pub(crate) use registry::NotTaken;
 pub use registry::{Handle, Registry, Seen, Visit, Walk};
 pub use shared::Shared;
 pub(crate) use slot::Slot;
-pub(crate) use sweep::sweep;
 pub use tenant::Tenant;
 pub(crate) use tidy::Leftovers;
 pub(crate) use tidying::Tidying;

@@ -1,6 +1,6 @@
 //! The parts that all sessions of a host share.
 
-use super::{policy::Policy, pressure::Pressure, tenant::Tenant, tidying::Tidying};
+use super::{eviction::Pressure, policy::Policy, tenant::Tenant, tidying::Tidying};
 use crate::{
     function::Catalog,
     identity::User,

@@ -20,7 +20,7 @@ pub(super) struct Uses {
 /// The stage of a session's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum State {
+pub(super) enum Stage {
     New,
     Live,
     Parked,
@@ -42,12 +42,12 @@ impl Uses {
         self.handles.load(Ordering::Acquire) == 0
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> Stage {
         match self.state.load(Ordering::Acquire) {
-            0 => State::New,
-            1 => State::Live,
-            2 => State::Parked,
-            _ => State::Gone,
+            0 => Stage::New,
+            1 => Stage::Live,
+            2 => Stage::Parked,
+            _ => Stage::Gone,
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 ///
 /// The file cannot be read. [`io::ErrorKind::FileTooLarge`]: it has more bytes. Anything but a regular file is
 /// refused too, since it may have no end, or wait for a writer.
-pub(crate) fn read(file: &Path, most: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read_file(file: &Path, most: usize) -> io::Result<Vec<u8>> {
     if !fs::metadata(file)?.is_file() {
         return Err(io::Error::other("it is no file"));
     }

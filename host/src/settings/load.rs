@@ -123,11 +123,11 @@ impl Files<'_> {
         let mut on_top = Vec::new();
         let (mut root, mut base) = match text {
             Some(text) => self.document(file, text)?,
-            None => self.document(file, &read(file, None)?)?,
+            None => self.document(file, &read_text(file, None)?)?,
         };
         while let Some((path, named)) = base {
             on_top.push(root);
-            let text = read(&path, Some(&named))?;
+            let text = read_text(&path, Some(&named))?;
             (root, base) = self.document(&path, &text)?;
         }
         while let Some(over) = on_top.pop() {
@@ -189,11 +189,11 @@ impl Files<'_> {
 }
 
 /// A file's text. `named` is the place that names it, if another file does.
-fn read(file: &Path, named: Option<&Mark>) -> Result<String, Error> {
+fn read_text(file: &Path, named: Option<&Mark>) -> Result<String, Error> {
     let read = match named {
         // It may come from another command (`/dev/stdin`).
         None => file::read_any(file, LARGEST),
-        Some(_) => file::read(file, LARGEST),
+        Some(_) => file::read_file(file, LARGEST),
     };
     let bytes = read.map_err(|error| {
         let hint = match (error.kind(), named) {
@@ -279,7 +279,7 @@ fn content(file: &Path) -> Result<String, String> {
     if !TEXTS.contains(&ending.as_str()) {
         return Err(format!("{name} ends in none of .{}", TEXTS.join(", .")));
     }
-    let bytes = file::read(&real, LARGEST).map_err(unreadable)?;
+    let bytes = file::read_file(&real, LARGEST).map_err(unreadable)?;
     let text = String::from_utf8(bytes).map_err(|_| format!("{name} is not text in UTF-8"))?;
     // Lines end as they do for NAT, however the file has it.
     Ok(without_mark(&text).replace("\r\n", "\n").replace('\r', "\n"))

@@ -19,7 +19,7 @@ mod scalar;
 mod variables;
 mod yaml;
 
-pub(crate) use file::{read as read_file, without_mark};
+pub(crate) use file::{read_file, without_mark};
 pub use load::Surroundings;
 pub use problem::{Error, KeyPath, Problem};
 
@@ -83,7 +83,7 @@ impl Source {
     }
 
     /// Reads the whole document, and collects its problems.
-    pub(crate) fn read<T>(&self, read: impl FnOnce(Section<'_>) -> T) -> (T, Vec<Problem>) {
+    pub(crate) fn read_with<T>(&self, read: impl FnOnce(Section<'_>) -> T) -> (T, Vec<Problem>) {
         let problems = Problems::of(self.document.clone());
         let read = read(Section::new(KeyPath::root(), self.document.value(), &problems));
         (read, problems.into_vec())

@@ -110,7 +110,7 @@ fn in_comments(text: &str, references: &[VariableReference]) -> Vec<bool> {
     named.push_str(&text[rest..]);
     let (scalars, all) = yaml::scalars(&named);
     let used: HashSet<&str> = scalars.iter().flat_map(|scalar| names(scalar)).collect();
-    let mut line = Line::default();
+    let mut line = ScannedLine::default();
     let mut rest = 0;
     let is_comment = |(index, reference): (usize, &VariableReference)| {
         line.goes_on(&text[rest..reference.span.start]);
@@ -127,7 +127,7 @@ fn names(scalar: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The part of a line that has been looked at.
-struct Line {
+struct ScannedLine {
     /// A `#` stands in it where a comment could begin.
     has_comment: bool,
     /// The whole line is a comment.
@@ -138,13 +138,13 @@ struct Line {
     after_space: bool,
 }
 
-impl Default for Line {
+impl Default for ScannedLine {
     fn default() -> Self {
         Self { has_comment: false, is_comment: false, is_empty: true, after_space: true }
     }
 }
 
-impl Line {
+impl ScannedLine {
     fn goes_on(&mut self, text: &str) {
         for byte in text.bytes() {
             match byte {

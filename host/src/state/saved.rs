@@ -2,7 +2,7 @@
 
 use super::numbers::Numbers;
 use crate::limits::memory::{Charge, Memory};
-use carrel_arena::{Log, PAGE};
+use carrel_arena::{PAGE, WriteLog};
 use std::{cell::RefCell, ops::Range, sync::Arc};
 
 /// An instance's state before a call, as far as the call has changed it. Complete once the call has ended.
@@ -10,7 +10,7 @@ use std::{cell::RefCell, ops::Range, sync::Arc};
 pub(crate) struct Saved {
     copies: Copies,
     /// The pages that the call has written to, with what they held, by memories.
-    logs: Vec<(usize, Log)>,
+    logs: Vec<(usize, WriteLog)>,
     /// The saved pages of each memory, once another call's were added.
     has: Vec<Numbers>,
     /// True if a page that a call changed is not saved.
@@ -22,7 +22,7 @@ pub(crate) struct Saved {
 /// Copies that were made before the call.
 #[derive(Debug, Default)]
 struct Copies {
-    memories: Vec<Before>,
+    memories: Vec<MemoryBefore>,
     /// Memory and page of each copy, in order.
     pages: Vec<(usize, usize)>,
     /// The copies' bytes, one after the other.
@@ -31,7 +31,7 @@ struct Copies {
 
 /// A memory before the call.
 #[derive(Debug, Clone, Copy)]
-struct Before {
+struct MemoryBefore {
     /// Bytes that it had.
     size: usize,
     /// True if each page that was not copied was as the image has it.
@@ -70,7 +70,7 @@ impl Saved {
     /// Adds the next memory, before any of its pages.
     pub(crate) fn memory(&mut self, size: usize, compared: bool) {
         let first = self.copies.pages.len();
-        self.copies.memories.push(Before { size, compared, first });
+        self.copies.memories.push(MemoryBefore { size, compared, first });
     }
 
     /// Copies pages of the last memory.
@@ -84,7 +84,7 @@ impl Saved {
     }
 
     /// Takes the log of what the call has written to in a memory.
-    pub(crate) fn log(&mut self, memory: usize, log: Log) {
+    pub(crate) fn log(&mut self, memory: usize, log: WriteLog) {
         self.logs.push((memory, log));
     }
 

@@ -152,14 +152,14 @@ impl Snapshot {
         let body = lz4_flex::block::decompress_size_prepended_with_dict(compressed, image.dictionary())
             .map_err(|_| Broken::Damaged)?;
         let mut left = body.as_slice();
-        let is_last = (read(&mut left), read(&mut left));
+        let is_last = (read_number(&mut left), read_number(&mut left));
         let is_last = match is_last {
             (Some(number), Some(last @ 0..=1)) if number == index => last == 1,
             _ => return Err(Broken::Damaged),
         };
         let mut sizes = Vec::new();
         for first in image.sizes() {
-            let size = read(&mut left).and_then(|pages| pages.checked_mul(PAGE)).ok_or(Broken::Damaged)?;
+            let size = read_number(&mut left).and_then(|pages| pages.checked_mul(PAGE)).ok_or(Broken::Damaged)?;
             // Start code may grow memories by chance: then instances begin with other sizes.
             if size < first && image.is_configured() {
                 return Err(Broken::Damaged);
@@ -226,8 +226,8 @@ impl Piece {
         let mut left = &self.body[self.runs..];
         let (mut memory, mut offset) = (0, 0usize);
         while !left.is_empty() {
-            offset = offset.checked_add(read(&mut left)?)?;
-            let len = read(&mut left)?;
+            offset = offset.checked_add(read_number(&mut left)?)?;
+            let len = read_number(&mut left)?;
             while offset >= *self.sizes.get(memory)? {
                 offset -= self.sizes[memory];
                 memory += 1;
@@ -303,7 +303,7 @@ fn number(bytes: &mut Vec<u8>, mut number: usize) {
     bytes.push(number as u8);
 }
 
-fn read(bytes: &mut &[u8]) -> Option<usize> {
+fn read_number(bytes: &mut &[u8]) -> Option<usize> {
     let mut number = 0usize;
     for shift in (0..usize::BITS).step_by(7) {
         let (&byte, rest) = bytes.split_first()?;

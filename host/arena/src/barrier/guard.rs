@@ -1,7 +1,7 @@
 //! The state of a guarded memory, and what is done at a write.
 
 use super::{
-    log::{Log, Room},
+    log::{LogRoom, WriteLog},
     means::Means,
 };
 use crate::PAGE;
@@ -26,7 +26,7 @@ pub(crate) struct Guard {
     pub(super) pages: Range<usize>,
     /// A bit for each page from the memory's first on, set if the page is open.
     pub(super) open: SmallVec<[u64; 2]>,
-    pub(super) log: Log,
+    pub(super) log: WriteLog,
     /// Openings of pages since the log was last taken.
     pub(super) openings: usize,
     /// The pages opened last: a sequential writer writes next to the page after them.
@@ -34,9 +34,9 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(start: usize, pages: Range<usize>, room: Arc<dyn Room>) -> Self {
+    pub(super) fn new(start: usize, pages: Range<usize>, room: Arc<dyn LogRoom>) -> Self {
         let open = SmallVec::from_elem(0, pages.end.div_ceil(64));
-        Self { means: NonNull::dangling(), start, pages, open, log: Log::new(room), openings: 0, last: 0..0 }
+        Self { means: NonNull::dangling(), start, pages, open, log: WriteLog::new(room), openings: 0, last: 0..0 }
     }
 
     pub(super) fn is_open(&self, page: usize) -> bool {

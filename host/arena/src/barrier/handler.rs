@@ -107,12 +107,12 @@ fn find(address: usize) -> Option<NonNull<Guard>> {
 }
 
 /// The previous handlers.
-struct Before(UnsafeCell<[MaybeUninit<libc::sigaction>; 2]>);
+struct PreviousHandlers(UnsafeCell<[MaybeUninit<libc::sigaction>; 2]>);
 
 // SAFETY: it is written once, under `INSTALLED`, before the handler that reads it is installed.
-unsafe impl Sync for Before {}
+unsafe impl Sync for PreviousHandlers {}
 
-static BEFORE: Before = Before(UnsafeCell::new([MaybeUninit::uninit(); 2]));
+static BEFORE: PreviousHandlers = PreviousHandlers(UnsafeCell::new([MaybeUninit::uninit(); 2]));
 static INSTALLED: Mutex<[bool; 2]> = Mutex::new([false; 2]);
 const SIGNALS: [libc::c_int; 2] = [libc::SIGBUS, libc::SIGSEGV];
 

@@ -12,7 +12,7 @@ const ENTRIES: usize = 16;
 
 /// Accounts for the memory that logs take. The methods are called from a signal handler, between two instructions of
 /// a guest or of a copy to its memory: they must wait for nothing and must not panic.
-pub trait Room: Send + Sync {
+pub trait LogRoom: Send + Sync {
     /// Adds bytes that a log takes. The log takes them in any case: without room, the implementer has to stop the
     /// guest.
     fn take(&self, bytes: usize);
@@ -24,7 +24,7 @@ pub trait Room: Send + Sync {
 /// A room without a limit that counts nothing.
 pub(super) struct Unlimited;
 
-impl Room for Unlimited {
+impl LogRoom for Unlimited {
     fn take(&self, _: usize) {}
 
     fn give_back(&self, _: usize) {}
@@ -34,13 +34,13 @@ impl Room for Unlimited {
 ///
 /// A log grows, and allocates, in a signal handler. This is sound because no allocator is interrupted: the signal
 /// comes from a write to a guarded memory, and neither an allocator nor a holder of its locks ever writes there.
-pub struct Log {
+pub struct WriteLog {
     entries: Vec<Entry>,
     /// The bytes of the first [`FIRST`] pages.
     first: Vec<u8>,
     /// The bytes of the other pages. All chunks but the last are full.
-    chunks: Vec<Chunk>,
-    room: Arc<dyn Room>,
+    chunks: Vec<Segment>,
+    room: Arc<dyn LogRoom>,
     /// Bytes taken from the room.
     taken: usize,
     /// True if there was no memory for a page.
@@ -57,12 +57,12 @@ struct Entry {
 /// The place of a page that held zeroes.
 const ZEROES: u32 = u32::MAX;
 
-impl Log {
-    pub(super) fn new(room: Arc<dyn Room>) -> Self {
+impl WriteLog {
+    pub(super) fn new(room: Arc<dyn LogRoom>) -> Self {
         Self { entries: Vec::new(), first: Vec::new(), chunks: Vec::new(), room, taken: 0, lost: false }
     }
 
-    pub(super) fn room(&self) -> &Arc<dyn Room> {
+    pub(super) fn room(&self) -> &Arc<dyn LogRoom> {
         &self.room
     }
 
@@ -99,7 +99,7 @@ impl Log {
         }
         if self.chunks.last().is_none_or(|last| last.pages == CHUNK) {
             self.chunks.try_reserve(1).ok()?;
-            let chunk = Chunk::map()?;
+            let chunk = Segment::map()?;
             self.chunks.push(chunk);
             self.take(CHUNK * PAGE);
         }
@@ -183,18 +183,18 @@ impl Log {
 }
 
 /// A mapping of its own, for [`CHUNK`] pages.
-struct Chunk {
+struct Segment {
     base: NonNull<u8>,
     /// Pages that are written.
     pages: usize,
 }
 
 // SAFETY: the mapping is this chunk's own, and is written only by whoever holds it exclusively.
-unsafe impl Send for Chunk {}
+unsafe impl Send for Segment {}
 // SAFETY: as above.
-unsafe impl Sync for Chunk {}
+unsafe impl Sync for Segment {}
 
-impl Chunk {
+impl Segment {
     /// Maps a chunk; `None` if the kernel gives no memory.
     fn map() -> Option<Self> {
         // SAFETY: an anonymous mapping at an address that the kernel chooses touches no existing mapping.
@@ -226,22 +226,22 @@ impl Chunk {
     }
 }
 
-impl Drop for Chunk {
+impl Drop for Segment {
     fn drop(&mut self) {
         // SAFETY: the mapping is this chunk's own, and nothing borrows from it any more.
         unsafe { libc::munmap(self.base.as_ptr().cast(), CHUNK * PAGE) };
     }
 }
 
-impl Drop for Log {
+impl Drop for WriteLog {
     fn drop(&mut self) {
         self.room.give_back(self.taken);
     }
 }
 
-impl fmt::Debug for Log {
+impl fmt::Debug for WriteLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Log").field("pages", &self.entries.len()).finish_non_exhaustive()
+        f.debug_struct("WriteLog").field("pages", &self.entries.len()).finish_non_exhaustive()
     }
 }
 
@@ -254,7 +254,7 @@ mod tests {
     #[derive(Default)]
     struct Counted(AtomicUsize);
 
-    impl Room for Counted {
+    impl LogRoom for Counted {
         fn take(&self, bytes: usize) {
             self.0.fetch_add(bytes, Ordering::Relaxed);
         }
@@ -276,7 +276,7 @@ mod tests {
         #[test]
         fn a_log_is_a_list_that_gives_back_what_is_taken_off_its_end(steps in steps()) {
             let room = Arc::new(Counted::default());
-            let mut log = Log::new(room.clone());
+            let mut log = WriteLog::new(room.clone());
             let mut model: Vec<(usize, u8)> = Vec::new();
             for (is_kept, byte, pages) in steps {
                 if is_kept {

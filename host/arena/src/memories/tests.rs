@@ -5,7 +5,7 @@ use proptest::{prelude::*, sample::Index};
 use std::ops::Range;
 
 #[allow(clippy::mut_from_ref)]
-fn slice(slot: &Slot) -> &mut [u8] {
+fn slice(slot: &MemorySlot) -> &mut [u8] {
     // SAFETY: the slot is the test's own, and the test keeps one slice of it at a time.
     unsafe { std::slice::from_raw_parts_mut(slot.base().as_ptr(), slot.size) }
 }
@@ -16,11 +16,11 @@ fn zero(bytes: &[u8]) -> bool {
     bytes.chunks(ZEROES.len()).all(|chunk| *chunk == ZEROES[..chunk.len()])
 }
 
-fn memory(memories: &Memories, size: usize) -> Result<Memory, Error> {
-    Ok(Memory { memories: memories.clone(), slot: Arc::new(Shared::new(memories.allocate(size)?)) })
+fn memory(memories: &Memories, size: usize) -> Result<ArenaMemory, Error> {
+    Ok(ArenaMemory { memories: memories.clone(), slot: Arc::new(SharedSlot::new(memories.allocate(size)?)) })
 }
 
-impl Memory {
+impl ArenaMemory {
     #[allow(clippy::mut_from_ref)]
     fn bytes(&self) -> &mut [u8] {
         let (base, size) = self.slot.place();
@@ -206,7 +206,7 @@ const FEW: Keep = Keep { of_each: KEEP, of_all: KEEP + 65536 + 4096 };
 /// The model: memories as plain vectors, and the number of slots of each size in use.
 #[derive(Default)]
 struct Model {
-    lives: Vec<(Memory, Vec<u8>)>,
+    lives: Vec<(ArenaMemory, Vec<u8>)>,
     used: [usize; 3],
 }
 

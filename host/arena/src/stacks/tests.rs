@@ -9,8 +9,8 @@ const SIZE: usize = 128 << 10;
 
 /// Stacks of both kinds, as far as this kernel has them.
 fn both(slots: usize) -> Vec<Stacks> {
-    let installed = guards_can_be_installed().unwrap().then_some(Guard::Installed);
-    let kinds = installed.into_iter().chain([Guard::Protected]);
+    let installed = guards_can_be_installed().unwrap().then_some(GuardPages::Installed);
+    let kinds = installed.into_iter().chain([GuardPages::Protected]);
     kinds.map(|guard| Stacks::reserve(SIZE, slots, guard).unwrap()).collect()
 }
 
@@ -157,7 +157,7 @@ fn a_stack_whose_guard_page_is_refused_is_an_error_and_serves_later() {
     if !guards_can_be_installed().unwrap() {
         return;
     }
-    let stacks = Stacks::reserve(SIZE, 2, Guard::Installed).unwrap();
+    let stacks = Stacks::reserve(SIZE, 2, GuardPages::Installed).unwrap();
     let first = stacks.allocate().unwrap();
     let second = stacks.slots.size();
     // The kernel installs no guard in locked memory.

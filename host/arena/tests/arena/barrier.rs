@@ -1,7 +1,7 @@
 //! Guarded memories: writes by real guests and by the host are logged with the previous contents.
 
 use crate::{Guest, Host, Unlimited, WASM_PAGE, block_on, guard_all, is_zero};
-use carrel_arena::{Log, PAGE, Room};
+use carrel_arena::{LogRoom, PAGE, WriteLog};
 use proptest::{prelude::*, sample::Index};
 use std::{
     collections::BTreeMap,
@@ -110,7 +110,7 @@ impl Model {
     }
 }
 
-fn told(log: &Log) -> BTreeMap<usize, Vec<u8>> {
+fn told(log: &WriteLog) -> BTreeMap<usize, Vec<u8>> {
     log.pages().map(|(page, held)| (page, held.map_or(vec![0; PAGE], <[u8]>::to_vec))).collect()
 }
 
@@ -339,7 +339,7 @@ fn without_userfaultfd_a_memory_has_few_mappings_and_few_are_guarded() {
 fn what_a_log_takes_is_counted_and_given_back() {
     #[derive(Default)]
     struct Count(AtomicUsize);
-    impl Room for Count {
+    impl LogRoom for Count {
         fn take(&self, bytes: usize) {
             self.0.fetch_add(bytes, Ordering::Relaxed);
         }

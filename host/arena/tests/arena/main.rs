@@ -6,7 +6,7 @@ mod exhaustion;
 mod isolation;
 mod tracked;
 
-use carrel_arena::{Lent, Memories, PAGE, Room, Stacks, Tracked};
+use carrel_arena::{Lent, LogRoom, Memories, PAGE, Stacks, Tracked};
 use std::{
     future::Future,
     io,
@@ -133,14 +133,14 @@ fn by<'a, T: Send + 'static, R: 'a>(
 /// Room for logs without an end.
 struct Unlimited;
 
-impl Room for Unlimited {
+impl LogRoom for Unlimited {
     fn take(&self, _: usize) {}
 
     fn give_back(&self, _: usize) {}
 }
 
 /// Guards a memory from a page on, to its end.
-fn guard_all(lent: &mut Lent<'_>, from: usize, room: Arc<dyn Room>) -> io::Result<()> {
+fn guard_all(lent: &mut Lent<'_>, from: usize, room: Arc<dyn LogRoom>) -> io::Result<()> {
     lent.guard(from, room)?;
     lent.extend_guard(lent.size() / PAGE)
 }

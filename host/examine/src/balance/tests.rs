@@ -13,7 +13,7 @@ fn module(functions: &str) -> Vec<u8> {
 
 /// Returns true if the stack pointer is proved to be left as it was found.
 fn proved(functions: &str) -> bool {
-    keeps(&Module::read(&module(functions)).unwrap(), 0)
+    keeps(&Module::parse(&module(functions)).unwrap(), 0)
 }
 
 /// A function that takes a frame of 16 bytes, has its address in `$frame`, and gives the frame back.
@@ -188,7 +188,7 @@ fn what_a_post_return_gives_back_is_proved_for_both() {
 fn only_numbers_are_followed() {
     let global = |global: &str, function: &str| {
         let wasm = wat::parse_str(format!("(module (global $g (mut {global}) ({global}.const 0)) {function})"));
-        keeps(&Module::read(&wasm.unwrap()).unwrap(), 0)
+        keeps(&Module::parse(&wasm.unwrap()).unwrap(), 0)
     };
     let same = "(func (global.set $g (global.get $g)))";
     assert!(global("i64", same) && global("i32", same));
@@ -250,7 +250,7 @@ proptest! {
                 (block $a (block $b (block $c {code}))))"#
         );
         let wasm = module(&functions);
-        if !keeps(&Module::read(&wasm).unwrap(), 0) {
+        if !keeps(&Module::parse(&wasm).unwrap(), 0) {
             return Ok(());
         }
         static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Config::new().consume_fuel(true)).unwrap());

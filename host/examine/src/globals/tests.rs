@@ -10,11 +10,11 @@ fn wasm(text: &str) -> Vec<u8> {
 
 /// A module with its changing globals in a memory, and their number.
 fn moved(wasm: &[u8]) -> (Vec<u8>, usize) {
-    let module = Module::read(wasm).unwrap();
+    let module = Module::parse(wasm).unwrap();
     let globals = changing(&module);
     assert!(globals.iter().all(|global| can_be_moved(&module, *global) == Ok(())));
     let moved = move_to_memory(wasm, &module, &globals).unwrap();
-    assert!(changing(&Module::read(&moved).unwrap()).is_empty(), "nothing is left to move");
+    assert!(changing(&Module::parse(&moved).unwrap()).is_empty(), "nothing is left to move");
     (moved, globals.len())
 }
 
@@ -149,14 +149,14 @@ fn what_does_not_change_between_calls_is_left_alone() {
             (global.set $sp (i32.add (global.get $sp) (i32.const 16)))
             (global.get $at-start)))";
     let kept = wasm(kept);
-    let module = Module::read(&kept).unwrap();
+    let module = Module::parse(&kept).unwrap();
     assert!(changing(&module).is_empty());
     assert_eq!(module.set_at_start().into_iter().collect::<Vec<_>>(), [3]);
     let again = wasm(
         "(module (global $g (mut i32) (i32.const 0)) (func $init (global.set $g (i32.const 7))) (start $init)
             (func (export \"f\") (call $init)))",
     );
-    assert_eq!(changing(&Module::read(&again).unwrap()), [0], "the start function is called by others too");
+    assert_eq!(changing(&Module::parse(&again).unwrap()), [0], "the start function is called by others too");
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn what_cannot_be_moved_is_told() {
         let text = format!("(module {global} (func (param funcref) (global.set 0 (local.get 0))))");
         let text = if global.contains("funcref") { text } else { text.replace("funcref", "i32") };
         let wasm = wasm(&text);
-        let module = Module::read(&wasm).unwrap();
+        let module = Module::parse(&wasm).unwrap();
         assert_eq!(changing(&module), [0]);
         can_be_moved(&module, 0)
     };
@@ -177,7 +177,7 @@ fn what_cannot_be_moved_is_told() {
         r#"(module (import "a" "g" (global i32)) (global (mut i32) (global.get 0))
             (func (global.set 1 (i32.const 1))))"#,
     );
-    let module = Module::read(&starts).unwrap();
+    let module = Module::parse(&starts).unwrap();
     assert_eq!(can_be_moved(&module, 1), Err("it starts with another global's value"));
 }
 

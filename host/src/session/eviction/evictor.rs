@@ -5,12 +5,8 @@
 //! idle for longest, until as much was freed as is needed. To look at all of them takes its time, so a round parks a
 //! part of them at least.
 
-use super::{
-    live::Session,
-    pressure::{Room, Scope},
-    registry::Registry,
-    tidy::TIDYING,
-};
+use super::pressure::{Room, Scope};
+use crate::session::{live::Session, registry::Registry, tidy::TIDYING};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     task::{JoinSet, yield_now},

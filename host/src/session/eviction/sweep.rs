@@ -1,6 +1,6 @@
 //! Drops sessions that nobody has used for a while.
 
-use super::{pace::Pace, registry::Registry};
+use crate::session::{pace::Pace, registry::Registry};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{MissedTickBehavior, interval};
 

@@ -11,7 +11,7 @@ use std::{
 
 /// A place that a function may call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Destination {
     tls: bool,
     host: Pattern,
     port: u16,
@@ -33,13 +33,13 @@ pub(super) enum RemoteHost {
 
 /// The target of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
+pub(super) struct RequestTarget {
     pub(super) tls: bool,
     pub(super) host: RemoteHost,
     pub(super) port: u16,
 }
 
-impl Target {
+impl RequestTarget {
     /// Parses a request's scheme and authority; `None` if they break the rules above.
     pub(super) fn parse(tls: bool, authority: &str) -> Option<Self> {
         let (host, port) = split(authority)?;
@@ -52,7 +52,7 @@ impl Target {
     }
 }
 
-impl Place {
+impl Destination {
     /// `[scheme://]host[:port]`; the scheme is https unless it is given, and the port the scheme's own.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (tls, authority) = match text.split_once("://") {
@@ -72,7 +72,7 @@ impl Place {
         Ok(Self { tls, host, port: port.unwrap_or(default_port(tls)) })
     }
 
-    pub(super) fn permits(&self, target: &Target) -> bool {
+    pub(super) fn permits(&self, target: &RequestTarget) -> bool {
         let host = match (&self.host, &target.host) {
             (Pattern::Exactly(this), that) => this == that,
             (Pattern::Below(end), RemoteHost::Name(name)) => name.len() > end.len() && name.ends_with(end.as_str()),
@@ -124,7 +124,7 @@ fn default_port(tls: bool) -> u16 {
     if tls { 443 } else { 80 }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.tls { "https://" } else { "http://" })?;
         match &self.host {
@@ -144,8 +144,8 @@ mod tests {
 
     fn permits(place: &str, target: &str) -> bool {
         let (scheme, authority) = target.split_once("://").unwrap();
-        let target = Target::parse(scheme == "https", authority);
-        target.is_some_and(|target| Place::parse(place).unwrap().permits(&target))
+        let target = RequestTarget::parse(scheme == "https", authority);
+        target.is_some_and(|target| Destination::parse(place).unwrap().permits(&target))
     }
 
     #[test]
@@ -230,14 +230,14 @@ mod tests {
             "[a.com]",
             "[::1]x",
         ] {
-            assert!(Place::parse(wrong).is_err(), "{wrong:?}");
+            assert!(Destination::parse(wrong).is_err(), "{wrong:?}");
         }
     }
 
     #[test]
     fn a_place_is_told_as_it_is_written() {
         for place in ["https://a.com", "http://a.com", "https://*.a.com:8443", "http://[::1]:9000", "https://1.2.3.4"] {
-            assert_eq!(Place::parse(place).unwrap().to_string(), place);
+            assert_eq!(Destination::parse(place).unwrap().to_string(), place);
         }
     }
 }

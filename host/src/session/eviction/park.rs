@@ -1,16 +1,17 @@
 //! Parks idle sessions: frees their instances, and keeps a snapshot of each.
 //!
 //! A session is parked when it has been idle for `sessions.park_after`, and earlier if room is needed for others: see
-//! `evict`. It is parked at its own turn, so that a call that comes meanwhile waits for some microseconds; other
+//! `evictor`. It is parked at its own turn, so that a call that comes meanwhile waits for some microseconds; other
 //! sessions get theirs in between.
 //!
 //! An instance that holds something outside of its memory cannot be parked: the instance stays, and so does the
 //! session's place, but the session's other instances are parked.
 
-use super::{
-    evict::evictors, live::Session, pace::Pace, pressure::Room, registry::Registry, slot::Slot, tidy::TIDYING,
+use super::{evictor::evictors, pressure::Room};
+use crate::{
+    session::{live::Session, pace::Pace, registry::Registry, slot::Slot, tidy::TIDYING},
+    state::Parking,
 };
-use crate::state::Parking;
 use std::{future::pending, sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
