@@ -18,7 +18,7 @@
 //! A unit is about a simple instruction. In the host as it is shipped, guests' own code was measured to take 0.08 to
 //! 0.15 ns a unit, and what is paid for here 0.18 to 0.35: by fuel, a guest gets up to four times as much of the
 //! processor when it asks the host for something as when it computes, and never more. (Two cores of an AMD EPYC;
-//! guests were `tests/guests/raw/flood.wat` and `tests/guests/hostile`, the time what `server-timing` says of a
+//! guests were `tests/guests/raw/flood.wat` and `guests/hostile`, the time what `server-timing` says of a
 //! call.) A call out of a guest took 0.12 to 0.28 us, a random byte 8 ns, a byte that is copied or written 0.3 ns, a
 //! pollable of a list 36 ns, and a sibling that panicked 30 us with its call. In the profile of the tests, where the
 //! host is hardly optimised, they take ten times as long.
