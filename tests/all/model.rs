@@ -7,9 +7,12 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 use serde_json::{Value, json};
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 const USERS: usize = 20;
@@ -466,7 +469,8 @@ async fn run(case: Case, server: &Server, limits: Limits) {
             tokio::spawn(async move {
                 while !done.load(Ordering::Relaxed) {
                     server.park().await;
-                    tokio::task::yield_now().await;
+                    // Without a pause it would take all of the processor from those whom it parks.
+                    tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             })
         };

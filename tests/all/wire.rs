@@ -130,47 +130,55 @@ enum Way {
     Asked,
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_call_of_a_caller_who_has_gone_is_undone_whichever_way_they_went() {
+/// Callers of a path go in each way, while the host works on their call.
+async fn is_undone_whichever_way_they_go(path: &str, does: Value) {
     let server = Test::hostile().start().await;
     let listening = server.listen().await;
     let mallory = server.user("mallory").at("/hostile");
     mallory.call(json!({"do": "count"})).await.ok();
-    let emit = json!({"do": "emit", "chunks": 1, "bytes": 1});
-    let sleep = json!({"do": "sleep", "milliseconds": 60_000});
-    for (path, what) in [("/hostile", json!([sleep])), ("/hostile/stream", json!([emit, sleep]))] {
-        let input = json!({"do": "all", "of": what});
-        // Bytes after the request hide the end of the connection: the next request, or the line break of old clients.
-        let behind = ["", "\r\n", "GET /health HTTP/1.1\r\nhost: x\r\n\r\n"];
-        let ways = behind.iter().flat_map(|behind| [Way::Reset, Way::Close, Way::Asked].map(|way| (behind, way)));
-        for (behind, way) in ways {
-            let mut stream = TcpStream::connect(listening.address).await.expect("a connection");
-            let request = format!("{}{behind}", call(path, "HTTP/1.1", &input));
-            stream.write_all(request.as_bytes()).await.expect("sent");
-            server.until_in_use(1).await;
-            if path.ends_with("/stream") {
-                assert!(stream.read(&mut [0; 4096]).await.expect("a first event") > 0);
-            }
-            let began = Instant::now();
-            match way {
-                Way::Reset => stream.set_zero_linger().expect("a reset"),
-                Way::Close => {}
-                Way::Asked => {
-                    stream.shutdown().await.expect("half closed");
-                    assert!(stream.read(&mut [0; 4096]).await.expect("a question") > 0);
-                }
-            }
-            drop(stream);
-            server.until_idle().await;
-            let took = began.elapsed();
-            // Sooner than its deadline, which would end it as well.
-            assert!(took < Duration::from_secs(6), "{path} {way:?}: {took:?}");
-            println!("{path} {behind:?} {way:?}: undone after {took:?}");
+    let input = json!({"do": "all", "of": does});
+    // Bytes after the request hide the end of the connection: the next request, or the line break of old clients.
+    let behind = ["", "\r\n", "GET /health HTTP/1.1\r\nhost: x\r\n\r\n"];
+    let ways = behind.iter().flat_map(|behind| [Way::Reset, Way::Close, Way::Asked].map(|way| (behind, way)));
+    for (behind, way) in ways {
+        let mut stream = TcpStream::connect(listening.address).await.expect("a connection");
+        let request = format!("{}{behind}", call(path, "HTTP/1.1", &input));
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        server.until_in_use(1).await;
+        if path.ends_with("/stream") {
+            assert!(stream.read(&mut [0; 4096]).await.expect("a first event") > 0);
         }
+        let began = Instant::now();
+        match way {
+            Way::Reset => stream.set_zero_linger().expect("a reset"),
+            Way::Close => {}
+            Way::Asked => {
+                stream.shutdown().await.expect("half closed");
+                assert!(stream.read(&mut [0; 4096]).await.expect("a question") > 0);
+            }
+        }
+        drop(stream);
+        server.until_idle().await;
+        let took = began.elapsed();
+        // Sooner than its deadline, which would end it as well.
+        assert!(took < Duration::from_secs(6), "{path} {way:?}: {took:?}");
+        println!("{path} {behind:?} {way:?}: undone after {took:?}");
     }
     let holds = mallory.call(json!({"do": "holds"})).await.ok();
     assert_eq!(holds["calls"], 2, "{holds}");
     listening.stop().await.expect("the server ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_caller_has_gone_is_undone_whichever_way_they_went() {
+    is_undone_whichever_way_they_go("/hostile", json!([{"do": "sleep", "milliseconds": 60_000}])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_listener_has_gone_is_undone_whichever_way_they_went() {
+    let emit = json!({"do": "emit", "chunks": 1, "bytes": 1});
+    let sleep = json!({"do": "sleep", "milliseconds": 60_000});
+    is_undone_whichever_way_they_go("/hostile/stream", json!([emit, sleep])).await;
 }
 
 /// Sends all of a request before anything of the answer is read, as many clients do.

@@ -580,7 +580,7 @@ fn in_jwks(json: &[u8], place: &str) -> Result<Vec<VerificationKey>, String> {
     const MARK: &[u8] = b"\xef\xbb\xbf";
     let json = json.strip_prefix(MARK).unwrap_or(json);
     let set: KeySet =
-        serde_json::from_slice(json).map_err(|error| format!("{place} is no JSON Web VerificationKey Set: {error}"))?;
+        serde_json::from_slice(json).map_err(|error| format!("{place} is no JSON Web Key Set: {error}"))?;
     let mut keys = Vec::new();
     // A key that cannot be read is none that could be used (RFC 7517, 5).
     for jwk in set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok()) {
