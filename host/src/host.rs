@@ -10,7 +10,7 @@ use crate::{
     limits::{Descriptors, Limits, memory::Memory},
     observe::Metrics,
     scheduler::Lane,
-    session::{Pressure, Registry, Shared, Tenant, Tidying},
+    session::{self, Pressure, Registry, Shared, Tenant, Tidying},
     settings::reader::{list, nearest},
 };
 use figures::Figures;
@@ -18,7 +18,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinSet};
 
 /// A host that has checked its configuration, loaded its guests, and tried each function once.
 pub struct Host {
@@ -117,6 +117,17 @@ impl Host {
     /// The reading of inputs that guests have refused.
     pub(crate) fn readings(&self) -> &Readings {
         &self.readings
+    }
+
+    /// Does what a host does beside its calls: drops and parks idle sessions, makes room of them for others, and keeps
+    /// issuers' keys fresh. All of it ends when the set is dropped.
+    pub fn upkeep(&self) -> JoinSet<()> {
+        let general = &self.config.general;
+        let (timeout, interval) = (general.per_user_workflow_timeout, general.per_user_workflow_cleanup_interval);
+        let mut tasks = self.config.identity.stay_fresh();
+        let mut sessions = session::upkeep(&self.registry, timeout, interval);
+        tasks.spawn(async move { while sessions.join_next().await.is_some() {} });
+        tasks
     }
 
     /// Makes `/health` report that the host is being stopped, so that a load balancer sends requests elsewhere.
@@ -252,7 +263,7 @@ mod tests {
     #[tokio::test]
     async fn when_no_memory_is_left_idle_sessions_are_parked_before_anybody_is_refused() {
         let host = host(3, 100).await;
-        let parking = tokio::spawn(session::park(host.registry().clone(), Some(Duration::from_secs(60))));
+        let _upkeep = host.upkeep();
         tokio::task::yield_now().await;
         for round in 1..=3 {
             for user in 0..20 {
@@ -262,6 +273,5 @@ mod tests {
         }
         let list = call(&host, "user 7", r#"{"action":"list"}"#).await;
         assert!(list.result.unwrap().contains(r#""count":3"#));
-        parking.abort();
     }
 }

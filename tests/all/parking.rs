@@ -246,7 +246,7 @@ async fn a_session_is_parked_when_it_is_idle_and_ends_when_it_is_for_longer() {
         .set("general.per_user_workflow_timeout", "4s")
         .set("general.per_user_workflow_cleanup_interval", "500ms");
     let server = test.start().await;
-    let listening = server.listen().await;
+    let upkeep = server.host.upkeep();
     let (alice, bob) = (server.user("alice"), server.user("bob"));
     let there = || (server.host.registry().live(), server.host.registry().parked());
     let pass = async |milliseconds: u64| tokio::time::sleep(Duration::from_millis(milliseconds)).await;
@@ -265,17 +265,17 @@ async fn a_session_is_parked_when_it_is_idle_and_ends_when_it_is_for_longer() {
     pass(1_600).await;
     assert_eq!(there(), (0, 0), "and is dropped like any other");
     assert_eq!(bob.call(stats()).await.ok()["data"]["commands_executed"], 1);
-    drop(listening);
+    drop(upkeep);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_may_not_be_parked_is_not() {
     let server = Test::new().set("sessions.park_after", "off").start().await;
-    let listening = server.listen().await;
+    let upkeep = server.host.upkeep();
     server.user("alice").call(stats()).await.ok();
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!((server.host.registry().live(), server.host.registry().parked()), (1, 0));
-    drop(listening);
+    drop(upkeep);
     for wrong in [json!("soon"), json!(true), json!(0)] {
         let told = Test::new().set("sessions.park_after", wrong).refused().await;
         assert!(told.contains("sessions.park_after: ") && told.contains("`off`"), "{told}");

@@ -37,7 +37,7 @@ async fn an_idle_session_is_dropped_within_the_timeout_and_the_interval() {
         .set("general.per_user_workflow_timeout", "2s")
         .set("general.per_user_workflow_cleanup_interval", "500ms");
     let server = test.start().await;
-    let listening = server.listen().await;
+    let upkeep = server.host.upkeep();
     let (alice, bob) = (server.user("alice"), server.user("bob"));
     for user in [&alice, &bob] {
         user.call(stats()).await.ok();
@@ -55,7 +55,7 @@ async fn an_idle_session_is_dropped_within_the_timeout_and_the_interval() {
     assert_eq!(server.host.registry().live(), 1, "bob has been idle for 2.5 s");
     assert_eq!(bob.call(stats()).await.ok()["data"]["commands_executed"], 1, "bob begins afresh");
     assert_eq!(alice.call(stats()).await.ok()["data"]["commands_executed"], 27, "alice was never idle");
-    drop(listening);
+    drop(upkeep);
 }
 
 #[tokio::test(flavor = "multi_thread")]

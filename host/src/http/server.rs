@@ -9,7 +9,7 @@ use super::{
     progress::Progress,
     wire::{self, BUFFER, Wire},
 };
-use crate::{Host, limits::memory::Charge, session};
+use crate::{Host, limits::memory::Charge};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
@@ -29,14 +29,7 @@ pub async fn serve(
 ) -> usize {
     let mut listeners = listeners.into();
     let general = &host.config().general;
-    let sweeping = tokio::spawn(session::sweep(
-        host.registry().clone(),
-        general.per_user_workflow_timeout,
-        general.per_user_workflow_cleanup_interval,
-    ));
-    let policy = &host.config().sessions;
-    let parking = policy.makes_room().then(|| tokio::spawn(session::park(host.registry().clone(), policy.park_after)));
-    let _fresh = host.config().identity.stay_fresh();
+    let _upkeep = host.upkeep();
     let entrance = Entrance::new(&host, app, false);
     let stopped = async {
         shutdown.await;
@@ -59,10 +52,6 @@ pub async fn serve(
     let _ = timeout_at(end, entrance.connections.shutdown()).await;
     while host.registry().in_use() > 0 && Instant::now() < end {
         sleep(Duration::from_millis(5)).await;
-    }
-    sweeping.abort();
-    if let Some(parking) = parking {
-        parking.abort();
     }
     host.registry().in_use()
 }

@@ -37,7 +37,7 @@ mod uses;
 
 pub use account::Account;
 pub(crate) use account::Outcome;
-pub(crate) use eviction::{Pressure, Room, Scope, park, sweep};
+pub(crate) use eviction::{Pressure, Room, Scope, upkeep};
 pub use live::{Holds, Session};
 pub use policy::Policy;
 pub(crate) use registry::NotTaken;

@@ -220,7 +220,7 @@ async fn the_end_of_a_session_is_no_way_to_a_new_budget() {
         .set("general.per_user_workflow_cleanup_interval", "100ms")
         .start()
         .await;
-    let listening = server.listen().await;
+    let upkeep = server.host.upkeep();
     let alice = user(&server, "alice");
     let session = || server.host.registry().look(User::from_credential("alice"));
     alice.call(json!({"do": "spin"})).await.error(500, "fuel_exhausted");
@@ -236,5 +236,5 @@ async fn the_end_of_a_session_is_no_way_to_a_new_budget() {
     tokio::time::sleep(Duration::from_millis(7000)).await;
     assert!(session().is_none(), "all is paid, and she has been away for longer than the timeout");
     assert_eq!(alice.call(count()).await.ok()["calls"], 1);
-    drop(listening);
+    drop(upkeep);
 }

@@ -68,7 +68,7 @@ async fn the_longest_idle_are_dropped_for_want_of_memory_only_where_it_is_said()
     for (key, value) in [("sessions.max_parked", json!(0)), ("sessions.park_after", json!("off"))] {
         let test = Test::hostile().set("limits.memory", "2 MiB").set(key, value);
         let said = test.clone().set("sessions.drop_longest_idle", true).start().await;
-        let listening = said.listen().await;
+        let upkeep = said.host.upkeep();
         let (regular, mut users) = (user(&said, "regular"), 0);
         // The first that comes after the regular one is the longest idle, since that one comes each time.
         while said.host.registry().live() == users + usize::from(users > 0) {
@@ -83,15 +83,15 @@ async fn the_longest_idle_are_dropped_for_want_of_memory_only_where_it_is_said()
         let last = user(&said, &format!("user {}", users - 1));
         assert_eq!(last.call(count()).await.ok()["calls"], 2, "and so does the last one");
         assert_eq!(user(&said, "user 0").call(count()).await.ok()["calls"], 1, "the longest idle one begins afresh");
-        drop(listening);
+        drop(upkeep);
 
         let unsaid = test.start().await;
-        let listening = unsaid.listen().await;
+        let upkeep = unsaid.host.upkeep();
         let served = users_until_the_memory_is_spent(&unsaid).await;
         for number in 0..served {
             assert_eq!(user(&unsaid, &format!("user {number}")).call(count()).await.ok()["calls"], 2);
         }
-        drop(listening);
+        drop(upkeep);
     }
 }
 
@@ -120,11 +120,11 @@ async fn who_is_in_debt_is_not_dropped_for_want_of_memory() {
         .set("sessions.drop_longest_idle", true)
         .start()
         .await;
-    let listening = server.listen().await;
+    let upkeep = server.host.upkeep();
     let served = users_until_the_memory_is_spent(&server).await;
     assert_eq!(server.host.registry().live(), served + 1, "whoever was refused has a session, and nothing in it");
     user(&server, "user 0").call(count()).await.error(429, "budget_spent");
     advance(Duration::from_secs(600)).await;
     user(&server, "another").call(count()).await.ok();
-    drop(listening);
+    drop(upkeep);
 }

@@ -128,7 +128,7 @@ async fn a_tenant_has_as_many_sessions_as_it_may_and_another_when_one_has_ended(
         .set("general.per_user_workflow_cleanup_interval", "500ms")
         .start()
         .await;
-    let listening = server.listen().await;
+    let upkeep = server.host.upkeep();
     let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| of(&server, "small", name));
     alice.call(count()).await.ok();
     bob.call(count()).await.ok();
@@ -144,7 +144,7 @@ async fn a_tenant_has_as_many_sessions_as_it_may_and_another_when_one_has_ended(
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!((server.host.tenants()[0].sessions(), server.host.tenants()[1].sessions()), (0, 0));
     carol.call(count()).await.ok();
-    drop(listening);
+    drop(upkeep);
 }
 
 /// The first tenant's limits of memory and fuel are independent of the needs of the others' functions.

@@ -7,13 +7,13 @@
 //! | memory or a place is missing in a scope | `evictor`, one for each scope | the longest idle of the scope are parked, until there is room |
 //! | as above, and none can be parked | `evictor`, where `sessions.drop_longest_idle` says so | the longest idle of the scope are dropped |
 //!
-//! `pressure` is where calls that need room and evictors meet; it knows no session.
+//! `upkeep` runs all of it. `pressure` is where calls that need room and evictors meet; it knows no session.
 
 mod evictor;
 mod park;
 mod pressure;
 mod sweep;
+mod upkeep;
 
-pub(crate) use park::park;
 pub(crate) use pressure::{Pressure, Room, Scope};
-pub(crate) use sweep::sweep;
+pub(crate) use upkeep::upkeep;
