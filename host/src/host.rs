@@ -200,7 +200,6 @@ mod tests {
         call::{Answer, Failure},
         identity::User,
         instance::StopKind,
-        session,
     };
     use std::{path::Path, time::Duration};
 
