@@ -20,7 +20,7 @@ pub(super) struct Uses {
 /// The stage of a session's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Stage {
+pub(super) enum LifeStage {
     New,
     Live,
     Parked,
@@ -42,12 +42,12 @@ impl Uses {
         self.handles.load(Ordering::Acquire) == 0
     }
 
-    pub(super) fn state(&self) -> Stage {
+    pub(super) fn state(&self) -> LifeStage {
         match self.state.load(Ordering::Acquire) {
-            0 => Stage::New,
-            1 => Stage::Live,
-            2 => Stage::Parked,
-            _ => Stage::Gone,
+            0 => LifeStage::New,
+            1 => LifeStage::Live,
+            2 => LifeStage::Parked,
+            _ => LifeStage::Gone,
         }
     }
 }
