@@ -125,8 +125,7 @@ impl Host {
         let general = &self.config.general;
         let (timeout, interval) = (general.per_user_workflow_timeout, general.per_user_workflow_cleanup_interval);
         let mut tasks = self.config.identity.stay_fresh();
-        let mut sessions = session::upkeep(&self.registry, timeout, interval);
-        tasks.spawn(async move { while sessions.join_next().await.is_some() {} });
+        session::upkeep(&self.registry, timeout, interval, &mut tasks);
         tasks
     }
 

@@ -57,12 +57,12 @@ enum Value {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Machine {
+struct WalkState {
     locals: Vec<Value>,
     global: Value,
 }
 
-impl Machine {
+impl WalkState {
     /// Keeps only what holds on both of two paths to a place.
     fn merge(&mut self, other: &Self) {
         for (one, other) in self.locals.iter_mut().zip(&other.locals) {
@@ -76,7 +76,7 @@ impl Machine {
     }
 }
 
-struct Block {
+struct ControlFrame {
     kind: FrameKind,
     /// The number of the loop in the function, if the frame is one.
     number: usize,
@@ -84,9 +84,9 @@ struct Block {
     /// The number of operands below the frame.
     height: usize,
     /// The state at the frame's beginning.
-    began: Machine,
+    began: WalkState,
     /// The state after the frame, from the paths that have reached its end.
-    exit: Option<Machine>,
+    exit: Option<WalkState>,
 }
 
 /// A walk through one function.
@@ -94,10 +94,10 @@ struct FunctionWalk<'a> {
     module: &'a Module<'a>,
     global: u32,
     wide: bool,
-    frames: Vec<Block>,
+    frames: Vec<ControlFrame>,
     operands: Vec<Value>,
     /// `None` where the code cannot be reached.
-    state: Option<Machine>,
+    state: Option<WalkState>,
     function: u32,
     /// The amount by which the global is moved at the exits seen so far.
     moved: Option<i64>,
@@ -155,9 +155,16 @@ impl<'a> FunctionWalk<'a> {
         for group in body.get_locals_reader().map_err(|_| Unproved)? {
             count += group.map_err(|_| Unproved)?.0 as usize;
         }
-        let state = Machine { locals: vec![Value::Other; count], global: Value::Entry(0) };
+        let state = WalkState { locals: vec![Value::Other; count], global: Value::Entry(0) };
         let ty = BlockType::FuncType(self.module.functions[self.function as usize]);
-        self.frames.push(Block { kind: FrameKind::Block, number: 0, ty, height: 0, began: state.clone(), exit: None });
+        self.frames.push(ControlFrame {
+            kind: FrameKind::Block,
+            number: 0,
+            ty,
+            height: 0,
+            began: state.clone(),
+            exit: None,
+        });
         self.state = Some(state);
         self.operands.clear();
         self.moved = None;
@@ -308,7 +315,7 @@ impl<'a> FunctionWalk<'a> {
     }
 
     /// Copies the state, which takes as many steps as there are locals.
-    fn keep(&mut self) -> Result<Machine, Unproved> {
+    fn keep(&mut self) -> Result<WalkState, Unproved> {
         let state = self.state()?.clone();
         self.takes(4 * state.locals.len())?;
         Ok(state)
@@ -318,7 +325,7 @@ impl<'a> FunctionWalk<'a> {
         let (params, _) = self.block_type_arity(ty).ok_or(Unproved)?;
         let height = self.operands.len().checked_sub(params as usize).ok_or(Unproved)?;
         let began = self.keep()?;
-        self.frames.push(Block { kind, number: self.loops, ty, height, began, exit: None });
+        self.frames.push(ControlFrame { kind, number: self.loops, ty, height, began, exit: None });
         Ok(())
     }
 
@@ -331,7 +338,7 @@ impl<'a> FunctionWalk<'a> {
     fn jump(&mut self, depth: u32) -> Result<(), Unproved> {
         let index = self.frames.len().checked_sub(depth as usize + 1).ok_or(Unproved)?;
         let state = self.keep()?;
-        let Block { kind, number, began, .. } = &self.frames[index];
+        let ControlFrame { kind, number, began, .. } = &self.frames[index];
         if *kind != FrameKind::Loop {
             return self.exits(index, state);
         }
@@ -342,7 +349,7 @@ impl<'a> FunctionWalk<'a> {
         if began.global == state.global { Ok(()) } else { Err(Unproved) }
     }
 
-    fn exits(&mut self, index: usize, state: Machine) -> Result<(), Unproved> {
+    fn exits(&mut self, index: usize, state: WalkState) -> Result<(), Unproved> {
         if index == 0 {
             self.returns(state.global)?;
         }
@@ -367,7 +374,7 @@ impl<'a> FunctionWalk<'a> {
         Ok((params as usize, results as usize))
     }
 
-    fn state(&mut self) -> Result<&mut Machine, Unproved> {
+    fn state(&mut self) -> Result<&mut WalkState, Unproved> {
         self.state.as_mut().ok_or(Unproved)
     }
 

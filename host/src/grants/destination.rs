@@ -9,7 +9,7 @@ use std::{
     net::{IpAddr, Ipv6Addr},
 };
 
-/// A place that a function may call.
+/// A destination that a function may call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Destination {
     tls: bool,

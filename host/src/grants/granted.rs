@@ -36,21 +36,21 @@ struct Folder {
 
 /// The grant of outgoing requests.
 pub(super) struct HttpGrant {
-    places: Vec<Destination>,
+    destinations: Vec<Destination>,
     /// The permits for connections, shared by all instances of the function.
     pub(super) connections: Arc<Semaphore>,
 }
 
 impl Default for HttpGrant {
     fn default() -> Self {
-        Self { places: Vec::new(), connections: Arc::new(Semaphore::new(CONNECTIONS)) }
+        Self { destinations: Vec::new(), connections: Arc::new(Semaphore::new(CONNECTIONS)) }
     }
 }
 
 impl HttpGrant {
     /// Returns true if a request may go to this target.
     pub(super) fn permits(&self, target: &RequestTarget) -> bool {
-        self.places.iter().any(|place| place.permits(target))
+        self.destinations.iter().any(|destination| destination.permits(target))
     }
 
     /// Returns true if a grant names this very address, for the target's scheme and port.
@@ -64,7 +64,7 @@ impl Grants {
     pub(crate) fn read(mut section: Section<'_>) -> Self {
         let environment = read_environment(&mut section);
         let (folders, files) = read_folders(section.section("folders"));
-        let http = HttpGrant { places: read_places(&mut section), ..HttpGrant::default() };
+        let http = HttpGrant { destinations: read_destinations(&mut section), ..HttpGrant::default() };
         section.finish();
         Self { environment, folders, files, http }
     }
@@ -93,7 +93,7 @@ impl Grants {
 
     /// Returns true if the grants lead to anything outside of the sandbox.
     pub(crate) fn reach_out(&self) -> bool {
-        !self.folders.is_empty() || !self.http.places.is_empty()
+        !self.folders.is_empty() || !self.http.destinations.is_empty()
     }
 
     /// Lists the grants, a line for each kind; of the environment only the names.
@@ -107,7 +107,7 @@ impl Grants {
         add("environment", self.environment.iter().map(|(name, _)| name.clone()).collect());
         let folder = |it: &Folder| format!("{} (read-only: {})", it.guest, it.host.display());
         add("folders", self.folders.iter().map(folder).collect());
-        add("http", self.http.places.iter().map(ToString::to_string).collect());
+        add("http", self.http.destinations.iter().map(ToString::to_string).collect());
         lines
     }
 
@@ -117,7 +117,7 @@ impl Grants {
         json!({
             "environment": self.environment.iter().map(|(name, _)| name).collect::<Vec<_>>(),
             "folders": self.folders.iter().map(folder).collect::<serde_json::Map<_, _>>(),
-            "http": self.http.places.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "http": self.http.destinations.iter().map(ToString::to_string).collect::<Vec<_>>(),
         })
     }
 }
@@ -209,7 +209,7 @@ fn is_plain_path(path: &str) -> bool {
     path.strip_prefix('/').is_some_and(|rest| rest.is_empty() || rest.split('/').all(part))
 }
 
-fn read_places(section: &mut Section<'_>) -> Vec<Destination> {
+fn read_destinations(section: &mut Section<'_>) -> Vec<Destination> {
     let (path, problems) = (section.path().with("http"), section.problems());
     let items = match section.take("http") {
         None => Vec::new(),
@@ -219,17 +219,17 @@ fn read_places(section: &mut Section<'_>) -> Vec<Destination> {
             Vec::new()
         }
     };
-    let mut places = Vec::new();
+    let mut destinations = Vec::new();
     for (index, item) in items.iter().enumerate() {
         match text(item).and_then(|text| Destination::parse(&text)) {
-            Ok(place) => places.push(place),
+            Ok(destination) => destinations.push(destination),
             Err(message) => problems.push(
                 Problem::new(path.with(index.to_string()), message)
                     .hint("for example \"api.example.com\", \"*.example.org:8443\" or \"http://127.0.0.1:9000\""),
             ),
         }
     }
-    places
+    destinations
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ pub(crate) struct Outgoing {
     pub(crate) descriptors: Option<Descriptors>,
 }
 
-/// A connection's place among those that its function, and its user, may have at once.
+/// A connection's permit, one of those that its function, and its user, may have at once.
 type ConnectionPermit = Arc<(OwnedSemaphorePermit, Descriptor)>;
 
 type Exchange = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
@@ -117,11 +117,11 @@ impl WasiHttpHooks for Outgoing {
             let one_of_all = grants.http.connections.clone().acquire_owned().await;
             let one_of_all = one_of_all.map_err(|_| Error::ConnectionLimitReached)?;
             let descriptor = descriptors.and_then(|it| it.take()).ok_or(Error::ConnectionLimitReached)?;
-            let place: ConnectionPermit = Arc::new((one_of_all, descriptor));
-            let (answer, connection) = send(&grants, &target, request, options, &place).await?;
+            let permit: ConnectionPermit = Arc::new((one_of_all, descriptor));
+            let (answer, connection) = send(&grants, &target, request, options, &permit).await?;
             let connection = async move {
                 let done = timeout_at(deadline, connection).await.unwrap_or(Err(Error::HttpResponseTimeout));
-                drop((one_of_the_instance, place));
+                drop((one_of_the_instance, permit));
                 done
             };
             Ok((answer, Box::new(connection) as Box<dyn Future<Output = _> + Send>))
@@ -140,7 +140,7 @@ async fn send(
     target: &RequestTarget,
     mut request: Request<WasiBody>,
     options: Option<RequestOptions>,
-    place: &ConnectionPermit,
+    permit: &ConnectionPermit,
 ) -> Result<(Response<WasiBody>, BoxFuture<'static, Result<(), Error>>), Error> {
     let options = options.unwrap_or_default();
     // To an origin, only the path is sent; the host is in a header already.
@@ -149,7 +149,7 @@ async fn send(
     // Kept alive, the connection would be of no use: it is this request's only.
     request.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     let connected = async {
-        let stream = connect(grants, target, place).await?;
+        let stream = connect(grants, target, permit).await?;
         let stream: Box<dyn Connection> = match target.tls {
             true => Box::new(encrypt(stream, &target.host).await?),
             false => Box::new(stream),
@@ -194,10 +194,10 @@ async fn within<T>(time: Option<Duration>, what: impl Future<Output = T>) -> Opt
 }
 
 /// Connects to a checked address of those that a name stands for, trying them in turn.
-async fn connect(grants: &Grants, target: &RequestTarget, place: &ConnectionPermit) -> Result<TcpStream, Error> {
+async fn connect(grants: &Grants, target: &RequestTarget, permit: &ConnectionPermit) -> Result<TcpStream, Error> {
     let addresses = match &target.host {
         RemoteHost::Address(address) => vec![*address],
-        RemoteHost::Name(name) => resolve(name.clone(), place.clone()).await?,
+        RemoteHost::Name(name) => resolve(name.clone(), permit.clone()).await?,
     };
     let may = |address: &IpAddr| address::is_public(*address) || grants.http.names(*address, target);
     let mut last = Error::DestinationIpProhibited;
@@ -221,10 +221,10 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// Resolves a name. The system's resolver keeps a thread until it is done, even if the caller has gone; until then it
 /// counts as a request of the function.
-async fn resolve(name: String, place: ConnectionPermit) -> Result<Vec<IpAddr>, Error> {
+async fn resolve(name: String, permit: ConnectionPermit) -> Result<Vec<IpAddr>, Error> {
     let looked_up = tokio::spawn(async move {
         let found = lookup_host((name, 0)).await.map(|found| found.map(|it| it.ip()).collect::<Vec<_>>());
-        drop(place);
+        drop(permit);
         found
     });
     let found = looked_up.await.ok().and_then(Result::ok).filter(|found| !found.is_empty());

@@ -47,9 +47,10 @@ impl Context {
         let wasi = self
             .wasi
             .get_or_insert_with(|| Box::new(Wasi::new(&self.function, self.user, &self.grants, self.watch.as_ref())));
-        let services = self.running.as_ref().and_then(|running| running.services.as_ref());
-        let log_budget = self.log_budget.as_ref().or_else(|| services.map(|services| services.log_budget()));
-        wasi.begin_import(&mut self.memory, log_budget);
+        wasi.begin_import(&mut self.memory, || {
+            let services = self.running.as_ref().and_then(|running| running.services.as_ref());
+            self.log_budget.as_ref().or_else(|| services.map(|services| services.log_budget()))
+        });
         wasi
     }
 

@@ -74,9 +74,15 @@ impl Wasi {
         }
     }
 
-    /// Begins a call of an import: it is paid for, and may give the guest more handles.
-    pub(super) fn begin_import(&mut self, memory: &mut MemoryLimit, log_budget: Option<&Arc<AtomicUsize>>) {
+    /// Begins a call of an import: it is paid for, and may give the guest more handles. The log's budget is asked for once
+    /// for what runs.
+    pub(super) fn begin_import<'a>(
+        &mut self,
+        memory: &mut MemoryLimit,
+        log_budget: impl FnOnce() -> Option<&'a Arc<AtomicUsize>>,
+    ) {
         if !self.log_has_begun {
+            let log_budget = log_budget();
             log_budget.into_iter().for_each(|budget| self.log.begin(budget.clone()));
             self.log_has_begun = log_budget.is_some();
         }

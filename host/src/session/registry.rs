@@ -325,7 +325,7 @@ impl Registry {
 
     /// Makes a session live at its turn, once there is a place for it.
     pub(crate) async fn activate(&self, session: &Arc<Session>, deadline: Instant) -> Result<(), Reached> {
-        if session.uses.state() == LifeStage::Live {
+        if session.uses.stage() == LifeStage::Live {
             return Ok(());
         }
         // Nobody overtakes the waiters: no place is free while anybody waits.
@@ -336,7 +336,7 @@ impl Registry {
         *session.uses.place() = Some(place);
         self.live.fetch_add(1, Ordering::Relaxed);
         // The session is in use, so it cannot be dropped, and has its turn, so it cannot be parked.
-        if session.uses.state.swap(LifeStage::Live as u8, Ordering::AcqRel) == LifeStage::Parked as u8 {
+        if session.uses.stage.swap(LifeStage::Live as u8, Ordering::AcqRel) == LifeStage::Parked as u8 {
             self.parked.fetch_sub(1, Ordering::Relaxed);
         }
         self.shard(session.user()).live.insert(session.user(), session.clone());
@@ -372,7 +372,7 @@ impl Registry {
         let (live, parked) = (LifeStage::Live as u8, LifeStage::Parked as u8);
         let mut shard = self.shard(session.user());
         // One that has left the registry meanwhile is not counted any more.
-        if session.uses.state.compare_exchange(live, parked, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        if session.uses.stage.compare_exchange(live, parked, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             shard.live.remove(&session.user());
             self.parked.fetch_add(1, Ordering::Relaxed);
             self.leave_place(session);
@@ -389,7 +389,7 @@ impl Registry {
     fn leave(&self, session: &Session) {
         self.sessions.fetch_sub(1, Ordering::Relaxed);
         session.tenant().session_ends();
-        let was = session.uses.state.swap(LifeStage::Gone as u8, Ordering::AcqRel);
+        let was = session.uses.stage.swap(LifeStage::Gone as u8, Ordering::AcqRel);
         if was == LifeStage::Live as u8 {
             self.leave_place(session);
         } else if was == LifeStage::Parked as u8 {
@@ -403,7 +403,7 @@ impl Registry {
         // The user may have another session by now. The caller keeps this one, so that it is not dropped under the lock.
         if let Entry::Occupied(entered) = shard.sessions.entry(session.user())
             && Arc::ptr_eq(entered.get(), session)
-            && session.uses.state() == LifeStage::New
+            && session.uses.stage() == LifeStage::New
             && session.uses.is_idle()
         {
             self.leave(session);
@@ -419,7 +419,7 @@ impl Registry {
     fn seen(&self, session: &Arc<Session>, now: Instant) -> Seen {
         let in_use = session.uses.handles.load(Ordering::Acquire);
         let idle = if in_use > 0 { Duration::ZERO } else { self.idle_time(session, now) };
-        Seen { session: session.clone(), in_use, idle, parked: session.uses.state() == LifeStage::Parked }
+        Seen { session: session.clone(), in_use, idle, parked: session.uses.stage() == LifeStage::Parked }
     }
 
     fn shard(&self, user: User) -> Locked<'_, Shard> {
@@ -506,7 +506,7 @@ impl Drop for Handle {
         let uses = &self.session.uses;
         let now = self.registry.began.elapsed().as_micros();
         uses.last.store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
-        let new = uses.state() == LifeStage::New;
+        let new = uses.stage() == LifeStage::New;
         // Released after the time is written: a sweep that sees no handle sees the time as well.
         let last = uses.handles.fetch_sub(1, Ordering::Release) == 1;
         if new && last {

@@ -6,13 +6,13 @@ use std::sync::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-/// A session's use: its handles, its last use, its state, and its place.
+/// A session's use: its handles, its last use, its stage, and its place.
 #[derive(Debug, Default)]
 pub(super) struct Uses {
     pub(super) handles: AtomicUsize,
     /// Microseconds since the registry began.
     pub(super) last: AtomicU64,
-    pub(super) state: AtomicU8,
+    pub(super) stage: AtomicU8,
     /// The session's place among the live ones.
     place: Mutex<Option<OwnedSemaphorePermit>>,
 }
@@ -42,8 +42,8 @@ impl Uses {
         self.handles.load(Ordering::Acquire) == 0
     }
 
-    pub(super) fn state(&self) -> LifeStage {
-        match self.state.load(Ordering::Acquire) {
+    pub(super) fn stage(&self) -> LifeStage {
+        match self.stage.load(Ordering::Acquire) {
             0 => LifeStage::New,
             1 => LifeStage::Live,
             2 => LifeStage::Parked,

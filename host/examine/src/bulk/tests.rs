@@ -28,7 +28,7 @@ impl Both {
 static OF_EACH: LazyLock<Both> = LazyLock::new(|| Both::of(&each()));
 static OF_TABLES: LazyLock<Both> = LazyLock::new(|| Both::of(&tables()));
 
-/// The same instructions for memories with addresses of 32 and of 64 bits, a small one and one from outside.
+/// Each instruction on memories: with addresses of 32 and of 64 bits, an empty one, and one from outside.
 const EACH: &str = r#"(module
     (import "host" "memory" (memory $theirs 4)) (memory $own 4) (memory $wide i64 4) (memory $empty 0)
     (data $passive "PASSIVE") (data $active (memory $own) (i32.const 99) "active")
@@ -64,7 +64,7 @@ fn each() -> Vec<u8> {
     wat::parse_str(EACH.replace("PASSIVE", &passive)).unwrap()
 }
 
-/// The same instructions for tables, whose elements tell which of three functions they are, or none.
+/// Each instruction on tables, whose elements tell which of three functions they are, or none.
 const TABLES: &str = r#"(module
     (table $own 100000 funcref) (table $wide i64 100000 funcref)
     (func $one) (func $two) (func $three)

@@ -18,12 +18,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 /// The least and the most time between two looks for sessions that have been idle long enough.
 const LOOK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 
-/// Parks sessions that were idle for `after`, if given, and makes room when it is needed; never returns.
-pub(crate) async fn park(registry: Arc<Registry>, after: Option<Duration>) {
+/// Parks sessions that were idle for `sessions.park_after`, and makes room when it is needed; never returns.
+pub(super) async fn park(registry: Arc<Registry>) {
     let _evicting = registry.shared().pressure.evicting();
     // The evictors run beside the timed parking, so that no wish for room waits for it.
     let _evictors = evictors(&registry);
-    let Some(after) = after else { return pending().await };
+    let Some(after) = registry.shared().policy.park_after else { return pending().await };
     let mut looks = interval((after / 4).clamp(LOOK.0, LOOK.1));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{MissedTickBehavior, interval};
 
 /// Looks at all sessions once per `interval`, for ever, and drops those that were idle for `timeout`.
-pub(crate) async fn sweep(registry: Arc<Registry>, timeout: Duration, every: Duration) {
+pub(super) async fn sweep(registry: Arc<Registry>, timeout: Duration, every: Duration) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
