@@ -169,11 +169,17 @@ impl Drop for Served {
     }
 }
 
+/// The folder in which this user's caches are.
+fn usual_caches() -> PathBuf {
+    let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map_or_else(std::env::temp_dir, PathBuf::from);
+    named.unwrap_or_else(|| home().join(".cache"))
+}
+
 #[test]
 fn serve_says_what_it_serves_and_stops_when_it_is_told() {
-    let cache = tempfile::tempdir().expect("a folder");
     for signal in ["TERM", "INT"] {
-        let mut served = Served::start(Path::new(CONFIG), cache.path());
+        let mut served = Served::start(Path::new(CONFIG), &usual_caches());
         for part in ["per_user_notepad (built in)", "/generate", "1000000000 units of fuel", "100000 sessions"] {
             assert!(served.said.contains(part), "{part}: {}", served.said);
         }
@@ -202,14 +208,12 @@ fn where_nobody_is_verified_others_than_this_machine_are_served_only_if_the_file
         assert!(!told.contains("Carrel 0"), "it was not served: {told}");
     }
     // The server says so, with the warning that the helper waits for.
-    let (folder, config) = config_with("identity: open");
+    let (_folder, config) = config_with("identity: open");
     let text = std::fs::read_to_string(&config)
         .expect("the file")
         .replace("general:", "general:\n  front_end: {host: 0.0.0.0}");
     std::fs::write(&config, text).expect("a file");
-    let usual = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let usual = usual.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")));
-    let served = Served::start(&config, &usual.unwrap_or_else(|| folder.path().to_owned()));
+    let served = Served::start(&config, &usual_caches());
     assert!(served.address.starts_with("0.0.0.0:"), "{}", served.address);
     assert_eq!(served.get("/health"), r#"{"status":"healthy"}"#);
 }
@@ -250,28 +254,46 @@ fn cached(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// A configuration of one guest, which is compiled in some milliseconds, and more keys. Caches may be beside it.
+fn of_a_small_guest(more: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("config.yml");
+    let guest = carrel_tests::Test::fixture_file("two-memories");
+    std::fs::write(&config, format!("guests: {guest}\nworkflow: {{_type: two_memories}}\n{more}\n")).expect("a file");
+    (folder, config)
+}
+
 #[test]
-fn compiled_guests_are_kept_and_a_damaged_file_is_made_anew() {
+fn compiled_guests_are_kept() {
     let cache = tempfile::tempdir().expect("a folder");
+    let config = cache.path().join("config.yml");
+    let text = "functions: {notes: {_type: per_user_notepad}}\nworkflow: {_type: per_user_preferences}\n";
+    std::fs::write(&config, text).expect("a file");
     let started = Instant::now();
-    Served::start(Path::new(CONFIG), cache.path()).get("/health");
+    Served::start(&config, cache.path()).get("/health");
     let first = started.elapsed();
-    let files = cached(cache.path());
-    assert_eq!(files.len(), 3, "three guests, each with its shell");
+    assert_eq!(cached(cache.path()).len(), 2, "two guests, each with its shell");
     let started = Instant::now();
-    Served::start(Path::new(CONFIG), cache.path()).get("/health");
+    Served::start(&config, cache.path()).get("/health");
     let second = started.elapsed();
     println!("first start {first:?}, second start {second:?}");
     // Compiling takes seconds here, loading a few milliseconds: this is no measurement, only which of both it was.
     assert!(second < first / 2 && second < Duration::from_secs(5), "{first:?} {second:?}");
+}
 
+#[test]
+fn a_damaged_file_of_a_compiled_guest_is_made_anew() {
+    let (cache, config) = of_a_small_guest("");
+    Served::start(&config, cache.path()).get("/health");
+    let files = cached(cache.path());
+    assert_eq!(files.len(), 1, "the guest with its shell");
     let whole = std::fs::read(&files[0]).expect("a file");
     let mut flipped = whole.clone();
     let middle = flipped.len() / 2;
     flipped[middle] ^= 1;
     for damaged in [flipped, whole[..whole.len() / 2].to_vec(), whole[..10].to_vec(), Vec::new(), b"text".to_vec()] {
         std::fs::write(&files[0], damaged).expect("the file is damaged");
-        let served = Served::start(Path::new(CONFIG), cache.path());
+        let served = Served::start(&config, cache.path());
         assert!(served.said.contains("is damaged, and is made anew"), "{}", served.said);
         assert_eq!(served.get("/health"), r#"{"status":"healthy"}"#);
         assert_eq!(std::fs::read(&files[0]).expect("a file"), whole, "it was made anew, the same");
@@ -281,13 +303,10 @@ fn compiled_guests_are_kept_and_a_damaged_file_is_made_anew() {
 #[test]
 fn a_cache_that_others_can_write_to_is_not_used() {
     use std::os::unix::fs::PermissionsExt;
-    let cache = tempfile::tempdir().expect("a folder");
+    let (cache, config) = of_a_small_guest("guest_cache: shared");
     let folder = cache.path().join("shared");
     std::fs::create_dir(&folder).expect("a folder");
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).expect("permissions");
-    let text = std::fs::read_to_string(CONFIG).expect("the configuration");
-    let config = cache.path().join("config.yml");
-    std::fs::write(&config, format!("{text}\nguest_cache: shared\n")).expect("a file");
     let served = Served::start(&config, cache.path());
     assert!(served.said.contains("other users can write to it"), "{}", served.said);
     assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 0);

@@ -464,7 +464,7 @@ fn plain_environment(command: &mut Command) -> &mut Command {
             command.env_remove(&name);
         }
     }
-    command.env("XDG_CACHE_HOME", Path::new(TMP).join("cache"))
+    command
 }
 
 /// The real binary, serving. Dropping it kills it.

@@ -2,7 +2,7 @@
 //!
 //! NAT's reading of files, compared with Carrel's, is in `tests/nat/files.rs`.
 
-use carrel_tests::HOSTILE;
+use carrel_tests::{HOSTILE, Test};
 use std::{
     fs,
     io::Write,
@@ -273,7 +273,10 @@ fn keys_are_overridden_on_the_command_line() {
         assert!(refused.contains(told), "{key}: {refused}");
     }
     // As with NAT, the type of the value in the file says how the text is read.
-    let typed = Files::new(&[("config.yml", &format!("limits: {{call_depth: 5}}\nguest_cache: \"off\"\n{WHOLE}"))]);
+    let guest = Test::fixture_file("two-memories");
+    let text =
+        format!("limits: {{call_depth: 5}}\nguest_cache: \"off\"\nguests: {guest}\nworkflow: {{_type: two_memories}}");
+    let typed = Files::new(&[("config.yml", &text)]);
     typed.is_valid(&["--override", "limits.call_depth", "010", "--override", "guest_cache", "[x]"]);
     let told = typed.refused(&["--override", "limits.call_depth", "065"]);
     assert!(told.contains("must be at most 64, and is 65"), "{told}");

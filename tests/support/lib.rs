@@ -24,7 +24,11 @@ use std::{
     task::Poll,
     time::Duration,
 };
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{OnceCell, oneshot},
+    task::JoinHandle,
+};
 use tower::ServiceExt;
 
 /// The guest that does what it is told.
@@ -32,6 +36,10 @@ pub const HOSTILE: &str = concat!(env!("OUT_DIR"), "/hostile.wasm");
 
 /// The guest that looks for a way out of its sandbox.
 pub const TRAVELLER: &str = concat!(env!("OUT_DIR"), "/traveller.wasm");
+
+/// Set once the guests that most tests use are compiled. The first start of a process compiles them, while all others
+/// wait: else each test that begins meanwhile would compile the same, since none of it is in the cache yet.
+static COMPILED: OnceCell<()> = OnceCell::const_new();
 
 /// A configuration, and ways to use it.
 #[derive(Debug, Clone)]
@@ -136,6 +144,11 @@ impl Test {
 
     /// A host, for calls without a socket.
     pub async fn start(&self) -> Server {
+        let all = || async {
+            let all = Self::new().set("guests", json!([HOSTILE, TRAVELLER]));
+            Host::start(all.config(), 2).await.unwrap_or_else(|error| panic!("{error}"));
+        };
+        COMPILED.get_or_init(all).await;
         let host = Host::start(self.config(), 2).await.unwrap_or_else(|error| panic!("{error}"));
         Server { app: carrel::http::app(host.clone()), host }
     }

@@ -1,6 +1,7 @@
 //! One fiber stack: the slot that it is in.
 
 use crate::{PAGE, slots::Slots};
+use memchr::memmem;
 use std::{ops::Range, sync::Arc};
 use wasmtime::component::Component;
 
@@ -74,7 +75,7 @@ impl Frames {
         let Range { start, end } = component.image_range();
         // SAFETY: the engine keeps the image mapped, readable and unchanged for as long as the component lives.
         let code = unsafe { std::slice::from_raw_parts(start, end.addr() - start.addr()) };
-        if code.windows(PROBE.len()).any(|window| window == PROBE) { Self::Any } else { Self::Small }
+        if memmem::find(code, &PROBE).is_some() { Self::Any } else { Self::Small }
     }
 }
 

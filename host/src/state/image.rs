@@ -108,9 +108,10 @@ impl Image {
         self.memories.get(memory).map_or(0, |start| start.written.len())
     }
 
-    /// The initial bytes of a page; `None` beyond the last page that is not all zero.
-    pub(crate) fn page(&self, memory: usize, page: usize) -> Option<&[u8]> {
-        self.memories.get(memory)?.bytes.get(page * PAGE..(page + 1) * PAGE)
+    /// The initial bytes of a page: zeroes beyond the last page that is not all zero.
+    pub(crate) fn page(&self, memory: usize, page: usize) -> &[u8] {
+        let start = self.memories.get(memory);
+        start.and_then(|start| start.bytes.get(page * PAGE..(page + 1) * PAGE)).unwrap_or(&ZEROES)
     }
 
     /// True if a new instance writes to a page.
@@ -143,10 +144,8 @@ impl Image {
 
     /// Resets a page of a memory to its initial bytes.
     pub(crate) fn put_back(&self, memory: usize, page: usize, bytes: &mut [u8]) {
-        let Some(bytes) = bytes.get_mut(page * PAGE..(page + 1) * PAGE) else { return };
-        match self.page(memory, page) {
-            Some(first) => bytes.copy_from_slice(first),
-            None => bytes.fill(0),
+        if let Some(bytes) = bytes.get_mut(page * PAGE..(page + 1) * PAGE) {
+            bytes.copy_from_slice(self.page(memory, page));
         }
     }
 
@@ -179,8 +178,9 @@ impl Start {
     }
 }
 
+static ZEROES: [u8; PAGE] = [0; PAGE];
+
 fn is_zero(bytes: &[u8]) -> bool {
-    const ZEROES: [u8; PAGE] = [0; PAGE];
     bytes.chunks(PAGE).all(|page| *page == ZEROES[..page.len()])
 }
 

@@ -28,8 +28,10 @@ const HEAD: usize = 1 + size_of::<Key>() + CHECK;
 const GAP: usize = 16;
 /// The most pages of a piece: 128 KiB.
 pub(crate) const PIECE: usize = 32;
-/// Bytes that are compared at once.
+/// Bytes that a run begins and ends with.
 const GRAIN: usize = 8;
+/// Bytes that are compared before the grains in them are: most of a page that was written to is as it was.
+const BLOCK: usize = 256;
 
 /// An instance's state, without the instance.
 #[derive(Debug)]
@@ -93,15 +95,16 @@ impl Snapshot {
         for (memory, page, now) in pages {
             let at = starts[memory] + page * PAGE;
             let first = image.page(memory, page);
-            for grain in (0..PAGE).step_by(GRAIN) {
-                let bytes = &now[grain..grain + GRAIN];
-                let same = match first {
-                    Some(first) => *bytes == first[grain..grain + GRAIN],
-                    None => *bytes == [0; GRAIN],
-                };
-                if !same {
-                    // Runs are joined only over a gap within this page.
-                    runs.add(memory, at + grain, bytes, &now[..grain]);
+            for block in (0..PAGE).step_by(BLOCK) {
+                if now[block..block + BLOCK] == first[block..block + BLOCK] {
+                    continue;
+                }
+                for grain in (block..block + BLOCK).step_by(GRAIN) {
+                    let bytes = &now[grain..grain + GRAIN];
+                    if *bytes != first[grain..grain + GRAIN] {
+                        // Runs are joined only over a gap within this page.
+                        runs.add(memory, at + grain, bytes, &now[..grain]);
+                    }
                 }
             }
         }
