@@ -25,7 +25,7 @@ use tokio_rustls::{
     TlsAcceptor,
     rustls::{
         ServerConfig,
-        crypto::ring,
+        crypto::aws_lc_rs,
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     },
 };
@@ -352,7 +352,7 @@ async fn a_certificate_that_nobody_vouches_for_is_not_taken() {
     let pem = |file: &str| fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/all/tls").join(file));
     let chain = CertificateDer::from_pem_slice(&pem("certificate.pem").expect("a file")).expect("a certificate");
     let key = PrivateKeyDer::from_pem_slice(&pem("key.pem").expect("a file")).expect("a key");
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_no_client_auth()

@@ -21,9 +21,12 @@ use crate::settings::{
     read_file,
     reader::{Section, describe, duration, list, list_of, text},
 };
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, VerificationAlgorithm,
+};
 use http::Uri;
 use jsonwebtoken::{
-    Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, Validation, crypto,
+    Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, Validation,
     dangerous::insecure_decode_claims,
     decode, decode_header,
     errors::ErrorKind,
@@ -51,8 +54,6 @@ const NAME: usize = 1024;
 const LEEWAY: Duration = Duration::from_secs(60 * 60);
 /// Bytes of the modulus of an RSA key, at least (RFC 7518, 3.3).
 const RSA: usize = 2048 / 8;
-/// Bytes of an Ed25519 public key.
-const ED25519: usize = 32;
 
 /// An issuer of tokens, and the rules by which they are checked.
 #[derive(Clone)]
@@ -494,19 +495,24 @@ fn algorithm(value: &Value) -> Result<Algorithm, String> {
 }
 
 impl VerificationKey {
-    /// `None`: no algorithm takes the key. The library would report that only with each token, and would panic at an
-    /// Ed25519 key that is too short.
+    /// `None`: no algorithm takes the key. The library would report that only with each token, and as a wrong signature.
     fn new(id: Option<String>, key: DecodingKey) -> Option<Self> {
-        if key.family() == AlgorithmFamily::Ed && key.try_get_as_bytes().ok()?.len() != ED25519 {
-            return None;
-        }
-        if key.family() == AlgorithmFamily::Rsa && rsa_size(&key) < RSA {
-            return None;
-        }
-        // Of a curve there is one algorithm, and the others cannot even be tried with it.
-        let fits = |algorithm: &&Algorithm| crypto::verify("", b"", &key, **algorithm).is_ok();
-        let algorithms: Vec<_> = key.family().algorithms().iter().filter(fits).copied().collect();
+        let mut algorithms = key.family().algorithms().to_vec();
+        algorithms.retain(|algorithm| takes(*algorithm, &key));
         (!algorithms.is_empty()).then_some(Self { id, algorithms, key })
+    }
+}
+
+/// True if an algorithm of the key's family can verify with the key. Of a curve there is one algorithm.
+fn takes(algorithm: Algorithm, key: &DecodingKey) -> bool {
+    let on_curve = |curve: &'static dyn VerificationAlgorithm| {
+        key.try_get_as_bytes().is_ok_and(|point| ParsedPublicKey::new(curve, point).is_ok())
+    };
+    match algorithm {
+        Algorithm::ES256 => on_curve(&ECDSA_P256_SHA256_FIXED),
+        Algorithm::ES384 => on_curve(&ECDSA_P384_SHA384_FIXED),
+        Algorithm::EdDSA => on_curve(&ED25519),
+        _ => key.family() != AlgorithmFamily::Rsa || rsa_size(key) >= RSA,
     }
 }
 
