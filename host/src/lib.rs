@@ -11,9 +11,8 @@
 //! 2. `http/front.rs` gets the request's head, and lets pass what names one host.
 //! 3. `http/endpoints.rs` has the route's function: the workflow, here `assistant`.
 //! 4. `identity/scheme.rs` turns the headers into a user: an opaque id, never the credential.
-//! 5. `http/call.rs` has the tenant's right to call this function looked up, and takes the body, bounded. It does not
-//!    parse it.
-//! 6. `http/held.rs` charges the body to the tenant's memory while it comes, and then to the user's.
+//! 5. `http/call.rs` asks whether the tenant may call this function, and takes the body, bounded. It does not parse it.
+//! 6. `call/input.rs` charges the body to the tenant's memory while it comes, and then to the user's.
 //! 7. `session/registry.rs` finds alice's session, or makes one, if there may be another.
 //! 8. `call/admission.rs` waits for the session's turn: one call runs at a time, in the order in which they came.
 //! 9. `call/outside.rs` makes the call, an object that has all of it until its answer, with its allowance of fuel and

@@ -317,6 +317,10 @@ async fn a_file_of_keys_that_no_token_could_be_verified_with_is_refused() {
         (json!({"kty": "oct", "k": "c2VjcmV0"}), "has a shared secret"),
         (json!({"kty": "RSA", "use": "enc", "n": "AQAB", "e": "AQAB"}), "has no key to verify with"),
         (json!({"kty": "RSA", "n": "x".repeat(170), "e": "AQAB"}), "has no key to verify with"),
+        // Even numbers are none of RSA.
+        (json!({"kty": "RSA", "n": "x".repeat(341) + "A", "e": "AQAB"}), "has no key to verify with"),
+        (json!({"kty": "RSA", "n": "x".repeat(341) + "Q", "e": "Ag"}), "has no key to verify with"),
+        (json!({"kty": "RSA", "n": "x".repeat(1366) + "E", "e": "AQAB"}), "has no key to verify with"),
         (json!({"kty": "OKP", "crv": "Ed25519", "x": "dG9vIHNob3J0"}), "has no key to verify with"),
         (json!({"kty": "EC", "crv": "P-256", "x": y, "y": x}), "has no key to verify with"),
         // A public key is for no algorithm of shared secrets, whatever it says.

@@ -461,6 +461,40 @@ async fn no_more_are_parked_than_may_be() {
     listening.stop().await.expect("the server ends");
 }
 
+/// As many users as there may be, live and parked: each is served, in turn and all at once, by changing places.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_all_places_are_taken_who_is_parked_and_who_is_idle_change_places() {
+    let test = Test::new().set("limits.max_sessions", 2).set("sessions.max_parked", 3);
+    let server = test.start().await;
+    let listening = server.listen().await;
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    let registry = server.host.registry();
+    let user = |n: usize| server.user(&format!("user-{n}"));
+    for round in 1..=4 {
+        for n in 0..5 {
+            assert_eq!(user(n).call(stats()).await.ok()["data"]["commands_executed"], round, "user {n}");
+            assert!(registry.live() <= 2 && registry.parked() <= 3, "{} {}", registry.live(), registry.parked());
+        }
+    }
+    for round in 5..=20 {
+        let calls: Vec<_> = (0..5)
+            .map(|n| {
+                tokio::spawn({
+                    let user = user(n);
+                    async move { user.call(stats()).await.ok()["data"]["commands_executed"].clone() }
+                })
+            })
+            .collect();
+        for call in calls {
+            assert_eq!(call.await.expect("everybody was served"), round);
+        }
+        assert_eq!((registry.live(), registry.parked()), (2, 3));
+    }
+    listening.stop().await.expect("the server ends");
+}
+
 /// Far more users than places, and almost as many callers at once: nobody is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nobody_is_refused_while_anybody_is_idle() {

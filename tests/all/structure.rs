@@ -9,7 +9,7 @@ use std::{
 use syn::{Attribute, Item, ItemMod, UseTree, Visibility, visit::Visit};
 
 /// The rooms of `host/src`, from the top to the ground. A room imports only those that come after it. Those on one line
-/// import each other neither.
+/// do not import each other either.
 const ROOMS: [&[&str]; 17] = [
     &["main"],
     &["fuzzing", "cli"],

@@ -117,7 +117,7 @@ impl Handle {
 
     /// The answer to a call that was not run.
     pub(super) fn refused(&self, refusal: Reached) -> Answer {
-        let bill = Bill { waited: self.arrived().elapsed(), ..Bill::default() };
+        let bill = Bill { waited: self.entered().elapsed(), ..Bill::default() };
         self.session().account().add(bill, Outcome::Failed);
         Answer { result: Err(Failure::Refused(refusal)), dropped: Vec::new(), bill }
     }

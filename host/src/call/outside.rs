@@ -43,8 +43,8 @@ impl Ready {
                     return handle.refused(refusal);
                 }
             };
-            let arrived = handle.arrived();
-            let mut running = RunningCall { call: &call, turn: Some(turn), arrived, started };
+            let entered = handle.entered();
+            let mut running = RunningCall { call: &call, turn: Some(turn), entered, started };
             let mut outer = pin!(outer(&call, position, &input));
             let done = permitted(session.permit(), outer.as_mut()).await;
             let Ended { lost, leftovers, tally } = call.end();
@@ -62,7 +62,8 @@ struct RunningCall<'a> {
     call: &'a Call,
     /// `None` after the end.
     turn: Option<Turn>,
-    arrived: Instant,
+    /// The time at which its input was there.
+    entered: Instant,
     started: Instant,
 }
 
@@ -72,7 +73,7 @@ impl RunningCall<'_> {
         let turn = self.turn.take();
         let bill = Bill {
             fuel: fuel + tally.upkeep,
-            waited: self.started - self.arrived,
+            waited: self.started - self.entered,
             ran: self.started.elapsed(),
             made: tally.made,
             functions: tally.functions,

@@ -82,12 +82,12 @@ async fn prepare(frame: &mut Frame, call: &Arc<Call>, allowance: Allowance, dept
         let left = Allowance { fuel: allowance.fuel.saturating_sub(failed.units()), ..allowance };
         let (woken, mut result) = (frame.is_parked(), Ok(()));
         if frame.instance().is_none() {
-            if woken {
-                call.session.pressure().woke();
-            }
             let made = frame.make(left, depth).await;
             if made.result.is_err() || !woken {
                 failed.add(made.fuel);
+            }
+            if made.result.is_ok() && woken {
+                call.session.pressure().woke();
             }
             result = made.result;
             frame.settle().await;

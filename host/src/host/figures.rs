@@ -73,7 +73,7 @@ impl Collector for Figures {
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
         };
         counter("sessions_that_were_parked", "Times that a session was parked", sessions.parkings())?;
-        let dropped = "Sessions that were dropped for want of memory";
+        let dropped = "Sessions that were dropped for want of room";
         counter("sessions_that_were_dropped", dropped, sessions.dropped_for_room())?;
         counter("instances_that_were_woken", "Times that an instance was made of a snapshot", sessions.wakings())?;
         let whole = |value: usize| i64::try_from(value).ok();

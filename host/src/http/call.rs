@@ -5,6 +5,7 @@
 
 use super::{
     answer::json,
+    asked::AskedCall,
     bill,
     error::{DROPPED, Error, dropped_header},
     held::{counted, held},
@@ -14,7 +15,7 @@ use crate::{
     Host,
     call::{Admission, Answer, Failure, NotAdmitted},
     function::Function,
-    limits::{Bill, memory::Charge, within},
+    limits::{memory::Charge, within},
     session::Handle,
 };
 use axum::{
@@ -42,14 +43,12 @@ pub(super) struct Route {
     pub(super) has_body: bool,
 }
 
-/// An admitted request: its session, and the function's input.
+/// An admitted request: its session, and what was asked.
 pub(super) struct Admitted {
     pub(super) handle: Handle,
-    pub(super) input: Arc<String>,
+    pub(super) asked: AskedCall,
     /// The input's part of the user's memory.
     pub(super) held: Charge,
-    /// The tenant's place in the configuration.
-    pub(super) tenant: u16,
 }
 
 pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Body>) -> Result<Response<Body>, Error> {
@@ -59,9 +58,9 @@ pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Bod
 impl Route {
     /// Answers a request with what the function gives.
     pub(super) async fn answer(&self, request: Request<impl RequestBody>) -> Result<Response<Body>, Error> {
-        let Admitted { handle, input, held, tenant } = self.admit(request).await?;
-        let answer = handle.call(self.position, input.clone(), None).await;
-        Ok(self.respond(answer, &input, tenant, held).await)
+        let Admitted { handle, asked, held } = self.admit(request).await?;
+        let answer = handle.call(self.position, asked.input.clone(), None).await;
+        Ok(self.respond(answer, &asked, held).await)
     }
 
     pub(super) fn function(&self) -> &Function {
@@ -92,8 +91,9 @@ impl Route {
             true => self.input(&admission, &parts.headers, body).await?,
             false => ("null".to_owned(), admission.input(0).into_parts().1),
         };
+        let asked = AskedCall { input: input.into(), tenant: user.tenant(), deadline: admission.deadline() };
         let (handle, held) = admission.enter(held).await.map_err(refused)?;
-        Ok(Admitted { handle, input: input.into(), held, tenant: user.tenant() })
+        Ok(Admitted { handle, asked, held })
     }
 
     fn refused(&self, refused: NotAdmitted) -> Error {
@@ -141,21 +141,15 @@ impl Route {
         Ok((String::from_utf8(body).map_err(|_| Error::not_utf8())?, charge))
     }
 
-    /// The response to a tenant's call, charged to its user. Counts errors.
-    pub(super) async fn respond(
-        &self,
-        answer: Answer,
-        input: &Arc<String>,
-        tenant: u16,
-        charge: Charge,
-    ) -> Response<Body> {
+    /// The response to a call, charged to its user. Counts errors.
+    pub(super) async fn respond(&self, answer: Answer, asked: &AskedCall, charge: Charge) -> Response<Body> {
         let Answer { result, dropped, bill } = answer;
         let output = match result {
             Ok(output) => output,
             // Boxed: most calls give an output.
             Err(failure) => {
-                let error = Box::pin(self.error(failure, &dropped, bill, (input, tenant))).await;
-                return counted(self.count(Some(tenant), error.bill(bill)).into_response(), charge);
+                let error = Box::pin(self.error(failure, &dropped, asked)).await;
+                return counted(self.count(Some(asked.tenant), error.bill(bill)).into_response(), charge);
             }
         };
         let mut response = json(StatusCode::OK, held(output, charge));
@@ -166,20 +160,11 @@ impl Route {
         response
     }
 
-    /// The error of a call that has cost so much, with what a tenant's user gave it.
-    pub(super) async fn error(
-        &self,
-        failure: Failure,
-        dropped: &[Arc<str>],
-        bill: Bill,
-        (input, tenant): (&Arc<String>, u16),
-    ) -> Error {
+    /// The error of a call.
+    pub(super) async fn error(&self, failure: Failure, dropped: &[Arc<str>], asked: &AskedCall) -> Error {
         let error = match failure {
             Failure::InvalidInput(why) => {
-                let deadline = self.host.tenants().get(usize::from(tenant)).map(|tenant| tenant.limits().deadline);
-                let left = deadline.unwrap_or_default().saturating_sub(bill.waited + bill.ran);
-                let whose = (tenant, self.position);
-                Error::invalid_input(&invalid_input::detail(&self.host, whose, input, &why, left).await)
+                Error::invalid_input(&invalid_input::detail(&self.host, self.position, asked, &why).await)
             }
             failure => Error::of_call(failure),
         };

@@ -1,5 +1,5 @@
-//! Memory that the host holds for callers, and counts: their connections, the bodies that they send, and answers until
-//! they are taken.
+//! Memory that the host holds for callers, and counts: their connections, and answers until they are taken. The bodies
+//! that they send are counted by `call`.
 //!
 //! A connection is charged to the host. Bytes sent on it are charged to the tenant as soon as that is known, and to
 //! the user once the user has a session.

@@ -8,14 +8,17 @@
 //! that serves others; and only a few at once. A check cannot be stopped; [`Schema::is_quick_for`] makes sure that it
 //! ends soon.
 
-use super::{echo::Echo, json};
+use super::{asked::AskedCall, echo::Echo, json};
 use crate::{
     Host,
     function::schema::{Misfit, MisfitKind, Schema, Step},
 };
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, timeout_at},
+};
 
 /// Wrong fields that are listed.
 const MOST: usize = 20;
@@ -25,19 +28,12 @@ const LARGE: usize = 64 << 10;
 /// The longest time that a caller waits to be told more than the guest's own words.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The list for an input that a function refused with these words, as JSON text. Waits no longer than the call has
-/// time left.
-pub(super) async fn detail(
-    host: &Arc<Host>,
-    (tenant, position): (u16, usize),
-    input: &Arc<String>,
-    why: &str,
-    left: Duration,
-) -> String {
+/// The list for an input that a function refused with these words, as JSON text. Ends by the request's deadline.
+pub(super) async fn detail(host: &Arc<Host>, position: usize, asked: &AskedCall, why: &str) -> String {
     let reading = async {
-        let _visit = host.registry().visit(Some(tenant)).ok()?;
-        let place = host.readings().place(tenant).await?;
-        let (host, input, why) = (host.clone(), input.clone(), why.to_owned());
+        let _visit = host.registry().visit(Some(asked.tenant)).ok()?;
+        let place = host.readings().place(asked.tenant).await?;
+        let (host, input, why) = (host.clone(), asked.input.clone(), why.to_owned());
         // The place is free again when it ends, also where nobody waits for it any more.
         let read = move || {
             let _place = place;
@@ -45,7 +41,8 @@ pub(super) async fn detail(
         };
         spawn_blocking(read).await.ok()
     };
-    timeout(left.min(PATIENCE), reading).await.ok().flatten().unwrap_or_else(|| words(why))
+    let end = asked.deadline.min(Instant::now() + PATIENCE);
+    timeout_at(end, reading).await.ok().flatten().unwrap_or_else(|| words(why))
 }
 
 /// The list that has only the guest's own words.

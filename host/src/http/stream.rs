@@ -15,6 +15,7 @@
 //! which Carrel does not have.
 
 use super::{
+    asked::AskedCall,
     bill,
     call::{Admitted, Route},
     error::Error,
@@ -61,19 +62,19 @@ pub(super) async fn answer(State(route): State<Arc<Route>>, request: Request<Bod
         *response.status_mut() = StatusCode::NO_CONTENT;
         return Ok(response);
     }
-    let Admitted { handle, input, held, tenant } = route.admit(request).await?;
+    let Admitted { handle, asked, held } = route.admit(request).await?;
     let memory = handle.session().memory().clone();
     let (sender, chunks) = mpsc::channel(WAITING);
-    let mut beginning: Beginning = Box::pin(begin(handle, route.position, input.clone(), (sender, chunks)));
+    let mut beginning: Beginning = Box::pin(begin(handle, route.position, asked.input.clone(), (sender, chunks)));
     let stage = match timeout(PATIENCE, &mut beginning).await {
         Ok(StreamStage::Over(Some(answer))) if answer.result.is_err() => {
-            return Ok(route.respond(answer, &input, tenant, held).await);
+            return Ok(route.respond(answer, &asked, held).await);
         }
-        Ok(StreamStage::Over(None)) => return Err(route.count(Some(tenant), Error::internal())),
+        Ok(StreamStage::Over(None)) => return Err(route.count(Some(asked.tenant), Error::internal())),
         Ok(stage) => stage,
         Err(_) => StreamStage::Beginning(beginning),
     };
-    let state = Streaming { stage, last: None, route, input, _held: held, tenant };
+    let state = Streaming { stage, last: None, route, asked, _held: held };
     let events = stream::unfold(state, |mut state| async { Some((Ok::<_, Infallible>(state.next().await?), state)) });
     let mut response = Sse::new(events).keep_alive(KeepAlive::default()).into_response();
     response.headers_mut().insert(BUFFERING, HeaderValue::from_static("no"));
@@ -131,9 +132,8 @@ struct Streaming {
     /// The last event, once the one before it is sent.
     last: Option<Event>,
     route: Arc<Route>,
-    input: Arc<String>,
+    asked: AskedCall,
     _held: Charge,
-    tenant: u16,
 }
 
 impl Streaming {
@@ -159,8 +159,8 @@ impl Streaming {
                     let last = match result {
                         Ok(output) => value(&output),
                         Err(failure) => {
-                            let (route, input, tenant) = (self.route.clone(), self.input.clone(), self.tenant);
-                            let error = route.error(failure, &dropped, bill, (&input, tenant)).await;
+                            let (route, asked) = (self.route.clone(), self.asked.clone());
+                            let error = route.error(failure, &dropped, &asked).await;
                             self.failed(error)
                         }
                     };
@@ -174,7 +174,7 @@ impl Streaming {
     }
 
     fn failed(&self, error: Error) -> Event {
-        Event::default().event("error").data(self.route.count(Some(self.tenant), error).into_event())
+        Event::default().event("error").data(self.route.count(Some(self.asked.tenant), error).into_event())
     }
 
     /// The last event, so that an `EventSource` that has seen it is known again.

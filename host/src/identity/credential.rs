@@ -9,7 +9,7 @@ pub const COOKIE: &str = "nat-session";
 /// The header with an API key.
 pub(super) const API_KEY: &str = "X-API-Key";
 
-/// A kind of credential.
+/// The place of a credential in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The cookie [`COOKIE`].

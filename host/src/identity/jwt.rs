@@ -21,8 +21,12 @@ use crate::settings::{
     read_file,
     reader::{Section, describe, duration, list, list_of, text},
 };
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, VerificationAlgorithm,
+use aws_lc_rs::{
+    rsa::PublicKey,
+    signature::{
+        ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaParameters,
+        RsaPublicKeyComponents,
+    },
 };
 use http::Uri;
 use jsonwebtoken::{
@@ -36,6 +40,7 @@ use jsonwebtoken::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::{
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     str::FromStr,
     sync::{Arc, PoisonError, RwLock},
@@ -52,8 +57,10 @@ const NAME: usize = 1024;
 /// The most by which clocks may differ. A larger difference means another problem; and the library subtracts it from
 /// the time of day, which must not become negative.
 const LEEWAY: Duration = Duration::from_secs(60 * 60);
-/// Bytes of the modulus of an RSA key, at least (RFC 7518, 3.3).
-const RSA: usize = 2048 / 8;
+/// Bits of the modulus of an RSA key: no fewer may be used (RFC 7518, 3.3), and the library takes no more.
+const RSA: RangeInclusive<u32> = 2048..=8192;
+/// Bytes of an Ed25519 public key.
+const ED25519: usize = 32;
 
 /// An issuer of tokens, and the rules by which they are checked.
 #[derive(Clone)]
@@ -495,8 +502,13 @@ fn algorithm(value: &Value) -> Result<Algorithm, String> {
 }
 
 impl VerificationKey {
-    /// `None`: no algorithm takes the key. The library would report that only with each token, and as a wrong signature.
-    fn new(id: Option<String>, key: DecodingKey) -> Option<Self> {
+    /// `None`: no algorithm takes the key. The library would report that only with each token, as a wrong signature.
+    fn new(id: Option<String>, mut key: DecodingKey) -> Option<Self> {
+        if let DecodingKeyKind::RsaModulusExponent { n, e } = key.kind() {
+            // Some write a zero first, lest the number be taken for a negative one (RFC 7518, 6.3.1.1).
+            let number = |bytes: &[u8]| bytes.iter().copied().skip_while(|byte| *byte == 0).collect::<Vec<_>>();
+            key = DecodingKey::from_rsa_raw_components(&number(n), &number(e));
+        }
         let mut algorithms = key.family().algorithms().to_vec();
         algorithms.retain(|algorithm| takes(*algorithm, &key));
         (!algorithms.is_empty()).then_some(Self { id, algorithms, key })
@@ -505,24 +517,25 @@ impl VerificationKey {
 
 /// True if an algorithm of the key's family can verify with the key. Of a curve there is one algorithm.
 fn takes(algorithm: Algorithm, key: &DecodingKey) -> bool {
-    let on_curve = |curve: &'static dyn VerificationAlgorithm| {
-        key.try_get_as_bytes().is_ok_and(|point| ParsedPublicKey::new(curve, point).is_ok())
-    };
+    let point = || key.try_get_as_bytes().unwrap_or_default();
     match algorithm {
-        Algorithm::ES256 => on_curve(&ECDSA_P256_SHA256_FIXED),
-        Algorithm::ES384 => on_curve(&ECDSA_P384_SHA384_FIXED),
-        Algorithm::EdDSA => on_curve(&ED25519),
-        _ => key.family() != AlgorithmFamily::Rsa || rsa_size(key) >= RSA,
+        Algorithm::ES256 => ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point()).is_ok(),
+        Algorithm::ES384 => ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point()).is_ok(),
+        Algorithm::EdDSA => point().len() == ED25519,
+        _ if key.family() == AlgorithmFamily::Rsa => rsa_bits(key).is_some_and(|bits| RSA.contains(&bits)),
+        _ => true,
     }
 }
 
-/// Bytes of an RSA key's modulus, or a few more.
-fn rsa_size(key: &DecodingKey) -> usize {
-    match key.kind() {
-        // Its modulus, with an exponent of a few bytes.
-        DecodingKeyKind::SecretOrDer(der) => der.len(),
-        DecodingKeyKind::RsaModulusExponent { n, .. } => n.len(),
-    }
+/// Bits of the modulus of a key that is one of RSA.
+fn rsa_bits(key: &DecodingKey) -> Option<u32> {
+    let key = match key.kind() {
+        DecodingKeyKind::SecretOrDer(der) => PublicKey::from_der(der),
+        DecodingKeyKind::RsaModulusExponent { n, e } => RsaPublicKeyComponents { n, e }
+            .to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)
+            .and_then(|key| PublicKey::from_der(key.as_ref())),
+    };
+    RsaParameters::public_modulus_len(key.ok()?.as_ref()).ok()
 }
 
 /// The keys of a file in PEM: public keys, and those of certificates. Each block must be usable: a skipped key would

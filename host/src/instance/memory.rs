@@ -45,8 +45,8 @@ pub(super) enum NoHandle {
 }
 
 impl MemoryLimit {
-    pub(super) fn new(limit: usize, host: &Arc<Memory>) -> Self {
-        Self { covered: false, ..Self::of(limit, host.charge(memory::INSTANCE)) }
+    pub(super) fn new(limit: usize, user: &Arc<Memory>) -> Self {
+        Self { covered: false, ..Self::of(limit, user.charge(memory::INSTANCE)) }
     }
 
     /// The limit of an instance that is being given memories, which are charged already.

@@ -1,4 +1,4 @@
-//! All limits in one list, by level.
+//! All limits in one list, and those of a level: the host, a tenant, a user.
 
 use super::{
     limit::{Amount, Limit, Per, Rejection},

@@ -175,7 +175,7 @@ impl Memory {
         std::iter::successors(Some(self), |memory| memory.within.as_deref())
     }
 
-    // Each is a write to lines that all processors share, so that nothing is not added.
+    // Each is a write to lines that all processors share: zero is not worth it.
     fn add(&self, bytes: usize) {
         if bytes == 0 {
             return;

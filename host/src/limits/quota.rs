@@ -85,7 +85,7 @@ quotas! {
         Tenant: TENANT_REQUESTS = "limits.tenant.requests_per_second", Rejection::new(429, "rate_limited", None);
     }
 
-    /// Bytes that instances and snapshots may take together.
+    /// Bytes that instances, snapshots and callers may take together.
     memory: usize, read by one("memory", size(1 << 16, 1 << 50)), told as Amount::Size, "of memory" {
         User: USER_MEMORY = "limits.user.memory", Rejection::new(500, "memory_exhausted", None);
         Tenant: TENANT_MEMORY = "limits.tenant.memory", Rejection::new(503, "tenant_full", Some(5));

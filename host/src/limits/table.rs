@@ -130,7 +130,7 @@ limits! {
     of tenants, read by number(1, 64), told as Amount::number, "deep" per Call,
     rejection: Rejection::new(500, "call_too_deep", None);
 
-    /// Bytes that all instances and snapshots may take together.
+    /// Bytes that all users, callers and the log may take together.
     MEMORY: memory = machine::memory() / 4 * 3 => usize,
     read by size(1 << 20, 1 << 50), told as Amount::Size, "of memory" per Host,
     rejection: Rejection::new(503, "host_full", Some(5));

@@ -76,7 +76,7 @@ impl Account {
         self.fuel.load(Ordering::Relaxed)
     }
 
-    /// The average time of a call, from its arrival to its end.
+    /// The average time of a call, from when its input is there to its end.
     pub fn average_latency(&self) -> Duration {
         let calls = self.calls();
         if calls == 0 {

@@ -7,13 +7,14 @@
 //! * An instance is taken out of its slot while it runs.
 //! * A session is dropped only when nobody uses it, which is checked under the lock of the registry's shard. A
 //!   session is parked only while no call has its turn.
-//! * Nothing outside of this folder knows which sessions exist.
+//! * Only the registry makes and drops sessions.
 //!
 //! # Layout
 //!
 //! * [`Session`], with a `slot` for each function, its `uses`, its `queue`, in which `turn` waits, and its `account`.
 //!   [`Shared`]: the parts that all sessions share; [`Tenant`]: those of one tenant's.
 //! * [`Registry`]: the sessions that exist, `locked` a shard at a time; [`Handle`] keeps one in use.
+//! * `places`: those of parked sessions.
 //! * `eviction`: room made of sessions that nobody uses.
 //! * `tidy`: work left from a call after its answer, and `tidying` the sessions that have some. `pace`: the speed of
 //!   such background work.
@@ -24,6 +25,7 @@ mod eviction;
 mod live;
 mod locked;
 mod pace;
+mod places;
 mod policy;
 mod queue;
 mod registry;

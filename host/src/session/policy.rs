@@ -13,7 +13,7 @@ pub struct Policy {
     pub park_after: Option<Duration>,
     /// Sessions that may be parked at once.
     pub max_parked: usize,
-    /// True if the longest idle sessions are dropped when there is no memory for others and none can be parked.
+    /// True if the longest idle sessions are dropped when there is no room for others and none can be parked.
     pub drop_longest_idle: bool,
 }
 
@@ -29,8 +29,8 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Sessions that may exist besides the live ones.
-    pub(super) fn max_sleeping(&self) -> usize {
+    /// Sessions that may exist besides the live ones: none if they are never parked.
+    pub(super) fn parked_at_most(&self) -> usize {
         if self.park_after.is_some() { self.max_parked } else { 0 }
     }
 

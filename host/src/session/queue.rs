@@ -1,4 +1,4 @@
-//! The state of a session's queue.
+//! The queue of a session's calls: the turn, and how many wait for it.
 
 use crate::limits::{Limits, Reached};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -13,6 +13,7 @@ use super::{
     eviction::{Room, Scope},
     live::Session,
     locked::{Locked, lock},
+    places::{LentPlace, ParkedPlace},
     shared::Shared,
     tenant::{InFlight, Tenant},
     uses::LifeStage,
@@ -73,8 +74,8 @@ struct Shard {
 pub struct Handle {
     session: Arc<Session>,
     registry: Arc<Registry>,
-    /// The time at which its call arrived.
-    arrived: Instant,
+    /// The time at which its call entered the session: the input is there.
+    entered: Instant,
     deadline: Instant,
 }
 
@@ -133,12 +134,12 @@ impl Registry {
     ///
     /// As of [`session`](Self::session).
     pub(crate) fn session_until(self: &Arc<Self>, user: User, deadline: Instant) -> Result<Handle, Reached> {
-        let (arrived, tenant) = (Instant::now(), self.shared.tenant(user));
+        let (entered, tenant) = (Instant::now(), self.shared.tenant(user));
         let in_flight = InFlight::begin(&self.in_use, self.shared.limits.calls, Some(tenant))?;
         tenant.admit()?;
         let session = self.enter(user, tenant).inspect_err(|_| tenant.readmit())?;
         in_flight.keep();
-        Ok(Handle { session, registry: self.clone(), arrived, deadline })
+        Ok(Handle { session, registry: self.clone(), entered, deadline })
     }
 
     /// The user's session, marked as used.
@@ -155,13 +156,13 @@ impl Registry {
             }
             Entry::Vacant(free) => {
                 tenant.session_begins()?;
-                let sleeping = self.shared.policy.max_sleeping();
-                let most = self.shared.limits.max_sessions + sleeping;
+                let parked = self.shared.policy.parked_at_most();
+                let most = self.shared.limits.max_sessions + parked;
                 let one_more = |sessions| (sessions < most).then_some(sessions + 1);
                 let admitted = self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
                 if let Err(all) = admitted {
                     tenant.session_ends();
-                    return Err(no_more(all, sleeping > 0));
+                    return Err(no_more(all, parked > 0));
                 }
                 let session = Session::new(user, self.shared.clone());
                 // The first request counts as well; a new bucket has room for one.
@@ -198,7 +199,7 @@ impl Registry {
         self.in_use.load(Ordering::Acquire)
     }
 
-    /// Bytes that instances and snapshots take of the host's memory, and how many they may.
+    /// Bytes of the host's memory that are taken, and how many may be.
     pub fn memory(&self) -> (usize, usize) {
         (self.shared.memory.used(), self.shared.memory.limit())
     }
@@ -208,7 +209,7 @@ impl Registry {
         self.shared.pressure.parked()
     }
 
-    /// Sessions that were dropped for want of memory, since the start.
+    /// Sessions that were dropped for want of room, since the start.
     pub fn dropped_for_room(&self) -> u64 {
         self.shared.pressure.dropped()
     }
@@ -240,7 +241,7 @@ impl Registry {
 
     /// All sessions, to look at, a few at a time, from the one behind a user's on.
     pub fn walk(self: &Arc<Self>, after: Option<User>) -> Walk {
-        let shard = after.map_or(0, |user| self.place(user));
+        let shard = after.map_or(0, |user| self.shard_of(user));
         Walk { registry: self.clone(), shard, after }
     }
 
@@ -331,7 +332,13 @@ impl Registry {
         // Nobody overtakes the waiters: no place is free while anybody waits.
         let place = match self.places.clone().try_acquire_owned() {
             Ok(place) => place,
-            Err(_) => Box::pin(self.next_place(deadline)).await?,
+            // All may be taken, those of the parked sessions too: then this one and another change places.
+            Err(_) => {
+                let lent = (session.uses.stage() == LifeStage::Parked).then(|| LentPlace::of(&self.parked));
+                let place = Box::pin(self.next_place(deadline)).await?;
+                drop(lent);
+                place
+            }
         };
         *session.uses.place() = Some(place);
         self.live.fetch_add(1, Ordering::Relaxed);
@@ -367,16 +374,23 @@ impl Registry {
         }
     }
 
-    /// Marks a session as parked, when it has no instances any more. Called at its turn.
-    pub(super) fn parked_one(&self, session: &Session) {
+    /// Takes a place among the parked sessions, if there is one.
+    pub(super) fn place_to_park(&self) -> Option<ParkedPlace<'_>> {
+        ParkedPlace::take(&self.parked, self.shared.policy.parked_at_most())
+    }
+
+    /// Marks a session as parked, when it has no instances any more. Called at its turn. Returns false if it has left
+    /// the registry meanwhile, or somebody else has parked it.
+    pub(super) fn parked_one(&self, session: &Session, place: ParkedPlace<'_>) -> bool {
         let (live, parked) = (LifeStage::Live as u8, LifeStage::Parked as u8);
         let mut shard = self.shard(session.user());
-        // One that has left the registry meanwhile is not counted any more.
-        if session.uses.stage.compare_exchange(live, parked, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        let is_live = session.uses.stage.compare_exchange(live, parked, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if is_live {
             shard.live.remove(&session.user());
-            self.parked.fetch_add(1, Ordering::Relaxed);
+            place.keep();
             self.leave_place(session);
         }
+        is_live
     }
 
     /// Gives back the place of a session that is no longer live.
@@ -423,10 +437,10 @@ impl Registry {
     }
 
     fn shard(&self, user: User) -> Locked<'_, Shard> {
-        lock(&self.shards[self.place(user)])
+        lock(&self.shards[self.shard_of(user)])
     }
 
-    fn place(&self, user: User) -> usize {
+    fn shard_of(&self, user: User) -> usize {
         self.hasher.hash_one(user) as usize % SHARDS
     }
 }
@@ -441,9 +455,9 @@ impl Handle {
         &self.registry
     }
 
-    /// The time at which its call arrived.
-    pub(crate) fn arrived(&self) -> Instant {
-        self.arrived
+    /// The time at which its call entered the session.
+    pub(crate) fn entered(&self) -> Instant {
+        self.entered
     }
 
     /// The time by which its call must have ended, whatever it waits for until then.

@@ -1,4 +1,4 @@
-//! The queue of a session's calls: one runs, a bounded number waits, first come first served.
+//! Turns: one call of a session runs, a bounded number waits, first come first served.
 
 use super::{live::Session, queue::QueueSlot};
 use crate::limits::{Limits, Reached};

@@ -90,7 +90,7 @@ fn operation(
         ("408", "The body did not arrive in time", true),
         ("413", "The body is too large", true),
         ("415", "The body is not JSON, or is compressed", true),
-        ("429", "Too many calls of this user are waiting", false),
+        ("429", "Too many calls of this user or tenant, or its rate or budget is used up", false),
         ("500", "The function failed, or was stopped", false),
         ("503", "The host has no room for another user, or is being stopped", false),
         ("504", "The call took too long", false),

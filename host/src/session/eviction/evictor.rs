@@ -88,7 +88,7 @@ async fn drop_some(registry: &Registry, scope: Scope, need: Room) {
         yield_now().await;
     }
     if dropped > 0 {
-        tracing::warn!(dropped, "dropped the longest idle sessions: there was no memory for others");
+        tracing::warn!(dropped, "dropped the longest idle sessions: there was no room for others");
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) async fn park(registry: Arc<Registry>) {
 impl Registry {
     /// Parks all sessions that were idle for `time`; returns their number.
     pub async fn park_idle(&self, time: Duration) -> usize {
-        // Tidying is no use of a session: wait for it, so that tidied sessions can be parked as well.
+        // A session that is being tidied does not count as used: wait for it, so that it can be parked as well.
         let (mut tidied, deadline) = (self.shared().tidying.watch(), Instant::now() + TIDYING);
         while tidied.another(deadline).await {}
         let (mut parked, mut pace) = (0, Pace::new());
@@ -55,18 +55,15 @@ impl Registry {
 
     /// Parks a session that nobody uses, or as many of its instances as can be; returns the room freed.
     pub(super) async fn park(&self, session: &Arc<Session>) -> Room {
-        if self.parked() >= self.shared().policy.max_sleeping() {
-            return Room::default();
-        }
+        // It counts from here on, so that those who park at once keep to what there may be.
+        let Some(place) = self.place_to_park() else { return Room::default() };
         let Some(_turn) = session.turn_if_free() else { return Room::default() };
         if !session.uses.is_idle() {
             return Room::default();
         }
         let (all, bytes) = session.park().await;
-        if all {
-            self.parked_one(session);
-        }
-        let freed = Room { sessions: all.into(), bytes };
+        let is_parked = all && self.parked_one(session, place);
+        let freed = Room { sessions: is_parked.into(), bytes };
         self.shared().pressure.was_parked(session.user().tenant(), freed);
         freed
     }

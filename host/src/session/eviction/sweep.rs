@@ -4,7 +4,7 @@ use crate::session::{pace::Pace, registry::Registry};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Looks at all sessions once per `interval`, for ever, and drops those that were idle for `timeout`.
+/// Looks at all sessions once in this time (`every`), for ever, and drops those that were idle for `timeout`.
 pub(super) async fn sweep(registry: Arc<Registry>, timeout: Duration, every: Duration) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
