@@ -9,6 +9,8 @@
 //! [`Test`] is a configuration, NAT's own example to begin with. [`Test::start`] makes a host of it whose routes are
 //! called without a socket; [`Server::listen`] serves it on a port of the system's choice.
 
+mod fixtures;
+
 use axum::body::{Body, Bytes};
 use carrel::{Host, config::Config, http::App, identity::KeyHash};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
@@ -83,14 +85,14 @@ impl Test {
         Self::new().guest(TRAVELLER, "traveller")
     }
 
-    /// NAT's example with a guest of `guests/snapshots`, `guests/starts` or `guests/raw` beside it, at `POST /it`.
+    /// NAT's example with a guest that is written as text beside it, at `POST /it`.
     pub fn fixture(name: &str) -> Self {
         Self::new().guest(&Self::fixture_file(name), &name.replace('-', "_"))
     }
 
-    /// The path of such a guest.
+    /// The path of such a guest: of `guests/raw`, `guests/snapshots` or `guests/framed`.
     pub fn fixture_file(name: &str) -> String {
-        format!(concat!(env!("OUT_DIR"), "/{}.wasm"), name)
+        fixtures::assembled(name).display().to_string()
     }
 
     /// NAT's example with the guest written in JavaScript beside it, at `POST /it`.

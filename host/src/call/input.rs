@@ -80,10 +80,10 @@ async fn hand_over_after_tidying(mut charge: Charge, handle: &Handle) -> Result<
     let mut tidied = handle.session().tidying().watch();
     loop {
         // Only the end of that call frees memory of the user's.
-        let is_tidied = handle.session().is_tidied();
+        let is_being_tidied = handle.session().is_being_tidied();
         match charge.narrow(handle.session().memory()) {
             Ok(charge) => return Ok(charge),
-            Err((_, same)) if is_tidied && tidied.another(handle.deadline()).await => charge = same,
+            Err((_, same)) if is_being_tidied && tidied.another(handle.deadline()).await => charge = same,
             Err((full, _)) => return Err(full.into()),
         }
     }

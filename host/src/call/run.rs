@@ -34,9 +34,9 @@ pub(super) async fn run(
             return Metered { result: Err(stop), fuel: unclaimed.claim().max(least(&call, depth)) };
         }
     }
-    let undo = frame.from();
+    let undo_from = frame.undo_from();
     let mut done = match frame.instance() {
-        Some(instance) => instance.call(input, &services, Invocation { allowance: left, depth, undo }).await,
+        Some(instance) => instance.call(input, &services, Invocation { allowance: left, depth, undo_from }).await,
         None => Metered { result: Err(frame.stop(StopKind::HostFull)), fuel: 0 },
     };
     done.fuel += unclaimed.claim();

@@ -52,7 +52,7 @@ impl Services for Call {
 
     /// A sibling that already runs in this call is refused: a circle would otherwise wait for itself.
     fn sibling(self: Arc<Self>, by: Invocation, name: &str, input: Json) -> Result<SiblingCall, NotCalled> {
-        let Invocation { allowance, depth, undo } = by;
+        let Invocation { allowance, depth, undo_from } = by;
         let position = self
             .session
             .callable(name)
@@ -69,7 +69,7 @@ impl Services for Call {
             return Err(CallError::InvalidInput(why).into());
         }
         let frame = self
-            .take(position, undo)
+            .take(position, undo_from)
             .ok_or_else(|| CallError::Cycle(format!("`{name}` is already running in this call")))?;
         let allowance = allowance.for_sibling(Instant::now());
         Ok(Box::pin(async move { run(frame, &input, allowance, depth + 1).await }))

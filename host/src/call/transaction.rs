@@ -36,16 +36,16 @@ pub(super) struct Frame {
     /// True if room was reserved for undo logs.
     ahead: bool,
     /// The index in the call's undo list of the first entry of the functions that this one called.
-    from: usize,
-    /// The caller's [`Frame::from`].
-    callers: usize,
+    undo_from: usize,
+    /// The caller's [`Frame::undo_from`].
+    callers_undo_from: usize,
     ended: bool,
 }
 
 impl Call {
-    /// Takes a function's slot; `None` if it is taken already. `callers` is the caller's [`Frame::from`], or 0 for a
-    /// call from outside.
-    pub(super) fn take(self: &Arc<Self>, position: usize, callers: usize) -> Option<Frame> {
+    /// Takes a function's slot; `None` if it is taken already. `callers_undo_from` is the caller's
+    /// [`Frame::undo_from`], or 0 for a call from outside.
+    pub(super) fn take(self: &Arc<Self>, position: usize, callers_undo_from: usize) -> Option<Frame> {
         let was = {
             let mut slot = self.session.slot(position);
             match *slot {
@@ -63,7 +63,7 @@ impl Call {
             }
             Slot::Empty | Slot::Running => (None, None, PriorState::Nothing),
         };
-        let from = {
+        let undo_from = {
             let mut effects = self.effects();
             effects.tally.functions += 1;
             effects.undo.len()
@@ -75,8 +75,8 @@ impl Call {
             undone,
             before,
             ahead: false,
-            from,
-            callers,
+            undo_from,
+            callers_undo_from,
             ended: false,
         })
     }
@@ -147,8 +147,8 @@ impl Frame {
     }
 
     /// The index of the first undo entry of the functions that this one calls.
-    pub(super) fn from(&self) -> usize {
-        self.from
+    pub(super) fn undo_from(&self) -> usize {
+        self.undo_from
     }
 
     /// The instance, once there is one.
@@ -264,11 +264,12 @@ impl Frame {
         effects.undo.push(UndoEntry { position, before });
         // A caller that is undone goes back to the state before its first call of a function. So a later entry of the
         // same function is merged into the first one: each caller has at most one entry for each function.
-        let mut index = self.from;
+        let mut index = self.undo_from;
         while index < effects.undo.len() {
             let (earlier, entry) = effects.undo.split_at_mut(index);
             let position = entry[0].position;
-            let Some(first) = earlier[self.callers..].iter_mut().find(|entry| entry.position == position) else {
+            let Some(first) = earlier[self.callers_undo_from..].iter_mut().find(|entry| entry.position == position)
+            else {
                 index += 1;
                 continue;
             };
@@ -287,7 +288,7 @@ impl Frame {
     /// Returns true if the function, and each that it has called, can go back to the state before.
     pub(super) fn can_be_undone(&self) -> bool {
         let effects = self.call.effects();
-        let mut before = effects.undo[self.from..].iter().map(|entry| &entry.before).chain([&self.before]);
+        let mut before = effects.undo[self.undo_from..].iter().map(|entry| &entry.before).chain([&self.before]);
         !before.any(|before| matches!(before, PriorState::Lost))
     }
 
@@ -299,7 +300,7 @@ impl Frame {
     fn undo(&mut self) -> u64 {
         self.ended = true;
         let mut units = 0;
-        let entries = self.call.effects().undo.split_off(self.from);
+        let entries = self.call.effects().undo.split_off(self.undo_from);
         for entry in entries.into_iter().rev() {
             let now = std::mem::replace(&mut *self.call.session.slot(entry.position), Slot::Running);
             units += self.call.undo(entry, now);

@@ -95,11 +95,11 @@ impl Instance {
         &mut self,
         input: &Json,
         services: &Arc<dyn Services>,
-        Invocation { allowance, depth, undo }: Invocation,
+        Invocation { allowance, depth, undo_from }: Invocation,
     ) -> Returned {
         let limits = services.limits();
         let running = Running::new(Some(services.clone()), services.permit().clone(), Phase::Call, allowance, depth);
-        let running = Running { undo, ..running };
+        let running = Running { undo_from, ..running };
         let guest = &self.guest;
         let mut done = run(&mut self.store, running, limits, async |store| {
             let called = guest.carrel_function_function().call_call(store.context(), input);

@@ -23,7 +23,7 @@ pub(crate) struct Running {
     /// 1 for the function that was called from outside.
     pub(crate) depth: usize,
     /// The index of its siblings' first entry in the undo list of the call: see `call::transaction`.
-    pub(crate) undo: usize,
+    pub(crate) undo_from: usize,
     /// The stops that it was told of.
     pub(super) stops: StoppedSiblings,
 }
@@ -55,7 +55,7 @@ impl Running {
             told: 0,
             by_clock: 0,
             depth,
-            undo: 0,
+            undo_from: 0,
             stops: StoppedSiblings::default(),
         }
     }

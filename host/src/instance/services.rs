@@ -16,7 +16,7 @@ pub(crate) struct Invocation {
     /// 1 for the function that was called from outside.
     pub(crate) depth: usize,
     /// The index of its siblings' first entry in the undo list.
-    pub(crate) undo: usize,
+    pub(crate) undo_from: usize,
 }
 
 /// Why a sibling could not be called.

@@ -40,9 +40,9 @@ async fn answer(cx: &mut StoreContextMut<'_, Context>, name: &str, input: Json) 
         cx.data_mut().running.as_mut().filter(|running| running.phase == Phase::Call).ok_or_else(not_in_a_call)?;
     let services = running.services.clone().ok_or_else(not_in_a_call)?;
     running.stops.called();
-    let (mut left, depth, undo) = (running.allowance, running.depth, running.undo);
+    let (mut left, depth, undo_from) = (running.allowance, running.depth, running.undo_from);
     left.fuel = cx.as_context_mut().get_fuel().unwrap_or(0);
-    let call = match services.clone().sibling(Invocation { allowance: left, depth, undo }, name, input) {
+    let call = match services.clone().sibling(Invocation { allowance: left, depth, undo_from }, name, input) {
         Ok(call) => call,
         Err(NotCalled::Refused(error)) => return Err(error),
         Err(NotCalled::Stopped(stop)) => return Err(stopped(cx, stop)),

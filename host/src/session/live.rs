@@ -30,7 +30,7 @@ pub struct Session {
     /// One for each function of the catalog.
     pub(super) slots: Box<[Mutex<Slot>]>,
     /// True while work left from the last call is being done: see `tidy`.
-    pub(super) is_tidied: AtomicBool,
+    pub(super) is_being_tidied: AtomicBool,
     pub(super) queue: Queue,
     pub(super) permit: Arc<Permit>,
     pub(super) account: Account,
@@ -67,7 +67,7 @@ impl Session {
         Arc::new(Self {
             user,
             budget,
-            is_tidied: AtomicBool::new(false),
+            is_being_tidied: AtomicBool::new(false),
             queue: Queue::new(),
             permit: Arc::new(Permit::new(shared.lane.clone(), user.tenant())),
             account: Account::new(),

@@ -14,7 +14,7 @@
 //! * [`Session`], with a `slot` for each function, its `uses`, its `queue`, in which `turn` waits, and its `account`.
 //!   [`Shared`]: the parts that all sessions share; [`Tenant`]: those of one tenant's.
 //! * [`Registry`]: the sessions that exist, `locked` a shard at a time; [`Handle`] keeps one in use.
-//! * `places`: those of parked sessions.
+//! * `in_flight`: calls that wait or run, counted. `places`: those of parked sessions.
 //! * `eviction`: room made of sessions that nobody uses.
 //! * `tidy`: work left from a call after its answer, and `tidying` the sessions that have some. `pace`: the speed of
 //!   such background work.
@@ -22,6 +22,7 @@
 
 mod account;
 mod eviction;
+mod in_flight;
 mod live;
 mod locked;
 mod pace;

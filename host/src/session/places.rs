@@ -1,9 +1,15 @@
-//! The places of parked sessions: a number that those who hold one for a time give back.
+//! Numbers of which there may be so many, and the places of parked sessions, which are such a number.
 
 use std::{
     mem,
     sync::atomic::{AtomicUsize, Ordering},
 };
+
+/// Counts one more, in one step, so that no two take the last place. Fails with `most` if so many are counted.
+pub(super) fn count_one(counted: &AtomicUsize, most: usize) -> Result<(), usize> {
+    let one_more = |counted| (counted < most).then_some(counted + 1);
+    counted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).map(drop).map_err(|_| most)
+}
 
 /// A place that a session is about to get. Dropping this gives it back.
 pub(super) struct ParkedPlace<'a>(&'a AtomicUsize);
@@ -11,9 +17,7 @@ pub(super) struct ParkedPlace<'a>(&'a AtomicUsize);
 impl<'a> ParkedPlace<'a> {
     /// Takes one of `most` places, so many of which are taken. `None`: none is free.
     pub(super) fn take(taken: &'a AtomicUsize, most: usize) -> Option<Self> {
-        let one_more = |taken| (taken < most).then_some(taken + 1);
-        taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        Some(Self(taken))
+        count_one(taken, most).ok().map(|()| Self(taken))
     }
 
     /// The session is parked: the place is its own until it is woken or dropped.

@@ -11,11 +11,12 @@
 
 use super::{
     eviction::{Room, Scope},
+    in_flight::InFlight,
     live::Session,
     locked::{Locked, lock},
-    places::{LentPlace, ParkedPlace},
+    places::{LentPlace, ParkedPlace, count_one},
     shared::Shared,
-    tenant::{InFlight, Tenant},
+    tenant::Tenant,
     uses::LifeStage,
 };
 use crate::{
@@ -158,9 +159,7 @@ impl Registry {
                 tenant.session_begins()?;
                 let parked = self.shared.policy.parked_at_most();
                 let most = self.shared.limits.max_sessions + parked;
-                let one_more = |sessions| (sessions < most).then_some(sessions + 1);
-                let admitted = self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-                if let Err(all) = admitted {
+                if let Err(all) = count_one(&self.sessions, most) {
                     tenant.session_ends();
                     return Err(no_more(all, parked > 0));
                 }

@@ -1,9 +1,10 @@
 //! A tenant: the state shared by all sessions of its users.
 
+use super::places::count_one;
 use crate::{
     function::Function,
     identity::TenantConfig,
-    limits::{Bill, Budget, Descriptors, Level, Limit, Limits, Quota, Reached, memory::Memory},
+    limits::{Bill, Budget, Descriptors, Level, Limits, Quota, Reached, memory::Memory},
     observe::CallMetrics,
     state::Image,
 };
@@ -26,7 +27,7 @@ pub struct Tenant {
     descriptors: Descriptors,
     budget: Option<Budget>,
     /// Calls that wait or run.
-    calls: AtomicUsize,
+    pub(super) calls: AtomicUsize,
     sessions: AtomicUsize,
     /// The image of each function, by position.
     images: OnceLock<Images>,
@@ -169,58 +170,11 @@ impl Tenant {
     /// Counts another session of the tenant, if it may have one.
     pub(super) fn session_begins(&self) -> Result<(), Reached> {
         let most = self.limits.tenant.sessions.unwrap_or(usize::MAX);
-        let one_more = |sessions| (sessions < most).then_some(sessions + 1);
-        let admitted = self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        admitted.map(drop).map_err(|_| Quota::TENANT_SESSIONS.reached(format!("this tenant has {most} sessions")))
+        let row = Quota::TENANT_SESSIONS;
+        count_one(&self.sessions, most).map_err(|most| row.reached(format!("this tenant has {most} sessions")))
     }
 
     pub(super) fn session_ends(&self) {
         self.sessions.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A call that counts as in flight until this is dropped or, where this is kept, until [`InFlight::end`].
-pub(super) struct InFlight<'a> {
-    all: &'a AtomicUsize,
-    /// `None` for the operator's.
-    tenant: Option<&'a Tenant>,
-}
-
-impl<'a> InFlight<'a> {
-    /// Counts a call among all, of which there may be `most`, and among the tenant's.
-    pub(super) fn begin(all: &'a AtomicUsize, most: usize, tenant: Option<&'a Tenant>) -> Result<Self, Reached> {
-        // In one step each, so that no two take the last place.
-        let take = |calls: &AtomicUsize, row: &'static Limit, limit| {
-            let one_more = |calls| (calls < limit).then_some(calls + 1);
-            let taken = calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-            taken.map_err(|_| row.reached(format!("{limit} calls wait or run")))
-        };
-        take(all, Limits::CALLS, most)?;
-        if let Some(tenant) = tenant
-            && let Err(refusal) =
-                take(&tenant.calls, Quota::TENANT_CALLS, tenant.limits.tenant.calls.unwrap_or(usize::MAX))
-        {
-            all.fetch_sub(1, Ordering::Release);
-            return Err(refusal);
-        }
-        Ok(Self { all, tenant })
-    }
-
-    pub(super) fn keep(self) {
-        std::mem::forget(self);
-    }
-
-    pub(super) fn end(all: &AtomicUsize, tenant: Option<&Tenant>) {
-        if let Some(tenant) = tenant {
-            tenant.calls.fetch_sub(1, Ordering::Relaxed);
-        }
-        // A reader that sees no call left sees all that the calls did.
-        all.fetch_sub(1, Ordering::Release);
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        Self::end(self.all, self.tenant);
     }
 }

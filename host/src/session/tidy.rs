@@ -32,7 +32,7 @@ struct One(Arc<Session>);
 impl One {
     fn new(session: &Arc<Session>) -> Self {
         session.shared.tidying.sessions.fetch_add(1, Ordering::AcqRel);
-        session.is_tidied.store(true, Ordering::Release);
+        session.is_being_tidied.store(true, Ordering::Release);
         Self(session.clone())
     }
 }
@@ -58,7 +58,7 @@ impl Turn {
             runtime.spawn(async move {
                 self.session().tidy(undo).await;
                 // Cleared while the turn is held: the next call may be tidied, too.
-                self.session().is_tidied.store(false, Ordering::Release);
+                self.session().is_being_tidied.store(false, Ordering::Release);
                 drop(self);
                 drop(one);
             });
@@ -68,8 +68,8 @@ impl Turn {
 
 impl Session {
     /// Returns true while the session is being tidied.
-    pub(crate) fn is_tidied(&self) -> bool {
-        self.is_tidied.load(Ordering::Acquire)
+    pub(crate) fn is_being_tidied(&self) -> bool {
+        self.is_being_tidied.load(Ordering::Acquire)
     }
 
     async fn tidy(&self, undo: Vec<Saved>) {

@@ -15,19 +15,19 @@ pub(crate) struct Tidying {
 }
 
 /// A watch on sessions that are tidied after its creation.
-pub(crate) struct Tidied<'a> {
+pub(crate) struct TidyWatch<'a> {
     tidying: &'a Tidying,
     tidied: watch::Receiver<u64>,
 }
 
 impl Tidying {
     /// Begins a watch. Call this before an attempt that may fail for want of memory.
-    pub(crate) fn watch(&self) -> Tidied<'_> {
-        Tidied { tidying: self, tidied: self.tidied.subscribe() }
+    pub(crate) fn watch(&self) -> TidyWatch<'_> {
+        TidyWatch { tidying: self, tidied: self.tidied.subscribe() }
     }
 }
 
-impl Tidied<'_> {
+impl TidyWatch<'_> {
     /// Waits until another session was tidied, or until the deadline; returns true if one was. If not, a retry is
     /// useless.
     pub(crate) async fn another(&mut self, deadline: Instant) -> bool {
