@@ -259,7 +259,7 @@ fn of_a_small_guest(more: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let config = folder.path().join("config.yml");
     let guest = carrel_tests::Test::fixture_file("two-memories");
-    std::fs::write(&config, format!("guests: {guest}\nworkflow: {{_type: two_memories}}\n{more}\n")).expect("a file");
+    std::fs::write(&config, format!("guests: {guest:?}\nworkflow: {{_type: two_memories}}\n{more}\n")).expect("a file");
     (folder, config)
 }
 

@@ -274,8 +274,9 @@ fn keys_are_overridden_on_the_command_line() {
     }
     // As with NAT, the type of the value in the file says how the text is read.
     let guest = Test::fixture_file("two-memories");
-    let text =
-        format!("limits: {{call_depth: 5}}\nguest_cache: \"off\"\nguests: {guest}\nworkflow: {{_type: two_memories}}");
+    let text = format!(
+        "limits: {{call_depth: 5}}\nguest_cache: \"off\"\nguests: {guest:?}\nworkflow: {{_type: two_memories}}"
+    );
     let typed = Files::new(&[("config.yml", &text)]);
     typed.is_valid(&["--override", "limits.call_depth", "010", "--override", "guest_cache", "[x]"]);
     let told = typed.refused(&["--override", "limits.call_depth", "065"]);

@@ -32,6 +32,7 @@ pub(crate) const PIECE: usize = 32;
 const GRAIN: usize = 8;
 /// Bytes that are compared before the grains in them are: most of a page that was written to is as it was.
 const BLOCK: usize = 256;
+const _: () = assert!(PAGE.is_multiple_of(BLOCK) && BLOCK.is_multiple_of(GRAIN));
 
 /// An instance's state, without the instance.
 #[derive(Debug)]
