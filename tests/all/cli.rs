@@ -129,13 +129,11 @@ struct Served {
 }
 
 impl Served {
-    fn start(config: &Path, cache: &Path) -> Self {
-        let mut child = carrel(&["serve", "--port", "0", "--config_file"])
-            .arg(config)
-            .env("XDG_CACHE_HOME", cache)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary runs");
+    /// `caches`: the folder of this user's caches; if it is not given, the usual one.
+    fn start(config: &Path, caches: Option<&Path>) -> Self {
+        let mut command = carrel(&["serve", "--port", "0", "--config_file"]);
+        command.arg(config).envs(caches.map(|caches| ("XDG_CACHE_HOME", caches)));
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary runs");
         let mut lines = BufReader::new(child.stderr.take().expect("stderr"));
         let mut said = String::new();
         while !said.contains("warning: nobody is verified") {
@@ -169,17 +167,10 @@ impl Drop for Served {
     }
 }
 
-/// The folder in which this user's caches are.
-fn usual_caches() -> PathBuf {
-    let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map_or_else(std::env::temp_dir, PathBuf::from);
-    named.unwrap_or_else(|| home().join(".cache"))
-}
-
 #[test]
 fn serve_says_what_it_serves_and_stops_when_it_is_told() {
     for signal in ["TERM", "INT"] {
-        let mut served = Served::start(Path::new(CONFIG), &usual_caches());
+        let mut served = Served::start(Path::new(CONFIG), None);
         for part in ["per_user_notepad (built in)", "/generate", "1000000000 units of fuel", "100000 sessions"] {
             assert!(served.said.contains(part), "{part}: {}", served.said);
         }
@@ -191,11 +182,8 @@ fn serve_says_what_it_serves_and_stops_when_it_is_told() {
 
 /// NAT's example with more keys, in a folder of its own.
 pub(super) fn config_with(more: &str) -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let config = folder.path().join("config.yml");
     let text = std::fs::read_to_string(CONFIG).expect("the configuration");
-    std::fs::write(&config, format!("{text}\n{more}\n")).expect("a file");
-    (folder, config)
+    written(&format!("{text}\n{more}\n"))
 }
 
 #[test]
@@ -213,7 +201,7 @@ fn where_nobody_is_verified_others_than_this_machine_are_served_only_if_the_file
         .expect("the file")
         .replace("general:", "general:\n  front_end: {host: 0.0.0.0}");
     std::fs::write(&config, text).expect("a file");
-    let served = Served::start(&config, &usual_caches());
+    let served = Served::start(&config, None);
     assert!(served.address.starts_with("0.0.0.0:"), "{}", served.address);
     assert_eq!(served.get("/health"), r#"{"status":"healthy"}"#);
 }
@@ -254,27 +242,30 @@ fn cached(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// A configuration of one guest, which is compiled in some milliseconds, and more keys. Caches may be beside it.
-fn of_a_small_guest(more: &str) -> (tempfile::TempDir, PathBuf) {
+/// The configuration of one guest, which is compiled in some milliseconds.
+pub(super) fn of_a_small_guest() -> String {
+    let guest = carrel_tests::Test::fixture_file("two-memories");
+    format!("guests: {guest:?}\nworkflow: {{_type: two_memories}}\n")
+}
+
+/// A file with a configuration, in a folder of its own, in which caches may be as well.
+fn written(text: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let config = folder.path().join("config.yml");
-    let guest = carrel_tests::Test::fixture_file("two-memories");
-    std::fs::write(&config, format!("guests: {guest:?}\nworkflow: {{_type: two_memories}}\n{more}\n")).expect("a file");
+    std::fs::write(&config, text).expect("a file");
     (folder, config)
 }
 
 #[test]
 fn compiled_guests_are_kept() {
-    let cache = tempfile::tempdir().expect("a folder");
-    let config = cache.path().join("config.yml");
-    let text = "functions: {notes: {_type: per_user_notepad}}\nworkflow: {_type: per_user_preferences}\n";
-    std::fs::write(&config, text).expect("a file");
+    let (cache, config) =
+        written("functions: {notes: {_type: per_user_notepad}}\nworkflow: {_type: per_user_preferences}\n");
     let started = Instant::now();
-    Served::start(&config, cache.path()).get("/health");
+    Served::start(&config, Some(cache.path())).get("/health");
     let first = started.elapsed();
     assert_eq!(cached(cache.path()).len(), 2, "two guests, each with its shell");
     let started = Instant::now();
-    Served::start(&config, cache.path()).get("/health");
+    Served::start(&config, Some(cache.path())).get("/health");
     let second = started.elapsed();
     println!("first start {first:?}, second start {second:?}");
     // Compiling takes seconds here, loading a few milliseconds: this is no measurement, only which of both it was.
@@ -283,8 +274,8 @@ fn compiled_guests_are_kept() {
 
 #[test]
 fn a_damaged_file_of_a_compiled_guest_is_made_anew() {
-    let (cache, config) = of_a_small_guest("");
-    Served::start(&config, cache.path()).get("/health");
+    let (cache, config) = written(&of_a_small_guest());
+    Served::start(&config, Some(cache.path())).get("/health");
     let files = cached(cache.path());
     assert_eq!(files.len(), 1, "the guest with its shell");
     let whole = std::fs::read(&files[0]).expect("a file");
@@ -293,7 +284,7 @@ fn a_damaged_file_of_a_compiled_guest_is_made_anew() {
     flipped[middle] ^= 1;
     for damaged in [flipped, whole[..whole.len() / 2].to_vec(), whole[..10].to_vec(), Vec::new(), b"text".to_vec()] {
         std::fs::write(&files[0], damaged).expect("the file is damaged");
-        let served = Served::start(&config, cache.path());
+        let served = Served::start(&config, Some(cache.path()));
         assert!(served.said.contains("is damaged, and is made anew"), "{}", served.said);
         assert_eq!(served.get("/health"), r#"{"status":"healthy"}"#);
         assert_eq!(std::fs::read(&files[0]).expect("a file"), whole, "it was made anew, the same");
@@ -303,11 +294,11 @@ fn a_damaged_file_of_a_compiled_guest_is_made_anew() {
 #[test]
 fn a_cache_that_others_can_write_to_is_not_used() {
     use std::os::unix::fs::PermissionsExt;
-    let (cache, config) = of_a_small_guest("guest_cache: shared");
+    let (cache, config) = written(&format!("guest_cache: shared\n{}", of_a_small_guest()));
     let folder = cache.path().join("shared");
     std::fs::create_dir(&folder).expect("a folder");
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).expect("permissions");
-    let served = Served::start(&config, cache.path());
+    let served = Served::start(&config, Some(cache.path()));
     assert!(served.said.contains("other users can write to it"), "{}", served.said);
     assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 0);
 }

@@ -2,7 +2,8 @@
 //!
 //! NAT's reading of files, compared with Carrel's, is in `tests/nat/files.rs`.
 
-use carrel_tests::{HOSTILE, Test};
+use super::cli::of_a_small_guest;
+use carrel_tests::HOSTILE;
 use std::{
     fs,
     io::Write,
@@ -273,10 +274,7 @@ fn keys_are_overridden_on_the_command_line() {
         assert!(refused.contains(told), "{key}: {refused}");
     }
     // As with NAT, the type of the value in the file says how the text is read.
-    let guest = Test::fixture_file("two-memories");
-    let text = format!(
-        "limits: {{call_depth: 5}}\nguest_cache: \"off\"\nguests: {guest:?}\nworkflow: {{_type: two_memories}}"
-    );
+    let text = format!("limits: {{call_depth: 5}}\nguest_cache: \"off\"\n{}", of_a_small_guest());
     let typed = Files::new(&[("config.yml", &text)]);
     typed.is_valid(&["--override", "limits.call_depth", "010", "--override", "guest_cache", "[x]"]);
     let told = typed.refused(&["--override", "limits.call_depth", "065"]);

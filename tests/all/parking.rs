@@ -442,14 +442,19 @@ async fn where_nobody_is_parked_who_is_too_many_is_refused() {
     listening.stop().await.expect("the server ends");
 }
 
-#[tokio::test]
-async fn no_more_are_parked_than_may_be() {
-    let test = Test::new().set("limits.max_sessions", 2).set("sessions.max_parked", 3);
-    let server = test.start().await;
+/// A host with places for two live sessions and three parked ones, none of which is taken.
+async fn with_five_places() -> (Server, carrel_tests::Listening) {
+    let server = Test::new().set("limits.max_sessions", 2).set("sessions.max_parked", 3).start().await;
     let listening = server.listen().await;
     for _ in 0..10 {
         tokio::task::yield_now().await;
     }
+    (server, listening)
+}
+
+#[tokio::test]
+async fn no_more_are_parked_than_may_be() {
+    let (server, listening) = with_five_places().await;
     let user = |n: usize| server.user(&format!("user-{n}"));
     for n in 0..5 {
         user(n).call(stats()).await.ok();
@@ -464,12 +469,7 @@ async fn no_more_are_parked_than_may_be() {
 /// As many users as there may be, live and parked: each is served, in turn and all at once, by changing places.
 #[tokio::test(flavor = "multi_thread")]
 async fn where_all_places_are_taken_who_is_parked_and_who_is_idle_change_places() {
-    let test = Test::new().set("limits.max_sessions", 2).set("sessions.max_parked", 3);
-    let server = test.start().await;
-    let listening = server.listen().await;
-    for _ in 0..10 {
-        tokio::task::yield_now().await;
-    }
+    let (server, listening) = with_five_places().await;
     let registry = server.host.registry();
     let user = |n: usize| server.user(&format!("user-{n}"));
     for round in 1..=4 {
@@ -481,14 +481,13 @@ async fn where_all_places_are_taken_who_is_parked_and_who_is_idle_change_places(
     for round in 5..=20 {
         let calls: Vec<_> = (0..5)
             .map(|n| {
-                tokio::spawn({
-                    let user = user(n);
-                    async move { user.call(stats()).await.ok()["data"]["commands_executed"].clone() }
-                })
+                let user = user(n);
+                tokio::spawn(async move { user.call(stats()).await })
             })
             .collect();
         for call in calls {
-            assert_eq!(call.await.expect("everybody was served"), round);
+            let answer = call.await.expect("an answer").ok();
+            assert_eq!(answer["data"]["commands_executed"], round);
         }
         assert_eq!((registry.live(), registry.parked()), (2, 3));
     }

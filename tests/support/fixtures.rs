@@ -1,23 +1,28 @@
 //! Guests that are written as text, assembled when a test wants one.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{Mutex, PoisonError},
 };
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guests");
 
-/// Assembles a guest of `guests/raw`, `guests/snapshots` or `guests/framed`; returns the component's path.
+/// Assembles a guest of `guests/raw`, `guests/snapshots` or `guests/framed`, once for each process; returns the
+/// component's path.
 pub(super) fn assembled(name: &str) -> PathBuf {
-    static ASSEMBLED: AtomicUsize = AtomicUsize::new(0);
-    let wasm = wat::parse_str(text(name)).unwrap_or_else(|error| panic!("{name}.wat: {error}"));
+    static ASSEMBLED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let file = Path::new(env!("OUT_DIR")).join(name).with_extension("wasm");
-    // Others may read it just now, in this process or another one.
-    let number = ASSEMBLED.fetch_add(1, Ordering::Relaxed);
-    let unfinished = file.with_extension(format!("{}-{number}", std::process::id()));
-    let written = fs::write(&unfinished, wasm).and_then(|()| fs::rename(&unfinished, &file));
-    written.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let mut assembled = ASSEMBLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !assembled.contains(name) {
+        let wasm = wat::parse_str(text(name)).unwrap_or_else(|error| panic!("{name}.wat: {error}"));
+        // Another process may read it just now.
+        let unfinished = file.with_extension(std::process::id().to_string());
+        let written = fs::write(&unfinished, wasm).and_then(|()| fs::rename(&unfinished, &file));
+        written.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assembled.insert(name.to_owned());
+    }
     file
 }
 

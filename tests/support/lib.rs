@@ -39,9 +39,17 @@ pub const HOSTILE: &str = concat!(env!("OUT_DIR"), "/hostile.wasm");
 /// The guest that looks for a way out of its sandbox.
 pub const TRAVELLER: &str = concat!(env!("OUT_DIR"), "/traveller.wasm");
 
-/// Set once the guests that most tests use are compiled. The first start of a process compiles them, while all others
-/// wait: else each test that begins meanwhile would compile the same, since none of it is in the cache yet.
-static COMPILED: OnceCell<()> = OnceCell::const_new();
+/// Starts a host. The first start of a process compiles the guests that most tests use, while all others wait: else
+/// each test that begins meanwhile would compile the same, since none of it is in the cache yet.
+async fn host(config: Config) -> Result<Arc<Host>, carrel::config::Error> {
+    static COMPILED: OnceCell<()> = OnceCell::const_new();
+    let compile = async || {
+        let all = Test::new().set("guests", json!([HOSTILE, TRAVELLER]));
+        Host::start(all.config(), 2).await.unwrap_or_else(|error| panic!("{error}"));
+    };
+    COMPILED.get_or_init(compile).await;
+    Host::start(config, 2).await
+}
 
 /// A configuration, and ways to use it.
 #[derive(Debug, Clone)]
@@ -146,12 +154,7 @@ impl Test {
 
     /// A host, for calls without a socket.
     pub async fn start(&self) -> Server {
-        let all = || async {
-            let all = Self::new().set("guests", json!([HOSTILE, TRAVELLER]));
-            Host::start(all.config(), 2).await.unwrap_or_else(|error| panic!("{error}"));
-        };
-        COMPILED.get_or_init(all).await;
-        let host = Host::start(self.config(), 2).await.unwrap_or_else(|error| panic!("{error}"));
+        let host = host(self.config()).await.unwrap_or_else(|error| panic!("{error}"));
         Server { app: carrel::http::app(host.clone()), host }
     }
 
@@ -161,7 +164,7 @@ impl Test {
             Ok(config) => config,
             Err(error) => return error.to_string(),
         };
-        match Host::start(config, 2).await {
+        match host(config).await {
             Ok(_) => panic!("the configuration was not refused:\n{}", self.text()),
             Err(error) => error.to_string(),
         }

@@ -83,11 +83,10 @@ async fn prepare(frame: &mut Frame, call: &Arc<Call>, allowance: Allowance, dept
         let (woken, mut result) = (frame.is_parked(), Ok(()));
         if frame.instance().is_none() {
             let made = frame.make(left, depth).await;
-            if made.result.is_err() || !woken {
-                failed.add(made.fuel);
-            }
             if made.result.is_ok() && woken {
                 call.session.pressure().woke();
+            } else {
+                failed.add(made.fuel);
             }
             result = made.result;
             frame.settle().await;

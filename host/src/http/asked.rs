@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// What is kept of a request until it is answered.
+/// The part of a request that is kept until it is answered.
 #[derive(Clone)]
 pub(super) struct AskedCall {
     /// The function's input.

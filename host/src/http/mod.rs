@@ -6,8 +6,8 @@
 //!   `paths` that are written otherwise; `cors`. [`serve`]: sockets, and a shutdown that drains. [`Listeners`]: the
 //!   listening sockets. `front`: the steps before and after the routes. `wire`: a connection's bytes, and its caller.
 //!   `progress`: finds connections that make none. `held`: a connection's memory.
-//! * `call`: a route to a function, from bytes to bytes; what is `asked`. `stream`: the same, as server-sent events. `bill`: a call's
-//!   cost, as headers.
+//! * `call`: a route to a function, from bytes to bytes; what is `asked`. `stream`: the same, as server-sent events.
+//!   `bill`: a call's cost, as headers.
 //! * `error`: every error's status, code and body. `invalid_input`: NAT's list of wrong fields; `json`: finds errors
 //!   in JSON; `echo`: a caller's JSON, sent back.
 //! * `accept`: the form of an answer that is asked for.

@@ -509,22 +509,26 @@ impl VerificationKey {
             let number = |bytes: &[u8]| bytes.iter().copied().skip_while(|byte| *byte == 0).collect::<Vec<_>>();
             key = DecodingKey::from_rsa_raw_components(&number(n), &number(e));
         }
-        let mut algorithms = key.family().algorithms().to_vec();
-        algorithms.retain(|algorithm| takes(*algorithm, &key));
+        let algorithms = algorithms(&key);
         (!algorithms.is_empty()).then_some(Self { id, algorithms, key })
     }
 }
 
-/// True if an algorithm of the key's family can verify with the key. Of a curve there is one algorithm.
-fn takes(algorithm: Algorithm, key: &DecodingKey) -> bool {
+/// The algorithms that can verify with a key.
+fn algorithms(key: &DecodingKey) -> Vec<Algorithm> {
     let point = || key.try_get_as_bytes().unwrap_or_default();
-    match algorithm {
+    let is_right = match key.family() {
+        AlgorithmFamily::Rsa => rsa_bits(key).is_some_and(|bits| RSA.contains(&bits)),
+        AlgorithmFamily::Ed => point().len() == ED25519,
+        AlgorithmFamily::Ec | AlgorithmFamily::Hmac => true,
+    };
+    let takes = |algorithm: &Algorithm| match algorithm {
+        // Of a curve there is one algorithm.
         Algorithm::ES256 => ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point()).is_ok(),
         Algorithm::ES384 => ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point()).is_ok(),
-        Algorithm::EdDSA => point().len() == ED25519,
-        _ if key.family() == AlgorithmFamily::Rsa => rsa_bits(key).is_some_and(|bits| RSA.contains(&bits)),
-        _ => true,
-    }
+        _ => is_right,
+    };
+    key.family().algorithms().iter().copied().filter(takes).collect()
 }
 
 /// Bits of the modulus of a key that is one of RSA.

@@ -74,8 +74,8 @@ impl Wasi {
         }
     }
 
-    /// Begins a call of an import: it is paid for, and may give the guest more handles. The log's budget is asked for once
-    /// for what runs.
+    /// Begins a call of an import: it is paid for, and may give the guest more handles. The log's budget is asked for
+    /// once for what runs.
     pub(super) fn begin_import<'a>(
         &mut self,
         memory: &mut MemoryLimit,
