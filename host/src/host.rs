@@ -262,7 +262,6 @@ mod tests {
     async fn when_no_memory_is_left_idle_sessions_are_parked_before_anybody_is_refused() {
         let host = host(3, 100).await;
         let _upkeep = host.upkeep();
-        tokio::task::yield_now().await;
         for round in 1..=3 {
             for user in 0..20 {
                 let answer = add(&host, &format!("user {user}")).await;

@@ -361,8 +361,6 @@ async fn a_session_in_use_is_not_parked() {
 async fn crowded(places: usize) -> (Server, carrel_tests::Listening) {
     let server = Test::hostile().set("limits.max_sessions", places).set("sessions.park_after", "1h").start().await;
     let listening = server.listen().await;
-    // Evictors make room from their first turn on.
-    server.until_evicting("/generate", stats()).await;
     (server, listening)
 }
 
@@ -406,10 +404,9 @@ async fn the_longest_idle_are_parked_to_make_room() {
 async fn who_finds_all_places_in_use_is_refused_and_leaves_no_trace() {
     let (server, listening) = crowded(2).await;
     let sleep = json!({"do": "sleep", "milliseconds": 400});
-    let early = server.host.registry().parked();
     let slow = ["alice", "bob"].map(|name| server.user(name).at("/hostile").spawn(sleep.clone()));
     // Both must have their places first: room made for one of them could be taken by the next caller.
-    let placed = |host: &carrel::Host| host.registry().parked() >= early + 2 && host.registry().live() >= 2;
+    let placed = |host: &carrel::Host| host.registry().live() >= 2;
     server.until("both have their places", placed).await;
     refused(&server.user("carol").call(stats()).await, "limits.max_sessions", "1");
     assert!(server.host.registry().look(User::from_credential("carol")).is_none());
@@ -446,9 +443,6 @@ async fn where_nobody_is_parked_who_is_too_many_is_refused() {
 async fn with_five_places() -> (Server, carrel_tests::Listening) {
     let server = Test::new().set("limits.max_sessions", 2).set("sessions.max_parked", 3).start().await;
     let listening = server.listen().await;
-    for _ in 0..10 {
-        tokio::task::yield_now().await;
-    }
     (server, listening)
 }
 

@@ -283,20 +283,6 @@ impl Server {
         tokio::time::timeout(Duration::from_secs(60), so).await.expect(what);
     }
 
-    /// Calls as new users until one is parked for another: whoever makes room does so from their first turn on.
-    pub async fn until_evicting(&self, path: &str, input: Value) {
-        let evicting = async {
-            for early in 0.. {
-                if self.host.registry().parked() > 0 {
-                    return;
-                }
-                self.user(&format!("early {early}")).at(path).call(input.clone()).await;
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), evicting).await.expect("one is parked for another");
-    }
-
     /// Serves on a port of the system's choice, until [`Listening::stop`].
     pub async fn listen(&self) -> Listening {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

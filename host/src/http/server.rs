@@ -16,20 +16,32 @@ use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 use tokio::{
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
 
 /// Serves until `shutdown` ends; then takes no more requests, and ends when all calls have ended or
 /// `general.drain_timeout` is over. Returns the number of calls left running.
-pub async fn serve(
+///
+/// The host's upkeep begins now, before the future is first polled.
+pub fn serve(
     listeners: impl Into<Listeners>,
     host: Arc<Host>,
     app: App,
     shutdown: impl Future<Output = ()>,
+) -> impl Future<Output = usize> {
+    let (upkeep, listeners) = (host.upkeep(), listeners.into());
+    serve_with(upkeep, listeners, host, app, shutdown)
+}
+
+async fn serve_with(
+    _upkeep: JoinSet<()>,
+    mut listeners: Listeners,
+    host: Arc<Host>,
+    app: App,
+    shutdown: impl Future<Output = ()>,
 ) -> usize {
-    let mut listeners = listeners.into();
     let general = &host.config().general;
-    let _upkeep = host.upkeep();
     let entrance = Entrance::new(&host, app, false);
     let stopped = async {
         shutdown.await;

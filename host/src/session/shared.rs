@@ -23,7 +23,7 @@ pub struct Shared {
     pub(crate) lane: Lane,
     pub(crate) memory: Arc<Memory>,
     pub(crate) descriptors: Descriptors,
-    pub(crate) pressure: Pressure,
+    pub(crate) pressure: Arc<Pressure>,
     pub(crate) tidying: Tidying,
 }
 

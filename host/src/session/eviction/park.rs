@@ -7,7 +7,10 @@
 //! An instance that holds something outside of its memory cannot be parked: the instance stays, and so does the
 //! session's place, but the session's other instances are parked.
 
-use super::{evictor::evictors, pressure::Room};
+use super::{
+    evictor::evictors,
+    pressure::{Evicting, Room},
+};
 use crate::{
     session::{live::Session, pace::Pace, registry::Registry, slot::Slot, tidy::TIDYING},
     state::Parking,
@@ -19,8 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 const LOOK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 
 /// Parks sessions that were idle for `sessions.park_after`, and makes room when it is needed; never returns.
-pub(super) async fn park(registry: Arc<Registry>) {
-    let _evicting = registry.shared().pressure.evicting();
+pub(super) async fn park(registry: Arc<Registry>, _evicting: Evicting) {
     // The evictors run beside the timed parking, so that no wish for room waits for it.
     let _evictors = evictors(&registry);
     let Some(after) = registry.shared().policy.park_after else { return pending().await };

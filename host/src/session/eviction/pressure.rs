@@ -33,7 +33,7 @@ use crate::limits::{
 use std::{
     ops::{AddAssign, Sub},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -120,7 +120,7 @@ impl Sub for Room {
 pub(crate) struct Pressure {
     /// The host's, and then those of the tenants.
     ledgers: Box<[Ledger]>,
-    /// Sets of evictors that run: one, while the host serves.
+    /// Sets of evictors: one, while the host serves.
     evicting: AtomicUsize,
     /// Sessions parked since the start.
     parked: AtomicU64,
@@ -190,14 +190,14 @@ impl Ledger {
 
 impl Pressure {
     /// Makes the ledgers of a host with so many tenants.
-    pub(crate) fn new(tenants: usize) -> Self {
-        Self {
+    pub(crate) fn new(tenants: usize) -> Arc<Self> {
+        Arc::new(Self {
             ledgers: (0..=tenants).map(|_| Ledger::new()).collect(),
             evicting: AtomicUsize::new(0),
             parked: AtomicU64::new(0),
             woken: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
-        }
+        })
     }
 
     /// Requests room in a full scope, and waits for it until the deadline. Returns the room freed there meanwhile:
@@ -254,10 +254,11 @@ impl Pressure {
         std::iter::once(Scope::Host).chain((0..tenants).map(Scope::Tenant))
     }
 
-    /// Counts a set of running evictors, until the result is dropped.
-    pub(crate) fn evicting(&self) -> Evicting<'_> {
+    /// Counts a set of evictors, until the result is dropped. They need not run yet: they find the wishes that were
+    /// made by then.
+    pub(crate) fn evicting(self: &Arc<Self>) -> Evicting {
         self.evicting.fetch_add(1, Ordering::AcqRel);
-        Evicting(self)
+        Evicting(self.clone())
     }
 
     /// Waits for wishes of a scope. Returns the newest one's number, and the room that all of them need. For the
@@ -316,10 +317,10 @@ impl Pressure {
     }
 }
 
-/// A set of running evictors.
-pub(crate) struct Evicting<'a>(&'a Pressure);
+/// A set of evictors, which run or are about to.
+pub(crate) struct Evicting(Arc<Pressure>);
 
-impl Drop for Evicting<'_> {
+impl Drop for Evicting {
     fn drop(&mut self) {
         self.0.evicting.fetch_sub(1, Ordering::AcqRel);
     }

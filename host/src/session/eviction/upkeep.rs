@@ -10,6 +10,8 @@ use tokio::task::JoinSet;
 pub(crate) fn upkeep(registry: &Arc<Registry>, timeout: Duration, interval: Duration, tasks: &mut JoinSet<()>) {
     tasks.spawn(sweep(registry.clone(), timeout, interval));
     if registry.shared().policy.makes_room() {
-        tasks.spawn(park(registry.clone()));
+        // Whoever wishes for room before the task has begun waits for it, and is not refused.
+        let evicting = registry.shared().pressure.evicting();
+        tasks.spawn(park(registry.clone(), evicting));
     }
 }

@@ -40,7 +40,7 @@ async fn a_wish_ends_at_its_deadline_and_at_once_where_nobody_makes_room() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wish_is_answered_by_a_round_that_began_after_it_and_none_is_lost_among_others() {
-    let pressure = Arc::new(Pressure::new(1));
+    let pressure = Pressure::new(1);
     let _evicting = pressure.evicting();
     let first = asks(&pressure, Scope::Host, 10);
     assert_eq!(pressure.wishes(Scope::Host).await, (1, Room::bytes(10)));
@@ -65,7 +65,7 @@ async fn a_wish_is_answered_by_a_round_that_began_after_it_and_none_is_lost_amon
 
 #[tokio::test(start_paused = true)]
 async fn room_of_a_tenant_is_the_hosts_too_and_no_other_tenants() {
-    let pressure = Arc::new(Pressure::new(2));
+    let pressure = Pressure::new(2);
     let _evicting = pressure.evicting();
     let scopes: Vec<_> = pressure.scopes().collect();
     assert_eq!(scopes, [Scope::Host, Scope::Tenant(0), Scope::Tenant(1)]);
@@ -88,7 +88,7 @@ async fn room_of_a_tenant_is_the_hosts_too_and_no_other_tenants() {
 
 #[tokio::test(start_paused = true)]
 async fn who_grows_waits_for_room_where_it_is_missing_and_only_if_there_can_be_any() {
-    let (pressure, began) = (Arc::new(Pressure::new(1)), Instant::now());
+    let (pressure, began) = (Pressure::new(1), Instant::now());
     let host = Memory::new(1000);
     let tenant = host.within(Level::Tenant, Some(500));
     let user = tenant.within(Level::User, Some(300));
@@ -182,7 +182,7 @@ fn in_every_order(tasks: impl Fn() -> Vec<Task>) -> usize {
 #[tokio::test(start_paused = true)]
 async fn in_every_order_each_wish_is_answered_and_by_a_round_that_began_after_it() {
     let orders = in_every_order(|| {
-        let pressure = Arc::new(Pressure::new(1));
+        let pressure = Pressure::new(1);
         let (asked, rounds) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(Vec::new())));
         let mut tasks: Vec<Task> = Vec::new();
         for _ in 0..2 {
