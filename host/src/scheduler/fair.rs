@@ -1,6 +1,6 @@
 //! Fair scheduling: grants permits to the waiting calls of tenants, in proportion to the tenants' shares.
 //!
-//! A tenant's usage is the time for which it has held permits, divided by its share. The next permit goes to the
+//! A tenant's usage is the processor's time that its calls have used with permits, divided by its share. The next permit goes to the
 //! waiting tenant with the least usage, and within a tenant to the call that has waited longest. So a tenant's part
 //! does not depend on its number of calls: with equal shares, one spinning call gets as much as a thousand. (This is
 //! stride scheduling, with the time really used in place of turns.)
@@ -23,7 +23,7 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// The longest time that one turn is charged: if the machine itself stood still meanwhile, no tenant is to blame.
+/// The longest time that one turn is charged: what takes so long is not the guest, which every tick stops.
 const LONGEST: Duration = Duration::from_millis(50);
 /// The most credit of a tenant that comes back, in nanoseconds: one turn at a share of 1.
 const BEHIND: u64 = TICK.as_nanos() as u64;
@@ -50,7 +50,7 @@ pub(super) struct Fair {
 #[derive(Debug)]
 struct TenantTurns {
     share: u64,
-    /// The usage: nanoseconds for which the tenant has held permits, divided by its share.
+    /// The usage: nanoseconds of the processor in the tenant's turns, divided by its share.
     used: u64,
     /// The calls that wait for a permit, in order of arrival, each with the channel that promises one.
     waiting: BTreeMap<u64, oneshot::Sender<()>>,
@@ -180,13 +180,13 @@ impl Fair {
         waited
     }
 
-    /// Takes back a permit, and charges the tenant for the time it was held.
-    pub(super) fn give_back(&mut self, tenant: usize, held: Duration) {
+    /// Takes back a permit, and charges the tenant for the time that was used with it.
+    pub(super) fn give_back(&mut self, tenant: usize, turn: Duration) {
         self.free += 1;
-        let held = held.min(LONGEST).as_nanos() as u64;
+        let turn = turn.min(LONGEST).as_nanos() as u64;
         self.change(tenant, |tenant| {
             tenant.has -= 1;
-            tenant.used += held / tenant.share;
+            tenant.used += turn / tenant.share;
         });
     }
 

@@ -1,9 +1,13 @@
 //! The slow lane: the permits of the calls that run long.
 
 use super::fair::{Fair, Promise};
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use rustix::time::{ClockId, clock_gettime};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 use tokio::sync::Semaphore;
 
@@ -19,14 +23,26 @@ struct Inner {
     busy: AtomicBool,
     met: AtomicBool,
     ends: Arc<Semaphore>,
+    /// The clock by which a turn is charged.
+    clock: fn() -> Duration,
 }
 
 impl Lane {
     /// For calls of tenants with these shares, that run on so many threads.
     pub(crate) fn new(threads: usize, shares: impl IntoIterator<Item = u32>) -> Self {
+        Self::with_clock(threads, shares, processor_time)
+    }
+
+    /// Like [`new`](Self::new), with another clock for turns than the processor's time.
+    pub(super) fn with_clock(threads: usize, shares: impl IntoIterator<Item = u32>, clock: fn() -> Duration) -> Self {
         let fair = Mutex::new(Fair::new(threads.saturating_sub(1).max(1), shares));
         let ends = Arc::new(Semaphore::new(1));
-        Self(Arc::new(Inner { fair, busy: AtomicBool::new(false), met: AtomicBool::new(false), ends }))
+        Self(Arc::new(Inner { fair, busy: AtomicBool::new(false), met: AtomicBool::new(false), ends, clock }))
+    }
+
+    /// The time of the clock by which turns are charged, for the thread that asks.
+    pub(super) fn time(&self) -> Duration {
+        (self.0.clock)()
     }
 
     /// Notes that a long-running guest was running when the clock ticked.
@@ -67,4 +83,11 @@ impl Lane {
     pub(super) fn free(&self) -> usize {
         self.0.fair.lock().unwrap_or_else(PoisonError::into_inner).free()
     }
+}
+
+/// The time for which this thread has had a processor. Time in which the system runs something else is nobody's: the
+/// thread of whoever has used most is suspended most, and would be charged for that as well.
+fn processor_time() -> Duration {
+    // The system counts from 0 on.
+    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }

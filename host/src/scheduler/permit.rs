@@ -15,11 +15,9 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::Poll,
+    time::Duration,
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
-    time::Instant,
-};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// The steps of one session's calls, one call at a time, through the lane.
 #[derive(Debug)]
@@ -37,8 +35,8 @@ enum Hold {
     Nothing,
     /// A place to begin.
     Place,
-    /// A permit, held since this time.
-    Permit(Instant),
+    /// A permit, held since this time by the lane's clock. A turn is run by one thread.
+    Permit(Duration),
     /// The right to end.
     End(#[expect(dead_code, reason = "it is given back when it is dropped")] OwnedSemaphorePermit),
 }
@@ -107,7 +105,7 @@ impl Permit {
         let waiter = self.waiter(Waits::ForTurn(number));
         Box::pin(async move {
             waiter.told(told).await;
-            self.hold(Hold::Permit(Instant::now()));
+            self.hold(Hold::Permit(self.lane.time()));
         })
     }
 
@@ -166,7 +164,7 @@ impl Permit {
         match held {
             Hold::Nothing | Hold::End(_) => {}
             Hold::Place => fair.began(self.tenant),
-            Hold::Permit(since) => fair.give_back(self.tenant, since.elapsed()),
+            Hold::Permit(since) => fair.give_back(self.tenant, self.lane.time().saturating_sub(since)),
         }
     }
 

@@ -6,12 +6,21 @@ use proptest::{collection::vec, prelude::*};
 use std::{future::pending, mem, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     task::{JoinHandle, yield_now},
-    time::advance,
+    time::{Instant, advance},
 };
 
 /// Sessions of the property test, by their tenants.
 const SESSIONS: [u16; 7] = [0, 0, 0, 1, 1, 2, 2];
 const THREADS: usize = 3;
+
+thread_local! {
+    static BEGAN: Instant = Instant::now();
+}
+
+/// The time of the test's own clock, which may be paused.
+fn paused() -> Duration {
+    BEGAN.with(|began| Instant::now().saturating_duration_since(*began))
+}
 
 /// An event in a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +129,7 @@ proptest! {
     fn permits_are_neither_lost_nor_made_nor_free_while_a_call_waits(steps in vec(step(), 1..120)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
-            let lane = Lane::new(THREADS, [1, 2, 5]);
+            let lane = Lane::with_clock(THREADS, [1, 2, 5], paused);
             let mut callers: Vec<_> = SESSIONS.iter().map(|tenant| Caller::new(&lane, *tenant)).collect();
             for (which, step) in steps {
                 if let Step::Leave = step {
@@ -256,7 +265,7 @@ async fn while_anybody_runs_long_calls_end_at_their_deadlines_one_after_the_othe
 
 #[tokio::test(start_paused = true)]
 async fn a_tenants_only_call_may_have_the_next_turn_too() {
-    let lane = Lane::new(2, [1, 1000]);
+    let lane = Lane::with_clock(2, [1, 1000], paused);
     let (one, other) = (Arc::new(Permit::new(lane.clone(), 0)), Arc::new(Permit::new(lane.clone(), 1)));
     one.clone().next_turn().await;
     tokio::time::sleep(Duration::from_millis(1)).await;
