@@ -4,8 +4,8 @@
 
 extern crate alloc;
 
-use alloc::{format, string::String, vec::Vec};
-use carrel_guest::{Context, Error, Function, FunctionName, IndexMap};
+use alloc::{boxed::Box, format, string::String};
+use carrel_guest::{Context, Error, Function, FunctionName, IndexMap, serde_json::value::RawValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -63,8 +63,8 @@ pub struct UserAssistantOutput {
 pub enum Data {
     /// The result of `note`.
     Notes {
-        /// The notes, for `list`.
-        notes: Vec<String>,
+        /// The notes, for `list`, as the notepad has written them.
+        notes: Box<RawValue>,
         /// The number of notes.
         count: u64,
         /// Commands so far.
@@ -72,10 +72,10 @@ pub enum Data {
     },
     /// The result of `pref`.
     Preferences {
-        /// The value, for `get`.
-        value: String,
-        /// The preferences, for `set` and `list`.
-        preferences: IndexMap<String, String>,
+        /// The value, for `get`, as the preferences have written it.
+        value: Box<RawValue>,
+        /// The preferences, for `set` and `list`, as above.
+        preferences: Box<RawValue>,
         /// Commands so far.
         commands_executed: u64,
     },
@@ -96,7 +96,7 @@ struct NoteInput {
 struct NoteOutput {
     success: bool,
     message: String,
-    notes: Vec<String>,
+    notes: Box<RawValue>,
     count: u64,
 }
 
@@ -111,8 +111,8 @@ struct PreferenceInput {
 struct PreferenceOutput {
     success: bool,
     message: String,
-    value: String,
-    preferences: IndexMap<String, String>,
+    value: Box<RawValue>,
+    preferences: Box<RawValue>,
 }
 
 const HELP: &str = "\

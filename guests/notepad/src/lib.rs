@@ -4,7 +4,7 @@
 
 extern crate alloc;
 
-use alloc::{format, string::String, vec::Vec};
+use alloc::{format, rc::Rc, string::String, vec::Vec};
 use carrel_guest::{Context, Error, Function};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,7 @@ pub struct NoteOutput {
     /// What was done, or why not
     pub message: String,
     /// All notes, for 'list'
-    pub notes: Vec<String>,
+    pub notes: Rc<Vec<String>>,
     /// How many notes there are
     pub count: usize,
 }
@@ -48,12 +48,15 @@ pub struct NoteOutput {
 /// One user's notes.
 pub struct Notepad {
     max_notes: usize,
-    notes: Vec<String>,
+    /// Shared with the answer that lists them, while that is written.
+    notes: Rc<Vec<String>>,
+    /// The notes of an answer that lists none.
+    none: Rc<Vec<String>>,
 }
 
 impl Notepad {
     fn answer(&self, success: bool, message: impl Into<String>) -> NoteOutput {
-        NoteOutput { success, message: message.into(), notes: Vec::new(), count: self.notes.len() }
+        NoteOutput { success, message: message.into(), notes: self.none.clone(), count: self.notes.len() }
     }
 
     fn add(&mut self, content: String) -> NoteOutput {
@@ -63,7 +66,7 @@ impl Notepad {
         if self.notes.len() >= self.max_notes {
             return self.answer(false, format!("Maximum notes ({}) reached", self.max_notes));
         }
-        self.notes.push(content);
+        Rc::make_mut(&mut self.notes).push(content);
         self.answer(true, "Note added successfully")
     }
 
@@ -74,7 +77,7 @@ impl Notepad {
 
     fn clear(&mut self) -> NoteOutput {
         let cleared = self.notes.len();
-        self.notes.clear();
+        self.notes = self.none.clone();
         self.answer(true, format!("Cleared {cleared} notes"))
     }
 }
@@ -87,7 +90,8 @@ impl Function for Notepad {
     type Output = NoteOutput;
 
     fn new(config: NotepadConfig, _: &Context) -> Result<Self, Error> {
-        Ok(Self { max_notes: config.max_notes, notes: Vec::new() })
+        let none = Rc::default();
+        Ok(Self { max_notes: config.max_notes, notes: Rc::clone(&none), none })
     }
 
     fn call(&mut self, input: NoteInput, _: &Context) -> Result<NoteOutput, Error> {
@@ -121,9 +125,9 @@ mod tests {
         let mut note = notepad(10);
         assert_eq!(note("add", "one").count, 1);
         assert_eq!(note("ADD", "two").count, 2);
-        assert_eq!(note("list", "").notes, ["one", "two"]);
+        assert_eq!(*note("list", "").notes, ["one", "two"]);
         assert_eq!(note("clear", "").message, "Cleared 2 notes");
-        assert_eq!(note("list", "").notes, Vec::<String>::new());
+        assert_eq!(*note("list", "").notes, Vec::<String>::new());
     }
 
     #[test]

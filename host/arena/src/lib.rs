@@ -18,7 +18,8 @@
 //! * `region`: one reserved range of addresses, opened from its start as slots are needed.
 //! * `slots`: keeps track of a region's free slots.
 //! * [`Error`]: why one cannot be made.
-//! * [`run_sooner`]: not memory, but unsafe too: it makes a thread's turns short, for the clock that stops guests.
+//! * [`run_sooner`], [`processor_time`]: not memory, but unsafe too: they make a thread's turns short, for the clock that
+//!   stops guests, and tell how long it has run, for the turns of guests.
 //!
 //! # What must always hold
 //!
@@ -57,19 +58,19 @@ mod memories;
 mod memory;
 mod populated;
 mod region;
-mod slice;
 mod slots;
 mod stack;
 mod stacks;
+mod thread;
 mod tracked;
 
 pub use barrier::{LogRoom, WriteLog};
 pub use error::Error;
 pub use held::{Held, Lent};
 pub use memories::Memories;
-pub use slice::run_sooner;
 pub use stack::Frames;
 pub use stacks::Stacks;
+pub use thread::{processor_time, run_sooner};
 pub use tracked::{Pre, Tracked};
 
 /// Gives an engine's configuration these memories and stacks, with the settings that they rely on: memories have no guard

@@ -284,7 +284,11 @@ impl Sizes {
         let size = bulk.to().piece();
         let mut function = Function::new([(1, ValType::I64)]);
         let mut code = function.instructions();
-        code.block(BlockType::Empty).loop_(BlockType::Empty);
+        code.block(BlockType::Empty);
+        // Most write little. Asked before the loop as well, which counts and looks at the clock where it begins.
+        get(&mut code, LEFT, left);
+        code.i64_const(size.into()).i64_le_u().br_if(0);
+        code.loop_(BlockType::Empty);
         get(&mut code, LEFT, left);
         code.i64_const(size.into()).i64_le_u().br_if(1);
         self.leave_if_outside(&mut code, bulk.to(), (TO, to), left);

@@ -1,7 +1,7 @@
 //! The slow lane: the permits of the calls that run long.
 
 use super::fair::{Fair, Promise};
-use rustix::time::{ClockId, clock_gettime};
+use carrel_arena::processor_time;
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
@@ -23,7 +23,8 @@ struct Inner {
     busy: AtomicBool,
     met: AtomicBool,
     ends: Arc<Semaphore>,
-    /// The clock by which a turn is charged.
+    /// The clock by which a turn is charged: the thread's processor time. Time in which the system runs something else
+    /// is nobody's: the thread of whoever has used most is suspended most, and would be charged for that as well.
     clock: fn() -> Duration,
 }
 
@@ -83,11 +84,4 @@ impl Lane {
     pub(super) fn free(&self) -> usize {
         self.0.fair.lock().unwrap_or_else(PoisonError::into_inner).free()
     }
-}
-
-/// The time for which this thread has had a processor. Time in which the system runs something else is nobody's: the
-/// thread of whoever has used most is suspended most, and would be charged for that as well.
-fn processor_time() -> Duration {
-    // The system counts from 0 on.
-    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }
