@@ -1,9 +1,9 @@
 //! Fair scheduling: grants permits to the waiting calls of tenants, in proportion to the tenants' shares.
 //!
-//! A tenant's usage is the processor's time that its calls have used with permits, divided by its share. The next permit goes to the
-//! waiting tenant with the least usage, and within a tenant to the call that has waited longest. So a tenant's part
-//! does not depend on its number of calls: with equal shares, one spinning call gets as much as a thousand. (This is
-//! stride scheduling, with the time really used in place of turns.)
+//! A tenant's usage is the processor's time that its calls have used with permits, divided by its share. The next
+//! permit goes to the waiting tenant with the least usage, and within a tenant to the call that has waited longest.
+//! So a tenant's part does not depend on its number of calls: with equal shares, one spinning call gets as much as a
+//! thousand. (This is stride scheduling, with the time really used in place of turns.)
 //!
 //! A call that begins needs no permit, and its running time is not known yet. While a tenant has calls in the lane,
 //! as many others of it may begin at once as there are permits that it does not have, and at least one. Without this
