@@ -284,13 +284,10 @@ impl Sizes {
         let size = bulk.to().piece();
         let mut function = Function::new([(1, ValType::I64)]);
         let mut code = function.instructions();
+        // Most write little, and do not enter the loop, which counts and looks at the clock where it begins.
         code.block(BlockType::Empty);
-        // Most write little. Asked before the loop as well, which counts and looks at the clock where it begins.
         get(&mut code, LEFT, left);
-        code.i64_const(size.into()).i64_le_u().br_if(0);
-        code.loop_(BlockType::Empty);
-        get(&mut code, LEFT, left);
-        code.i64_const(size.into()).i64_le_u().br_if(1);
+        code.i64_const(size.into()).i64_le_u().br_if(0).loop_(BlockType::Empty);
         self.leave_if_outside(&mut code, bulk.to(), (TO, to), left);
         if let Bulk::Copy(_, other) = *bulk {
             self.leave_if_outside(&mut code, other, (FROM, from), left);
@@ -325,7 +322,9 @@ impl Sizes {
         code.local_get(LEFT);
         number(&mut code, size, left);
         subtract(&mut code, left);
-        code.local_set(LEFT).br(0).end().end();
+        code.local_set(LEFT);
+        get(&mut code, LEFT, left);
+        code.i64_const(size.into()).i64_gt_u().br_if(0).end().end();
         code.local_get(TO).local_get(FROM).local_get(LEFT);
         bulk.encode(&mut code);
         code.end();

@@ -16,7 +16,6 @@ use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 use tokio::{
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
 
@@ -30,42 +29,37 @@ pub fn serve(
     app: App,
     shutdown: impl Future<Output = ()>,
 ) -> impl Future<Output = usize> {
-    let (upkeep, listeners) = (host.upkeep(), listeners.into());
-    serve_with(upkeep, listeners, host, app, shutdown)
-}
-
-async fn serve_with(
-    _upkeep: JoinSet<()>,
-    mut listeners: Listeners,
-    host: Arc<Host>,
-    app: App,
-    shutdown: impl Future<Output = ()>,
-) -> usize {
-    let general = &host.config().general;
-    let entrance = Entrance::new(&host, app, false);
-    let stopped = async {
-        shutdown.await;
-        if !general.drain_delay.is_zero() {
-            host.leave();
-            let delay = humantime::format_duration(general.drain_delay);
-            tracing::info!("stopping: /health says so, and requests are taken for {delay} more (general.drain_delay)");
-            sleep(general.drain_delay).await;
+    let (upkeep, mut listeners) = (host.upkeep(), listeners.into());
+    async move {
+        let _upkeep = upkeep;
+        let general = &host.config().general;
+        let entrance = Entrance::new(&host, app, false);
+        let stopped = async {
+            shutdown.await;
+            if !general.drain_delay.is_zero() {
+                host.leave();
+                let delay = humantime::format_duration(general.drain_delay);
+                tracing::info!(
+                    "stopping: /health says so, and requests are taken for {delay} more (general.drain_delay)"
+                );
+                sleep(general.drain_delay).await;
+            }
+        };
+        tokio::select! {
+            never = entrance.let_in(&mut listeners) => match never {},
+            () = stopped => {}
         }
-    };
-    tokio::select! {
-        never = entrance.let_in(&mut listeners) => match never {},
-        () = stopped => {}
+        drop(listeners);
+        host.drain();
+        tracing::info!(calls = host.registry().in_use(), "stopping: no more requests are taken");
+        let end = Instant::now() + general.drain_timeout;
+        // Connections end with their last answer; calls whose callers went away have none.
+        let _ = timeout_at(end, entrance.connections.shutdown()).await;
+        while host.registry().in_use() > 0 && Instant::now() < end {
+            sleep(Duration::from_millis(5)).await;
+        }
+        host.registry().in_use()
     }
-    drop(listeners);
-    host.drain();
-    tracing::info!(calls = host.registry().in_use(), "stopping: no more requests are taken");
-    let end = Instant::now() + general.drain_timeout;
-    // Connections end with their last answer; calls whose callers went away have none.
-    let _ = timeout_at(end, entrance.connections.shutdown()).await;
-    while host.registry().in_use() > 0 && Instant::now() < end {
-        sleep(Duration::from_millis(5)).await;
-    }
-    host.registry().in_use()
 }
 
 /// Serves the operator's routes, for ever.
