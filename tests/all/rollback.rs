@@ -608,7 +608,9 @@ async fn a_sibling_that_passes_a_stop_on_is_undone_as_the_stopped_one_is() {
 /// However many functions of a call were stopped before: one that is passed on undoes the call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_after_many_others_is_still_a_stop() {
-    let server = test().set("limits.fuel_per_call", 1_000_000_000).start().await;
+    // Hundreds of instances are made in a call: however slow the machine is.
+    let test = test().set("limits.fuel_per_call", 1_000_000_000).set("limits.deadline", "1min");
+    let server = test.start().await;
     let alice = server.user("alice").at("/hostile");
     alice.call(count()).await.ok();
     for stopped in [1, 64, 65, 200] {
