@@ -443,7 +443,7 @@ struct Case {
 fn case(hosts: usize) -> impl Strategy<Value = Case> {
     // Some have much more to do than others.
     let user = prop_oneof![0..3usize, 0..USERS];
-    let steps = prop::collection::vec((user, step()), 200..800);
+    let steps = prop::collection::vec((user, step()), 400..700);
     (0..hosts, steps, any::<bool>()).prop_map(|(host, steps, at_once)| Case { host, steps, at_once })
 }
 
@@ -524,7 +524,7 @@ fn whatever_happens_a_user_sees_what_the_model_says() {
         runtime.block_on(test.start())
     });
     let steps = AtomicUsize::new(0);
-    let config = Config { cases: 36, failure_persistence: None, max_shrink_iters: 100, ..Config::default() };
+    let config = Config { cases: 22, failure_persistence: None, max_shrink_iters: 100, ..Config::default() };
     let checked = TestRunner::new(config).run(&case(hosts.len()), |case| {
         steps.fetch_add(case.steps.len(), Ordering::Relaxed);
         let host = case.host;
