@@ -50,9 +50,9 @@
 //! A module imports only modules below it: `tests/all/structure.rs` has their order, and `host/docs/architecture.md` the
 //! picture. Besides those above, [`limits`] is what each may use, `scheduler` whose turn it is among calls that run long,
 //! and `state` is what guests hold between calls: what an instance is made of, undone to and
-//! parked as. [`grants`] is what a function may reach outside of its sandbox, [`settings`] the tools that read a
+//! parked as. `grants` is what a function may reach outside of its sandbox, `settings` the tools that read a
 //! configuration, [`config`] all of it, [`Host`] what it makes, `cli` the commands, [`prove`] attacks on all of it,
-//! [`observe`] the log and the figures.
+//! `observe` the log and the figures.
 //!
 //! Two crates stand below: [`carrel_arena`], memories and stacks as slots of a few large mappings, and
 //! [`carrel_examine`], which looks at guests' code.
@@ -75,17 +75,17 @@ pub mod function;
 mod fuzz_targets;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-pub mod grants;
+mod grants;
 mod host;
 pub mod http;
 pub mod identity;
-pub mod instance;
+mod instance;
 pub mod limits;
-pub mod observe;
+mod observe;
 pub mod prove;
 mod scheduler;
-pub mod session;
-pub mod settings;
+mod session;
+mod settings;
 mod state;
 mod tls;
 

@@ -15,7 +15,6 @@ thread_local! {
     static MAKING: RefCell<Option<StoreMemories>> = const { RefCell::new(None) };
 }
 
-/// The memories of a store.
 #[derive(Debug, Default)]
 pub(crate) struct StoreMemories {
     /// The memories that are to be made next.

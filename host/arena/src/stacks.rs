@@ -119,7 +119,6 @@ unsafe impl StackCreator for Stacks {
     }
 }
 
-/// One stack.
 struct Stack(Arc<StackSlot>);
 
 // SAFETY: the range is the slot above its guard page, this stack's own until it is dropped.

@@ -245,7 +245,6 @@ impl<'a> Module<'a> {
         taken <= EFFORT
     }
 
-    /// Its own functions.
     pub(super) fn own_functions(&self) -> usize {
         self.does.len()
     }

@@ -26,7 +26,6 @@ use tokio::{
 /// The request that a signal makes of a host that serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signal {
-    /// Stop.
     Stop,
     /// Read key files again.
     Reload,

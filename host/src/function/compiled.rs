@@ -9,7 +9,6 @@ use wasmtime::{Engine, component::Component};
 pub(super) struct Compiled {
     /// The whole guest.
     pub(super) whole: Component,
-    /// Its shell, if it has one.
     pub(super) shell: Option<Component>,
     /// The location of its state, or the reasons why that cannot be kept.
     pub(super) state: Result<State, Vec<String>>,

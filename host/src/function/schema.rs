@@ -54,7 +54,6 @@ pub struct Schema {
 pub struct Misfit {
     /// The path from the top: names and indexes.
     pub path: Vec<Step>,
-    /// The kind of misfit.
     pub kind: MisfitKind,
     /// The part that does not fit; for a missing name, the object that lacks it.
     pub value: Value,
@@ -78,7 +77,6 @@ impl fmt::Display for Step {
     }
 }
 
-/// The kind of a misfit.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MisfitKind {
     /// A name is missing; the path leads to where it should be.

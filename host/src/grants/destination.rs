@@ -31,7 +31,6 @@ pub(super) enum RemoteHost {
     Address(IpAddr),
 }
 
-/// The target of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RequestTarget {
     pub(super) tls: bool,

@@ -47,7 +47,6 @@ impl App {
         Self(Arc::new(Routes { calls, router }))
     }
 
-    /// Answers a request.
     pub(super) async fn answer(&self, request: Request<impl RequestBody>) -> Response<Body> {
         match self.0.calls.find(&request) {
             Some(route) => route.answer(request).await.unwrap_or_else(IntoResponse::into_response),

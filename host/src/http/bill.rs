@@ -11,7 +11,6 @@ const FUNCTIONS: HeaderName = HeaderName::from_static("carrel-functions");
 /// The call's times (<https://www.w3.org/TR/server-timing/>), in milliseconds.
 const TIMING: HeaderName = HeaderName::from_static("server-timing");
 
-/// Writes a bill.
 pub(super) fn write(bill: &Bill, headers: &mut HeaderMap) {
     headers.insert(FUEL, HeaderValue::from(bill.fuel));
     headers.insert(FUNCTIONS, HeaderValue::from(bill.functions));

@@ -160,7 +160,6 @@ impl Route {
         response
     }
 
-    /// The error of a call.
     pub(super) async fn error(&self, failure: Failure, dropped: &[Arc<str>], asked: &AskedCall) -> Error {
         let error = match failure {
             Failure::InvalidInput(why) => {

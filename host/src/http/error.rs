@@ -322,7 +322,6 @@ fn seconds(time: Duration) -> u64 {
     (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
 }
 
-/// The status of a rejection.
 fn status_of(rejection: Rejection) -> StatusCode {
     StatusCode::from_u16(rejection.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }

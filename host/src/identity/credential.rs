@@ -12,7 +12,6 @@ pub(super) const API_KEY: &str = "X-API-Key";
 /// The place of a credential in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The cookie [`COOKIE`].
     Cookie,
     /// `Authorization: Bearer`.
     Bearer,
@@ -22,12 +21,10 @@ pub(crate) enum Kind {
     Header {
         /// The kind's name in the API's description.
         name: &'static str,
-        /// The header.
         header: &'static str,
     },
 }
 
-/// The header with an API key, as a kind.
 pub(super) const KEY: Kind = Kind::Header { name: "key", header: API_KEY };
 
 /// A kind of credential, by NAT's name.

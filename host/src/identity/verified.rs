@@ -21,7 +21,6 @@ use crate::settings::reader::Section;
 use http::HeaderMap;
 use std::{collections::HashSet, sync::Arc};
 
-/// Reads a verifier.
 type Read = fn(&mut Section<'_>, &Tenants, &mut [TenantConfig]) -> Option<Arc<dyn Verifier>>;
 
 /// All verifiers, in the order in which they look at a request.

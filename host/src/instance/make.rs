@@ -111,7 +111,6 @@ impl Making<'_> {
         data.max(work::BYTE * (image.pages() * PAGE).saturating_sub(work::IMAGE) as u64)
     }
 
-    /// Configures a guest.
     async fn configure(&self, store: &mut Tracked<Context>, guest: &Contract, used: u64) -> Metered<()> {
         let mut running = self.running(Phase::Configure);
         running.allowance.fuel -= used;

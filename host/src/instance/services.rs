@@ -35,7 +35,6 @@ impl From<CallError> for NotCalled {
 
 /// The services for the instances that run in one call.
 pub(crate) trait Services: Send + Sync {
-    /// The user.
     fn user(&self) -> User;
 
     /// The limits of the user's tenant.

@@ -33,7 +33,6 @@ pub enum StopKind {
     SnapshotBroken {
         /// The instance's user.
         user: User,
-        /// Why.
         why: String,
     },
     /// The memory of the user, the tenant or the host is used up.

@@ -52,7 +52,6 @@ impl StoppedSiblings {
         known.is_some()
     }
 
-    /// The stop that is passed on, if one is.
     pub(super) fn passed_on(&self) -> Option<&Stop> {
         self.passed_on.as_deref()
     }

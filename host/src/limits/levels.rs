@@ -53,7 +53,6 @@ impl Level {
         if self == Self::User { Quota::USER_REQUESTS } else { Quota::TENANT_REQUESTS }
     }
 
-    /// The limit on memory.
     pub(crate) fn memory(self) -> &'static Limit {
         match self {
             Self::User => Quota::USER_MEMORY,

@@ -117,7 +117,6 @@ impl Prover<'_> {
         told_of(limit, &self.config.tenants[tenant].limits, stage.limits(tenant))
     }
 
-    /// A limit of the host.
     fn of_host(&self, stage: &Stage, limit: &'static Limit) -> Attacked {
         told_of(limit, &self.config.limits, stage.host_limits())
     }

@@ -82,7 +82,6 @@ impl Drop for ScratchFolder {
     }
 }
 
-/// A caller.
 #[derive(Clone)]
 pub(super) struct Caller {
     address: SocketAddr,

@@ -48,7 +48,6 @@ struct Caller {
 enum Call {
     None,
     Runs,
-    /// One of its steps waits.
     Waits(Step, JoinHandle<()>),
 }
 

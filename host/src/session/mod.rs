@@ -38,10 +38,9 @@ mod tidying;
 mod turn;
 mod uses;
 
-pub use account::Account;
 pub(crate) use account::Outcome;
 pub(crate) use eviction::{Pressure, Room, Scope, upkeep};
-pub use live::{Holds, Session};
+pub use live::Session;
 pub use policy::Policy;
 pub(crate) use registry::NotTaken;
 pub use registry::{Handle, Registry, Seen, Visit, Walk};

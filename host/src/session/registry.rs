@@ -445,7 +445,6 @@ impl Registry {
 }
 
 impl Handle {
-    /// The session.
     pub fn session(&self) -> &Arc<Session> {
         &self.session
     }

@@ -67,7 +67,6 @@ impl Tenant {
         &self.name
     }
 
-    /// Its limits.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }

@@ -173,7 +173,6 @@ pub(crate) fn describe(value: &Value) -> String {
     }
 }
 
-/// A text.
 pub(crate) fn text(value: &Value) -> Result<String, String> {
     match value {
         Value::String(it) => Ok(it.clone()),

@@ -106,7 +106,6 @@ fn find(address: usize) -> Option<NonNull<Guard>> {
     None
 }
 
-/// The previous handlers.
 struct PreviousHandlers(UnsafeCell<[MaybeUninit<libc::sigaction>; 2]>);
 
 // SAFETY: it is written once, under `INSTALLED`, before the handler that reads it is installed.
