@@ -18,7 +18,7 @@
 //! * `region`: one reserved range of addresses, opened from its start as slots are needed.
 //! * `slots`: keeps track of a region's free slots.
 //! * [`Error`]: why one cannot be made.
-//! * [`run_sooner`], [`processor_time`]: not memory, but unsafe too: they make a thread's turns short, for the clock that
+//! * [`run_sooner`], [`processor_time`], [`ThreadClock`]: not memory, but unsafe too: they make a thread's turns short, for the clock that
 //!   stops guests, and tell how long it has run, for the turns of guests.
 //!
 //! # What must always hold
@@ -70,7 +70,7 @@ pub use held::{Held, Lent};
 pub use memories::Memories;
 pub use stack::Frames;
 pub use stacks::Stacks;
-pub use thread::{processor_time, run_sooner};
+pub use thread::{ThreadClock, processor_time, run_sooner};
 pub use tracked::{Pre, Tracked};
 
 /// Gives an engine's configuration these memories and stacks, with the settings that they rely on: memories have no guard

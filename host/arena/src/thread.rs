@@ -40,9 +40,39 @@ pub fn run_sooner(slice: Duration) -> io::Result<()> {
 /// The time for which this thread has had a processor so far, in steps of a nanosecond (`clock_gettime(2)`). A call of
 /// the system, some 0.2 us.
 pub fn processor_time() -> Duration {
+    read(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// A thread's clock of the time for which it has had a processor, which any thread of the process may read.
+#[derive(Debug, Clone, Copy)]
+pub struct ThreadClock(libc::clockid_t);
+
+impl ThreadClock {
+    /// The clock of the thread that asks.
+    ///
+    /// # Errors
+    ///
+    /// The system has no such clocks.
+    pub fn of_this_thread() -> io::Result<Self> {
+        let mut clock = 0;
+        // SAFETY: this thread is there, and the system writes to the number that it is given.
+        match unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) } {
+            0 => Ok(Self(clock)),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+
+    /// The time so far, in steps of a nanosecond. Nothing once the thread has ended.
+    pub fn read(self) -> Duration {
+        read(self.0)
+    }
+}
+
+/// The time of a clock; nothing if there is no such clock.
+fn read(clock: libc::clockid_t) -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the system writes to the structure that it is given. It knows this clock, so that it does not fail.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    // SAFETY: the system writes to the structure that it is given, or leaves it as it is.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
@@ -60,6 +90,21 @@ mod tests {
         assert!(began.elapsed() >= spent);
         std::thread::sleep(Duration::from_millis(50));
         assert!(processor_time() - before < Duration::from_millis(40));
+    }
+
+    #[test]
+    fn one_thread_reads_anothers_time() {
+        let (say, said) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            say.send(ThreadClock::of_this_thread().unwrap()).unwrap();
+            while ended.try_recv().is_err() {}
+        });
+        let clock = said.recv().unwrap();
+        while clock.read() < Duration::from_millis(5) {}
+        end.send(()).unwrap();
+        thread.join().unwrap();
+        assert!(ThreadClock::of_this_thread().unwrap().read() <= processor_time());
     }
 
     #[test]

@@ -305,12 +305,11 @@ mod tests {
             ("table.fill", "(i32.const 0) (ref.null func) (i32.const 0)"),
         ] {
             let more = if instruction == "table.grow" { "drop" } else { "" };
-            let told = why(&module(&format!("(func {operands} {instruction} $t {more})")));
+            let told = why(&module(&format!(r#"(func (export "f") {operands} {instruction} $t {more})"#)));
             assert_eq!(told, format!("its code has `{instruction}`, which changes what is no memory (core module 1)"));
         }
         assert!(why("(type (resource (rep i32)))").contains("resources of its own"));
-        let exported =
-            r#"(core module (global $g (export "g") (mut i32) (i32.const 0)) (func (global.set $g (i32.const 1))))"#;
+        let exported = r#"(core module (global $g (export "g") (mut i32) (i32.const 0)) (func (export "f") (global.set $g (i32.const 1))))"#;
         assert_eq!(why(exported), "global 0 changes between calls, and modules share it (core module 1)");
         assert!(examine(b"\0asm").state.is_err() && examine(b"").state.is_err());
     }
@@ -324,8 +323,8 @@ mod tests {
         for global in 0..globals {
             module += &format!("(global $g{global} (mut i32) (i32.const {global}))");
         }
-        for _ in 0..3 {
-            module += "(func (param i32)";
+        for function in 0..3 {
+            module += &format!(r#"(func (export "{function}") (param i32)"#);
             for global in 0..globals {
                 module += &format!("(loop (global.set $g{global} (i32.sub (global.get $g{global}) (i32.const 1)))");
                 module += &format!("(global.set $g{global} (i32.add (global.get $g{global}) (i32.const 1))))");
@@ -336,6 +335,31 @@ mod tests {
         let (_, found) = state(&(module + "))"));
         assert!(found.is_ok(), "what is not proved in time is moved to a memory");
         assert!(began.elapsed() < Duration::from_secs(60), "it took {:?}", began.elapsed());
+    }
+
+    #[test]
+    fn what_nobody_can_call_changes_nothing() {
+        // As what is left of start code once a tool has run it and taken the result for the component.
+        let left = |more: &str| {
+            format!(
+                r#"(component (core module (table $t 1 funcref) (global $g (mut i32) (i32.const 0))
+                    (func $set (table.set $t (i32.const 0) (ref.null func)) (global.set $g (i32.const 1)))
+                    (func $init (call $set) (call $init)) {more}))"#
+            )
+        };
+        let (wasm, found) = state(&left(""));
+        assert!(found.is_ok());
+        assert_eq!(wasm, wat::parse_str(left("")).unwrap(), "no global is moved");
+        for more in [
+            r#"(export "f" (func $init))"#,
+            r#"(func (export "f") (call $init))"#,
+            r#"(func $other (call $init)) (elem (i32.const 0) $other)"#,
+            r#"(func $other (call $init)) (elem declare func $other)"#,
+            r#"(func $other (call $init)) (global funcref (ref.func $other))"#,
+            r#"(func $other (call $init)) (table 1 funcref (ref.func $other))"#,
+        ] {
+            assert!(state(&left(more)).1.is_err(), "{more}");
+        }
     }
 
     #[test]
@@ -393,9 +417,9 @@ mod tests {
         assert_eq!(dead("i32.const 8192", "(memory 1)"), 0, "no data to tell by");
         assert_eq!(dead("i32.const 8192", &format!("{above} (memory 1)")), 0, "two memories");
         assert_eq!(dead("i32.const 8192", &format!("{above} (data (i32.const 16) \"x\")")), 0);
-        let another = "(global $h (mut i32) (i32.const 1)) (func (global.set $h (global.get $h)))";
+        let another = r#"(global $h (mut i32) (i32.const 1)) (func (export "h") (global.set $h (global.get $h)))"#;
         assert_eq!(dead("i32.const 8192", &format!("{above} {another}")), 0, "which of both?");
-        let counts = "(global $h (mut i32) (i32.const 1)) (func (global.set $h (i32.const 2)))";
+        let counts = r#"(global $h (mut i32) (i32.const 1)) (func (export "h") (global.set $h (i32.const 2)))"#;
         assert_eq!(dead("i32.const 8192", &format!("{above} {counts}")), 0, "a memory is added");
         let starts = "(start $init) (func $init (global.set $sp (i32.const 4096)))";
         assert_eq!(dead("i32.const 8192", &format!("{above} {starts}")), 0, "it is elsewhere after the start");
@@ -404,12 +428,12 @@ mod tests {
     #[test]
     fn what_goes_up_or_by_what_nobody_knows_is_no_stack() {
         let above = "(memory 1) (data (i32.const 8192) \"x\")";
-        let up = "(func (global.set $sp (i32.add (global.get $sp) (i32.const 8)))
-            (global.set $sp (i32.sub (global.get $sp) (i32.const 8))))";
+        let up = r#"(func (export "up") (global.set $sp (i32.add (global.get $sp) (i32.const 8)))
+            (global.set $sp (i32.sub (global.get $sp) (i32.const 8))))"#;
         assert_eq!(dead("i32.const 8192", &format!("{above} {up}")), 0);
-        let dynamic = "(func (param i32) (local i32)
+        let dynamic = r#"(func (export "by") (param i32) (local i32)
             (global.set $sp (i32.sub (local.tee 1 (global.get $sp)) (local.get 0)))
-            (global.set $sp (local.get 1)))";
+            (global.set $sp (local.get 1)))"#;
         assert_eq!(dead("i32.const 8192", &format!("{above} {dynamic}")), 0);
     }
 }

@@ -6,13 +6,15 @@ use std::{
 };
 use wasmparser::{
     BlockType, CompositeInnerType, ConstExpr, ContType, DataKind, ElementItems, ExternalKind, FrameKind, FuncType,
-    FunctionBody, ModuleArity, Operator, Parser, Payload, RefType, SubType, TypeRef, ValType,
+    FunctionBody, ModuleArity, Operator, Parser, Payload, RefType, SubType, TableInit, TypeRef, ValType,
 };
 
 /// The prefix of the names of exports that the host calls after each call of another one.
 const AFTER: &str = "cabi_post_";
-/// Steps that proofs about a module may take together: a second's worth. Compilers' modules need a hundredth of it.
+/// Steps that proofs about a module may take together, whatever its size: half a second's worth.
 const EFFORT: u64 = 20_000_000;
+/// And so many for each byte of its code, if that is more. The largest that compilers' modules were seen to need is 6.
+const EFFORT_OF_A_BYTE: u64 = 16;
 /// The custom section by which a module says that what lies below its stack pointer holds nothing between calls.
 const DEAD_STACK: &str = "carrel:dead-stack";
 
@@ -47,8 +49,12 @@ pub(super) struct Module<'a> {
     referred: BTreeSet<u32>,
     /// The effects of each of its own functions.
     does: Vec<Does<'a>>,
-    /// Functions that run only before the first call.
+    /// Functions that may run during calls: others may call them, or one that others may call does.
+    in_calls: BTreeSet<u32>,
+    /// Functions that run only before the first call. Those that are in neither set never run.
     start_only: BTreeSet<u32>,
+    /// Bytes of its functions' code.
+    code: u64,
     /// Steps that proofs have taken.
     effort: Cell<u64>,
 }
@@ -105,10 +111,18 @@ impl<'a> Module<'a> {
                         }
                     }
                 }
+                Payload::TableSection(section) => {
+                    for table in section {
+                        if let TableInit::Expr(all) = table?.init {
+                            refers(&all, &mut referred)?;
+                        }
+                    }
+                }
                 Payload::GlobalSection(section) => {
                     for global in section {
                         let global = global?;
                         let start = constant(&global.init_expr);
+                        refers(&global.init_expr, &mut referred)?;
                         let (ty, mutable) = (global.ty.content_type, global.ty.mutable);
                         module.globals.push(Global { ty, mutable, exported: false, start });
                     }
@@ -140,11 +154,7 @@ impl<'a> Module<'a> {
                             }
                         } else if let ElementItems::Expressions(_, items) = element.items {
                             for item in items {
-                                for operator in item?.get_operators_reader() {
-                                    if let Operator::RefFunc { function_index } = operator? {
-                                        referred.insert(function_index);
-                                    }
-                                }
+                                refers(&item?, &mut referred)?;
                             }
                         }
                     }
@@ -158,15 +168,15 @@ impl<'a> Module<'a> {
                     }
                 }
                 Payload::CodeSectionEntry(body) => {
+                    module.code += body.as_bytes().len() as u64;
                     let does = Does::of(body, &mut referred)?;
                     module.does.push(does);
                 }
                 _ => {}
             }
         }
-        // Functions that may be called by others than this module's own code.
-        let reachable = module.exports.values().chain(&referred).copied().collect();
-        module.find_start_only(&reachable);
+        module.in_calls = module.closure(module.exports.values().chain(&referred).copied());
+        module.start_only = module.closure(module.start).difference(&module.in_calls).copied().collect();
         module.referred = referred;
         let changes = module.after_start().find_map(|(_, does)| does.changes);
         module.obstacles.extend(changes.map(|name| format!("its code has `{name}`, which changes what is no memory")));
@@ -194,36 +204,23 @@ impl<'a> Module<'a> {
         }
     }
 
-    /// The start function, and what only it calls, unless that can be called otherwise.
-    fn find_start_only(&mut self, reachable: &BTreeSet<u32>) {
-        let Some(start) = self.start.filter(|start| !reachable.contains(start)) else { return };
-        let mut callers: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
-        for (index, does) in self.does.iter().enumerate() {
-            for called in &does.calls {
-                callers.entry(*called).or_default().insert((self.imported_functions + index) as u32);
+    /// These functions, and all that they call.
+    fn closure(&self, from: impl IntoIterator<Item = u32>) -> BTreeSet<u32> {
+        let mut found = BTreeSet::new();
+        let mut next: Vec<u32> = from.into_iter().collect();
+        while let Some(function) = next.pop() {
+            if found.insert(function) {
+                next.extend(self.does(function).into_iter().flat_map(|does| &does.calls));
             }
         }
-        if callers.contains_key(&start) {
-            return;
-        }
-        self.start_only.insert(start);
-        loop {
-            let only = |callers: &BTreeSet<u32>| callers.iter().all(|caller| self.start_only.contains(caller));
-            let next = callers.iter().find(|(called, callers)| {
-                !self.start_only.contains(called) && !reachable.contains(called) && only(callers)
-            });
-            match next {
-                Some((called, _)) => drop(self.start_only.insert(*called)),
-                None => return,
-            }
-        }
+        found
     }
 
     /// The effects of functions that may run during calls, with their numbers.
     fn after_start(&self) -> impl Iterator<Item = (u32, &Does<'a>)> {
         let numbered = self.does.iter().enumerate();
         let numbered = numbered.map(|(index, does)| ((self.imported_functions + index) as u32, does));
-        numbered.filter(|(number, _)| !self.start_only.contains(number))
+        numbered.filter(|(number, _)| self.in_calls.contains(number))
     }
 
     /// The globals that functions set which may run during calls.
@@ -242,7 +239,7 @@ impl<'a> Module<'a> {
     pub(super) fn may_try(&self, steps: usize) -> bool {
         let taken = self.effort.get().saturating_add(steps as u64);
         self.effort.set(taken);
-        taken <= EFFORT
+        taken <= self.code.saturating_mul(EFFORT_OF_A_BYTE).max(EFFORT)
     }
 
     pub(super) fn own_functions(&self) -> usize {
@@ -355,6 +352,16 @@ impl<'a> Does<'a> {
         }
         Ok(does)
     }
+}
+
+/// Notes the functions that a constant expression refers to.
+fn refers(expression: &ConstExpr<'_>, referred: &mut BTreeSet<u32>) -> wasmparser::Result<()> {
+    for operator in expression.get_operators_reader() {
+        if let Operator::RefFunc { function_index } = operator? {
+            referred.insert(function_index);
+        }
+    }
+    Ok(())
 }
 
 /// The bits of a constant expression that is one number.

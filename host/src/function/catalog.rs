@@ -281,7 +281,7 @@ fn check_config(wanted: &Wanted<'_>, function: &FunctionConfig, guest: &Arc<Gues
     let (key, guest, source) = (function.key.clone(), guest.clone(), wanted.source.clone());
     let mut value = Value::Object(function.config.clone());
     let check = ("check this configuration", "a config-schema that refers to its own parts less often is faster");
-    bounds::within(time, check, move || {
+    bounds::within(time, check, move |_| {
         let word = |path: &[Step]| source.word(&below(&key, path)).map(str::to_owned);
         forms::adapt(guest.config_schema.value(), &mut value, &word);
         let references = references::references(guest.config_schema.value(), &value, &key);

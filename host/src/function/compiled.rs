@@ -2,7 +2,6 @@
 
 use crate::state::{Examined, State, examine};
 use serde::{Deserialize, Serialize};
-use std::{panic::resume_unwind, thread};
 use wasmtime::{Engine, component::Component};
 
 /// A compiled guest.
@@ -32,11 +31,8 @@ impl Compiled {
     /// wasmtime's, of a guest that is no valid component.
     pub(super) fn new(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Self> {
         let Examined { wasm, shell, state } = examine(wasm);
-        let (whole, shell) = thread::scope(|scope| {
-            let shell = shell.map(|shell| scope.spawn(move || Component::new(engine, shell)));
-            let whole = Component::new(engine, wasm);
-            (whole, shell.map(|shell| shell.join().unwrap_or_else(|panic| resume_unwind(panic))))
-        });
+        let compile_shell = || shell.map(|shell| Component::new(engine, shell));
+        let (whole, shell) = rayon::join(|| Component::new(engine, wasm), compile_shell);
         let whole = whole?;
         Ok(match shell.transpose() {
             Ok(shell) => Self { whole, shell, state, lacks_shell: false },

@@ -84,7 +84,8 @@ impl Loader<'_> {
         bounds::check(&wasm, function_size)?;
         let (engine, cache) = (self.engine.wasmtime().clone(), self.cache.clone());
         let compile = ("compile", "smaller functions compile faster; a guest that was compiled once is in the cache");
-        let compiled = bounds::within(time, compile, move || cache.compile(&engine, &wasm))?;
+        let compiled =
+            bounds::within(time, compile, move |workers| workers.together(|| cache.compile(&engine, &wasm)))?;
         let Compiled { whole, shell, state, .. } = compiled.map_err(|error| Refused {
             why: format!("is not a valid component: {:#}", error.root_cause()),
             hint: None,
@@ -116,7 +117,7 @@ impl Loader<'_> {
             ("output-schema", described.output_schema),
         ];
         let reading = ("read its schemas", "smaller schemas, with fewer patterns, are read faster");
-        let schemas = bounds::within(time, reading, || texts.map(|(what, json)| (what, Schema::parse(&json))))?;
+        let schemas = bounds::within(time, reading, |_| texts.map(|(what, json)| (what, Schema::parse(&json))))?;
         let [config_schema, input_schema, output_schema] = schemas.map(|(what, schema)| {
             schema.map_err(|error| {
                 let why = format!("gives a {what} that is no JSON Schema: {}", bounds::shown(&error));

@@ -161,12 +161,12 @@ limits! {
     rejection: None;
 
     /// Bytes of a function's code, in a guest.
-    GUEST_FUNCTION_SIZE: guest_function_size = 256 << 10 => usize,
+    GUEST_FUNCTION_SIZE: guest_function_size = 512 << 10 => usize,
     read by size(1024, GIB), told as Amount::Size, "of a function" per Guest,
     rejection: None;
 
-    /// The time that compiling a guest may take.
-    GUEST_COMPILE_TIME: guest_compile_time = Duration::from_secs(60) => Duration,
+    /// The processor time that compiling a guest may take, of all threads together.
+    GUEST_COMPILE_TIME: guest_compile_time = Duration::from_secs(180) => Duration,
     read by duration(Duration::from_millis(10)), told as Amount::Time, "to be compiled" per Guest,
     rejection: None;
 }

@@ -116,7 +116,7 @@ fn more_globals_than_a_page_holds_are_moved() {
     let each = |n| {
         format!(
             "(global $g{n} (mut i32) (i32.const {n}))
-            (func $f{n} (global.set $g{n} (i32.add (global.get $g{n}) (i32.const 1))))"
+            (func $f{n} (export \"{n}\") (global.set $g{n} (i32.add (global.get $g{n}) (i32.const 1))))"
         )
     };
     let globals: String = (0..4100).map(each).collect();
@@ -162,7 +162,7 @@ fn what_does_not_change_between_calls_is_left_alone() {
 #[test]
 fn what_cannot_be_moved_is_told() {
     let why = |global: &str| {
-        let text = format!("(module {global} (func (param funcref) (global.set 0 (local.get 0))))");
+        let text = format!("(module {global} (func (export \"f\") (param funcref) (global.set 0 (local.get 0))))");
         let text = if global.contains("funcref") { text } else { text.replace("funcref", "i32") };
         let wasm = wasm(&text);
         let module = Module::parse(&wasm).unwrap();
@@ -175,7 +175,7 @@ fn what_cannot_be_moved_is_told() {
     assert_eq!(why("(global (mut funcref) (ref.null func))"), Err("it is a reference, which is no memory"));
     let starts = wasm(
         r#"(module (import "a" "g" (global i32)) (global (mut i32) (global.get 0))
-            (func (global.set 1 (i32.const 1))))"#,
+            (func (export "f") (global.set 1 (i32.const 1))))"#,
     );
     let module = Module::parse(&starts).unwrap();
     assert_eq!(can_be_moved(&module, 1), Err("it starts with another global's value"));
