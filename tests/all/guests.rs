@@ -156,6 +156,35 @@ fn what_a_guest_prints_becomes_log_lines_of_its_function_and_user() {
 }
 
 #[test]
+fn what_a_guest_logs_has_its_level_and_a_line_for_each_of_its_lines() {
+    let each: Vec<_> = ["error", "warn", "info", "debug", "trace"]
+        .map(|level| json!({"do": "log", "level": level, "text": "one\n\ntwo \u{1b}[31m\r.", "times": 1}))
+        .into();
+    let log = logged(&json!({"do": "all", "of": each}).to_string(), "2 KiB");
+    let lines: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).expect("a line is a JSON object")).collect();
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| (line["level"].as_str().expect("text"), line["fields"]["message"].as_str().expect("text")))
+        .collect();
+    // By default the operator does not want to see the others, and they take nothing of the budget.
+    let of = |level| ["one", "", "two \\u{1b}[31m\\r."].map(|text| (level, text));
+    assert_eq!(told, [of("ERROR"), of("WARN"), of("INFO")].concat());
+    assert_eq!(lines[0]["target"], "guest");
+    assert_eq!(lines[0]["fields"]["function"], "hostile");
+    assert_eq!(lines[0]["fields"]["user"], "7b031fd4-714b-598e-b755-a517d069edc5");
+}
+
+#[test]
+fn what_a_guest_logs_and_what_it_prints_is_on_one_budget() {
+    let print = json!({"do": "print", "text": "0123456789", "times": 2});
+    let log = json!({"do": "log", "level": "info", "text": "0123456789\n".repeat(2), "times": 1000});
+    let log = logged(&json!({"do": "all", "of": [print, log]}).to_string(), "1000");
+    assert_eq!(log.matches("0123456789").count(), 7, "{log}");
+    assert_eq!(log.matches("limits.log_size").count(), 1, "{log}");
+}
+
+#[test]
 fn a_flood_of_log_lines_is_cut_and_told_once() {
     let log = logged(r#"{"do":"print","text":"0123456789","times":10000}"#, "1000");
     let lines = log.lines().filter(|line| line.contains("0123456789")).count();

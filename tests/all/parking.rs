@@ -152,6 +152,19 @@ async fn a_guest_that_prints_stays_awake_and_what_is_beside_it_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_logs_by_the_contract_is_parked_and_undone() {
+    let server = Test::hostile().start().await;
+    let alice = server.user("alice").at("/hostile");
+    let log = |panic: bool| json!({"do": "log", "level": "warn", "text": "x", "times": 3, "panic": panic});
+    for round in 0..3 {
+        alice.call(log(false)).await.ok();
+        alice.call(log(true)).await.error(500, "function_crashed");
+        assert_eq!(alice.call(count()).await.ok()["calls"], 2 * round + 2, "the call that failed never was");
+        all_parked(&server, 1).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_guest_whose_state_cannot_be_kept_is_never_parked() {
     for name in ["changing-table", "data-drop", "shared-globals"] {
         let server = Test::fixture(name).start().await;

@@ -6,7 +6,7 @@
 #![allow(clippy::panic, clippy::print_stdout)]
 
 use carrel_guest::{
-    CallError, Context, Error, Function, FunctionName,
+    CallError, Context, Error, Function, FunctionName, Level, log,
     serde_json::{Value, json},
 };
 use schemars::JsonSchema;
@@ -139,6 +139,18 @@ pub enum Input {
         text: String,
         /// How often.
         times: usize,
+    },
+    /// Writes to the log, by the contract's own import.
+    Log {
+        /// At which level.
+        level: String,
+        /// What.
+        text: String,
+        /// How often.
+        times: usize,
+        /// And then panics.
+        #[serde(default)]
+        panic: bool,
     },
     /// Calls another function, and tells what came of it.
     Call {
@@ -339,6 +351,14 @@ impl Hostile {
                     println!("{text}");
                     eprintln!("{text}");
                 }
+                Value::Null
+            }
+            Input::Log { level, text, times, panic } => {
+                let levels = [Level::Trace, Level::Debug, Level::Info, Level::Warn, Level::Error];
+                let level = levels.into_iter().find(|it| format!("{it:?}").eq_ignore_ascii_case(&level));
+                let level = level.ok_or_else(|| Error::invalid_input("there is no such level"))?;
+                (0..times).for_each(|_| log!(level, "{text}"));
+                assert!(!panic, "told to");
                 Value::Null
             }
             Input::Call { name, input } => match cx.call::<Value>(&name, &input) {

@@ -3,5 +3,5 @@
 
 include!("bindings/generated.rs");
 
-pub use carrel::function::{functions, output, session, stops};
+pub use carrel::function::{functions, log, output, session, stops};
 pub use exports::carrel::function::function::{Description, Error, Guest};

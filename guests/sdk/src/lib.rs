@@ -66,12 +66,14 @@
 //! * [`Context`]: the same user's other functions, the user's id, partial results.
 //! * [`Error`], [`CallError`]: the errors of a call and of a sibling call.
 //! * [`FunctionName`]: a configuration's reference to another function.
+//! * [`log!`](crate::log!): lines of the host's log.
 //! * [`to_lowercase`]: for smaller guests.
 //!
 //! # Without the standard library
 //!
 //! With `default-features = false` a guest can be `no_std`: it then has `core` and `alloc`, and an allocator and a panic
-//! handler from here. It cannot print, a panic leaves no text in the log, and it is a good deal smaller.
+//! handler from here. It cannot print (it has
+//! [`log!`](crate::log!)), a panic leaves no text in the log, and it is a good deal smaller.
 #![cfg_attr(all(target_family = "wasm", not(feature = "std")), no_std)]
 
 extern crate alloc;
@@ -81,6 +83,7 @@ mod bare;
 mod context;
 mod error;
 mod function;
+mod log;
 mod lowercase;
 mod name;
 mod stop;
@@ -94,12 +97,13 @@ pub mod glue;
 pub use context::{Context, Sibling};
 pub use error::{CallError, Error};
 pub use function::Function;
+pub use log::{Level, log};
 pub use lowercase::to_lowercase;
 pub use name::FunctionName;
 pub use stop::Stop;
 
 #[doc(hidden)]
-pub use alloc::string::String;
+pub use alloc::{format, string::String};
 #[cfg(feature = "std")]
 pub use indexmap::IndexMap;
 /// A map that keeps its order. Make an empty one with `default()`, or one from pairs with `collect()`.

@@ -1,8 +1,8 @@
 //! A store's data besides the guest: its WASI, its memory limit, and the running call.
 
 use super::{
-    Stop, StopKind, memory::MemoryLimit, open_files::OpenFiles, polls::Polls, running::Running, wasi::Wasi,
-    watch::Watch, work::Work,
+    Stop, StopKind, contract::carrel::function::log::Level, memory::MemoryLimit, open_files::OpenFiles, polls::Polls,
+    running::Running, wasi::Wasi, watch::Watch, work::Work,
 };
 use crate::{grants::Grants, identity::User, limits::Descriptors};
 use std::sync::{
@@ -52,6 +52,11 @@ impl Context {
             self.log_budget.as_ref().or_else(|| services.map(|services| services.log_budget()))
         });
         wasi
+    }
+
+    /// Logs each line of a text, as the guest's.
+    pub(super) fn log(&mut self, level: Level, text: &str) {
+        self.called().log(level, text);
     }
 
     /// Charges for a handle that takes more than others; returns true if there is room for it.

@@ -1,7 +1,12 @@
 //! The imports offered to guests: `carrel:function`, and WASI 0.2, closed but for what is granted.
 
 use super::{
-    CallError, Chunk, Context, Phase, Services, StopKind, files, pay::pay_for_call, polls::Polls, siblings, stops,
+    CallError, Chunk, Context, Phase, Services, StopKind,
+    contract::carrel::function::log::Level,
+    files,
+    pay::{pay, pay_for_bytes, pay_for_call},
+    polls::Polls,
+    siblings, stops,
 };
 use crate::grants::TEXT;
 use wasmtime::{
@@ -60,6 +65,14 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Conte
         pay_for_call(&mut cx, 0)?;
         cx.data().differs();
         Ok((services(&cx).map_or_else(String::new, |services| services.user().to_string()),))
+    })?;
+
+    let mut log = linker.instance("carrel:function/log@0.1.0")?;
+    log.func_wrap("write", |mut cx: StoreContextMut<'_, Context>, (level, text): (Level, String)| {
+        pay_for_bytes(&mut cx, text.len())?;
+        cx.data_mut().log(level, &text);
+        // The call itself is owed, as WASI's are.
+        pay(&mut cx, 0)
     })?;
 
     let mut output = linker.instance("carrel:function/output@0.1.0")?;
@@ -154,8 +167,9 @@ fn services<'a>(cx: &'a StoreContextMut<'_, Context>) -> Option<&'a dyn Services
 }
 
 /// The interfaces that [`linker`] gives, without versions: for the message to an author who imports another.
-pub(crate) const OFFERED: [&str; 34] = [
+pub(crate) const OFFERED: [&str; 35] = [
     "carrel:function/functions",
+    "carrel:function/log",
     "carrel:function/output",
     "carrel:function/session",
     "carrel:function/stops",

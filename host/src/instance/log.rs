@@ -1,9 +1,13 @@
-//! A guest's stdout and stderr: lines of the host's log, with function and user, and a budget for each call.
+//! What a guest logs, by `carrel:function/log` or by writing to stdout or stderr: lines of the host's log, with function
+//! and user, and a budget for each call.
 //!
 //! A guest's write never fails: output beyond the budget is dropped, and the log says so once. Control characters are
 //! escaped, so that no guest can forge another line. One budget covers a whole call, whatever it calls.
 
-use super::work::{BYTE, Work};
+use super::{
+    contract::carrel::function::log::Level,
+    work::{BYTE, Work},
+};
 use crate::limits::Limits;
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -71,6 +75,21 @@ impl GuestLog {
         }
     }
 
+    /// Logs each line of a text, as far as the budget goes.
+    pub(super) fn log(&self, level: Level, text: &str) {
+        if !level.is_wanted() {
+            return;
+        }
+        let Some(budget) = self.state.lock().unwrap_or_else(PoisonError::into_inner).budget.clone() else { return };
+        for line in text.lines().flat_map(|line| pieces(line.as_bytes())) {
+            if !pay(&budget, LINE_HEAD + line.len()) {
+                self.say_dropped(&budget);
+                return;
+            }
+            level.log(&self.function, &self.user, &shown(line));
+        }
+    }
+
     fn write(&self, stream: LogStream, bytes: &[u8]) {
         // Dropped bytes have been copied, too.
         self.work.add(BYTE * bytes.len() as u64);
@@ -79,8 +98,7 @@ impl GuestLog {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n').flat_map(|piece| piece.chunks(LINE)) {
             // The first piece of a line pays for the host's part of it.
             let head = if state.buffer(stream).is_empty() { LINE_HEAD } else { 0 };
-            let pay = |left: usize| left.checked_sub(head + piece.len()).filter(|_| left != SPENT);
-            if budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay).is_err() {
+            if !pay(&budget, head + piece.len()) {
                 self.say_dropped(&budget);
                 return;
             }
@@ -103,12 +121,48 @@ impl GuestLog {
     }
 
     fn line(&self, stream: LogStream, line: &[u8]) {
-        let text = String::from_utf8_lossy(line);
-        let text: String = text.chars().flat_map(escaped).collect();
-        let (function, user) = (&*self.function, self.user.as_str());
+        let (text, function, user) = (shown(line), &*self.function, self.user.as_str());
         match stream {
             LogStream::Stdout => tracing::info!(target: "guest", function, user, stream = "stdout", "{text}"),
             LogStream::Stderr => tracing::warn!(target: "guest", function, user, stream = "stderr", "{text}"),
+        }
+    }
+}
+
+/// Takes bytes off a budget. False if there are not so many left, or if it is spent.
+fn pay(budget: &AtomicUsize, bytes: usize) -> bool {
+    let paid = |left: usize| left.checked_sub(bytes).filter(|_| left != SPENT);
+    budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paid).is_ok()
+}
+
+/// A line, cut where it is too long; an empty one is one piece.
+fn pieces(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.chunks(LINE).chain(line.is_empty().then_some(line))
+}
+
+/// A line as the log has it.
+fn shown(line: &[u8]) -> String {
+    String::from_utf8_lossy(line).chars().flat_map(escaped).collect()
+}
+
+impl Level {
+    fn is_wanted(self) -> bool {
+        match self {
+            Self::Trace => tracing::enabled!(target: "guest", tracing::Level::TRACE),
+            Self::Debug => tracing::enabled!(target: "guest", tracing::Level::DEBUG),
+            Self::Info => tracing::enabled!(target: "guest", tracing::Level::INFO),
+            Self::Warn => tracing::enabled!(target: "guest", tracing::Level::WARN),
+            Self::Error => tracing::enabled!(target: "guest", tracing::Level::ERROR),
+        }
+    }
+
+    fn log(self, function: &str, user: &str, text: &str) {
+        match self {
+            Self::Trace => tracing::trace!(target: "guest", function, user, "{text}"),
+            Self::Debug => tracing::debug!(target: "guest", function, user, "{text}"),
+            Self::Info => tracing::info!(target: "guest", function, user, "{text}"),
+            Self::Warn => tracing::warn!(target: "guest", function, user, "{text}"),
+            Self::Error => tracing::error!(target: "guest", function, user, "{text}"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A guest's WASI: what an instance holds of it, and what is paid for it.
 
 use super::{
+    contract::carrel::function::log::Level,
     log::{GuestLog, LogStream},
     memory::MemoryLimit,
     open_files::{HANDLE, OpenFiles, price},
@@ -96,6 +97,11 @@ impl Wasi {
     pub(super) fn pay_for_handles(&mut self, memory: &mut MemoryLimit) -> bool {
         let (_, bytes, _) = self.handles();
         memory.hold(bytes)
+    }
+
+    /// Logs each line of a text.
+    pub(super) fn log(&self, level: Level, text: &str) {
+        self.log.log(level, text);
     }
 
     /// Ends a call: writes unfinished lines, and gives back the descriptors of closed files.

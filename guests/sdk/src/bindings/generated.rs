@@ -590,6 +590,80 @@ pub mod carrel {
                 }
             }
         }
+        /// Lines of the host's log, with the function and the user. A guest may import it.
+        ///
+        /// Whoever writes to stdout or stderr holds a stream, which is the host's. With this a guest holds nothing.
+        #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
+        pub mod log {
+            #[used]
+            #[doc(hidden)]
+            static __FORCE_SECTION_REF: fn() = super::super::super::__link_custom_section_describing_imports;
+            /// What a line is for.
+            #[repr(u8)]
+            #[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
+            pub enum Level {
+                Trace,
+                Debug,
+                Info,
+                Warn,
+                Error,
+            }
+            impl ::core::fmt::Debug for Level {
+                fn fmt(
+                    &self,
+                    f: &mut ::core::fmt::Formatter<'_>,
+                ) -> ::core::fmt::Result {
+                    match self {
+                        Level::Trace => f.debug_tuple("Level::Trace").finish(),
+                        Level::Debug => f.debug_tuple("Level::Debug").finish(),
+                        Level::Info => f.debug_tuple("Level::Info").finish(),
+                        Level::Warn => f.debug_tuple("Level::Warn").finish(),
+                        Level::Error => f.debug_tuple("Level::Error").finish(),
+                    }
+                }
+            }
+            impl Level {
+                #[doc(hidden)]
+                pub unsafe fn _lift(val: u8) -> Level {
+                    if !cfg!(debug_assertions) {
+                        return unsafe { ::core::mem::transmute(val) };
+                    }
+                    match val {
+                        0 => Level::Trace,
+                        1 => Level::Debug,
+                        2 => Level::Info,
+                        3 => Level::Warn,
+                        4 => Level::Error,
+                        _ => panic!("invalid enum discriminant"),
+                    }
+                }
+            }
+            #[allow(unused_unsafe, clippy::all)]
+            /// Writes a text; each of its lines is a line of the log. Levels that the operator does not want to see are not
+            /// written. All that a call writes, here and to stdout and stderr, counts towards `limits.log_size`, and what is
+            /// more than that is dropped.
+            ///
+            /// What `configure` writes may be there once for many instances: the host can make them all of one.
+            #[allow(async_fn_in_trait)]
+            pub fn write(level: Level, text: &str) -> () {
+                unsafe {
+                    let vec0 = text;
+                    let ptr0 = vec0.as_ptr().cast::<u8>();
+                    let len0 = vec0.len();
+                    #[cfg(target_arch = "wasm32")]
+                    #[link(wasm_import_module = "carrel:function/log@0.1.0")]
+                    unsafe extern "C" {
+                        #[link_name = "write"]
+                        fn wit_import1(_: i32, _: *mut u8, _: usize);
+                    }
+                    #[cfg(not(target_arch = "wasm32"))]
+                    unsafe extern "C" fn wit_import1(_: i32, _: *mut u8, _: usize) {
+                        unreachable!()
+                    }
+                    wit_import1(level.clone() as i32, ptr0.cast_mut(), len0);
+                }
+            }
+        }
     }
 }
 #[rustfmt::skip]
@@ -1047,10 +1121,10 @@ macro_rules! __export_guest_impl {
         (link_section =
         "component-type:wit-bindgen:0.60.0:carrel:function@0.1.0:guest:imports and exports")]
         #[doc(hidden)] #[allow(clippy::octal_escapes)] pub static
-        __WIT_BINDGEN_COMPONENT_TYPE : [u8; 976] = *
+        __WIT_BINDGEN_COMPONENT_TYPE : [u8; 1079] = *
         b"\
-\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xd4\x06\x01A\x02\x01\
-A\x0f\x01B\x06\x01s\x04\0\x04json\x03\0\0\x01q\x02\x0dinvalid-input\x01s\0\x06fa\
+\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xbb\x07\x01A\x02\x01\
+A\x11\x01B\x06\x01s\x04\0\x04json\x03\0\0\x01q\x02\x0dinvalid-input\x01s\0\x06fa\
 iled\x01s\0\x04\0\x05error\x03\0\x02\x01r\x05\x04names\x07summarys\x0dconfig-sch\
 ema\x01\x0cinput-schema\x01\x0doutput-schema\x01\x04\0\x0bdescription\x03\0\x04\x03\
 \0\x1bcarrel:function/types@0.1.0\x05\0\x02\x03\0\0\x04json\x01B\x09\x02\x03\x02\
@@ -1064,14 +1138,16 @@ ing\0\x04texts\x04\0\x04stop\x03\0\x01\x01k\x02\x01@\0\0\x03\x04\0\x04last\x01\x
 ps@0.1.0\x05\x03\x01B\x02\x01@\0\0s\x04\0\x07user-id\x01\0\x03\0\x1dcarrel:funct\
 ion/session@0.1.0\x05\x04\x01B\x04\x02\x03\x02\x01\x01\x04\0\x04json\x03\0\0\x01\
 @\x01\x05chunk\x01\x01\0\x04\0\x04emit\x01\x02\x03\0\x1ccarrel:function/output@0\
-.1.0\x05\x05\x02\x03\0\0\x05error\x02\x03\0\0\x0bdescription\x01B\x0e\x02\x03\x02\
-\x01\x01\x04\0\x04json\x03\0\0\x02\x03\x02\x01\x06\x04\0\x05error\x03\0\x02\x02\x03\
-\x02\x01\x07\x04\0\x0bdescription\x03\0\x04\x01@\0\0\x05\x04\0\x08describe\x01\x06\
-\x01j\0\x01s\x01@\x01\x06config\x01\0\x07\x04\0\x09configure\x01\x08\x01j\x01\x01\
-\x01\x03\x01@\x01\x05input\x01\0\x09\x04\0\x04call\x01\x0a\x04\0\x1ecarrel:funct\
-ion/function@0.1.0\x05\x08\x04\0\x1bcarrel:function/guest@0.1.0\x04\0\x0b\x0b\x01\
-\0\x05guest\x03\0\0\0G\x09producers\x01\x0cprocessed-by\x02\x0dwit-component\x07\
-0.254.2\x10wit-bindgen-rust\x060.60.0";
+.1.0\x05\x05\x01B\x04\x01m\x05\x05trace\x05debug\x04info\x04warn\x05error\x04\0\x05\
+level\x03\0\0\x01@\x02\x05level\x01\x04texts\x01\0\x04\0\x05write\x01\x02\x03\0\x19\
+carrel:function/log@0.1.0\x05\x06\x02\x03\0\0\x05error\x02\x03\0\0\x0bdescriptio\
+n\x01B\x0e\x02\x03\x02\x01\x01\x04\0\x04json\x03\0\0\x02\x03\x02\x01\x07\x04\0\x05\
+error\x03\0\x02\x02\x03\x02\x01\x08\x04\0\x0bdescription\x03\0\x04\x01@\0\0\x05\x04\
+\0\x08describe\x01\x06\x01j\0\x01s\x01@\x01\x06config\x01\0\x07\x04\0\x09configu\
+re\x01\x08\x01j\x01\x01\x01\x03\x01@\x01\x05input\x01\0\x09\x04\0\x04call\x01\x0a\
+\x04\0\x1ecarrel:function/function@0.1.0\x05\x09\x04\0\x1bcarrel:function/guest@\
+0.1.0\x04\0\x0b\x0b\x01\0\x05guest\x03\0\0\0G\x09producers\x01\x0cprocessed-by\x02\
+\x0dwit-component\x070.254.2\x10wit-bindgen-rust\x060.60.0";
         };
     };
 }
@@ -1084,9 +1160,9 @@ pub use __export_guest_impl as export;
 )]
 #[doc(hidden)]
 #[allow(clippy::octal_escapes)]
-pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 846] = *b"\
-\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xb2\x05\x01A\x02\x01\
-A\x0b\x01B\x06\x01s\x04\0\x04json\x03\0\0\x01q\x02\x0dinvalid-input\x01s\0\x06fa\
+pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 949] = *b"\
+\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\x99\x06\x01A\x02\x01\
+A\x0d\x01B\x06\x01s\x04\0\x04json\x03\0\0\x01q\x02\x0dinvalid-input\x01s\0\x06fa\
 iled\x01s\0\x04\0\x05error\x03\0\x02\x01r\x05\x04names\x07summarys\x0dconfig-sch\
 ema\x01\x0cinput-schema\x01\x0doutput-schema\x01\x04\0\x0bdescription\x03\0\x04\x03\
 \0\x1bcarrel:function/types@0.1.0\x05\0\x02\x03\0\0\x04json\x01B\x09\x02\x03\x02\
@@ -1100,9 +1176,12 @@ ing\0\x04texts\x04\0\x04stop\x03\0\x01\x01k\x02\x01@\0\0\x03\x04\0\x04last\x01\x
 ps@0.1.0\x05\x03\x01B\x02\x01@\0\0s\x04\0\x07user-id\x01\0\x03\0\x1dcarrel:funct\
 ion/session@0.1.0\x05\x04\x01B\x04\x02\x03\x02\x01\x01\x04\0\x04json\x03\0\0\x01\
 @\x01\x05chunk\x01\x01\0\x04\0\x04emit\x01\x02\x03\0\x1ccarrel:function/output@0\
-.1.0\x05\x05\x04\0;carrel:function/guest-with-all-of-its-exports-removed@0.1.0\x04\
-\0\x0b+\x01\0%guest-with-all-of-its-exports-removed\x03\0\0\0G\x09producers\x01\x0c\
-processed-by\x02\x0dwit-component\x070.254.2\x10wit-bindgen-rust\x060.60.0";
+.1.0\x05\x05\x01B\x04\x01m\x05\x05trace\x05debug\x04info\x04warn\x05error\x04\0\x05\
+level\x03\0\0\x01@\x02\x05level\x01\x04texts\x01\0\x04\0\x05write\x01\x02\x03\0\x19\
+carrel:function/log@0.1.0\x05\x06\x04\0;carrel:function/guest-with-all-of-its-ex\
+ports-removed@0.1.0\x04\0\x0b+\x01\0%guest-with-all-of-its-exports-removed\x03\0\
+\0\0G\x09producers\x01\x0cprocessed-by\x02\x0dwit-component\x070.254.2\x10wit-bi\
+ndgen-rust\x060.60.0";
 #[inline(never)]
 #[doc(hidden)]
 pub fn __link_custom_section_describing_imports() {

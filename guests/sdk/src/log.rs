@@ -1,0 +1,50 @@
+//! Lines of the host's log.
+
+/// What a line of the log is for. The operator says which levels are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// For whoever looks at each step.
+    Trace,
+    /// For whoever looks for a fault.
+    Debug,
+    /// For the operator, who has nothing to do.
+    Info,
+    /// For the operator, who may have something to do.
+    Warn,
+    /// For the operator, who has something to do.
+    Error,
+}
+
+/// Writes a text to the host's log, with the function's name and the user's id; each of its lines is a line there. In a
+/// native unit test it goes to stderr. [`log!`](crate::log!) takes a format in its place.
+///
+/// Unlike `println!` it takes no stream of the host's, and works without the standard library.
+pub fn log(level: Level, text: &str) {
+    #[cfg(target_family = "wasm")]
+    crate::bindings::log::write(level.into(), text);
+    #[cfg(not(target_family = "wasm"))]
+    for line in text.lines() {
+        eprintln!("{level:?}: {line}");
+    }
+}
+
+/// Writes a line to the host's log, with a [`Level`](crate::Level): `log!(Level::Info, "{} notes", notes.len())`.
+#[macro_export]
+macro_rules! log {
+    ($level:expr, $($text:tt)+) => {
+        $crate::log($level, &$crate::format!($($text)+))
+    };
+}
+
+#[cfg(target_family = "wasm")]
+impl From<Level> for crate::bindings::log::Level {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Trace => Self::Trace,
+            Level::Debug => Self::Debug,
+            Level::Info => Self::Info,
+            Level::Warn => Self::Warn,
+            Level::Error => Self::Error,
+        }
+    }
+}
