@@ -176,6 +176,15 @@ fn what_a_guest_logs_has_its_level_and_a_line_for_each_of_its_lines() {
 }
 
 #[test]
+fn a_long_line_that_a_guest_logs_is_cut_between_characters_and_none_is_shown_in_another_order() {
+    let text = "\u{20ac}".repeat(2000) + "\u{202e}";
+    let log = logged(&json!({"do": "log", "level": "info", "text": text, "times": 1}).to_string(), "64 KiB");
+    let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    let lines: Vec<_> = lines.map(|line| line["fields"]["message"].as_str().expect("text").to_owned()).collect();
+    assert_eq!(lines, ["\u{20ac}".repeat(1365), "\u{20ac}".repeat(635) + "\\u{202e}"]);
+}
+
+#[test]
 fn what_a_guest_logs_and_what_it_prints_is_on_one_budget() {
     let print = json!({"do": "print", "text": "0123456789", "times": 2});
     let log = json!({"do": "log", "level": "info", "text": "0123456789\n".repeat(2), "times": 1000});

@@ -72,8 +72,8 @@
 //! # Without the standard library
 //!
 //! With `default-features = false` a guest can be `no_std`: it then has `core` and `alloc`, and an allocator and a panic
-//! handler from here. It cannot print (it has
-//! [`log!`](crate::log!)), a panic leaves no text in the log, and it is a good deal smaller.
+//! handler from here. It cannot print, but has [`log!`](crate::log!), a panic leaves no text in the log, and it is a good
+//! deal smaller.
 #![cfg_attr(all(target_family = "wasm", not(feature = "std")), no_std)]
 
 extern crate alloc;

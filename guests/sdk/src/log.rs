@@ -3,15 +3,15 @@
 /// What a line of the log is for. The operator says which levels are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
-    /// For whoever looks at each step.
+    /// Each step, for who looks for a fault.
     Trace,
-    /// For whoever looks for a fault.
+    /// What helps to find a fault.
     Debug,
-    /// For the operator, who has nothing to do.
+    /// What happens.
     Info,
-    /// For the operator, who may have something to do.
+    /// What may be wrong.
     Warn,
-    /// For the operator, who has something to do.
+    /// What went wrong, and somebody has to look at.
     Error,
 }
 

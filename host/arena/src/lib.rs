@@ -18,8 +18,8 @@
 //! * `region`: one reserved range of addresses, opened from its start as slots are needed.
 //! * `slots`: keeps track of a region's free slots.
 //! * [`Error`]: why one cannot be made.
-//! * [`run_sooner`], [`processor_time`], [`ThreadClock`]: not memory, but unsafe too: they make a thread's turns short, for the clock that
-//!   stops guests, and tell how long it has run, for the turns of guests.
+//! * [`run_sooner`], [`processor_time`], [`ThreadClock`]: not memory, but unsafe too: they make a thread's turns short,
+//!   for the clock that stops guests, and tell how long it has run, for the turns of guests.
 //!
 //! # What must always hold
 //!

@@ -62,7 +62,8 @@ impl ThreadClock {
         }
     }
 
-    /// The time so far, in steps of a nanosecond. Nothing once the thread has ended.
+    /// The time so far, in steps of a nanosecond. Once the thread has ended it is nothing, or that of another thread of
+    /// the process which the system has given the same number.
     pub fn read(self) -> Duration {
         read(self.0)
     }

@@ -17,6 +17,9 @@ use wasmparser::{
     BlockType, ContType, FrameKind, FuncType, FunctionBody, ModuleArity, Operator, RefType, SubType, ValType,
 };
 
+/// Values that a walk holds at once at the most, of operands and of the locals of frames each. Each takes 16 bytes.
+const HELD: usize = 2_000_000;
+
 /// Returns true if every function that may run during calls leaves a global as it found it.
 pub(super) fn keeps(module: &Module<'_>, global: u32) -> bool {
     let number = matches!(module.globals[global as usize].ty, ValType::I32 | ValType::I64);
@@ -255,7 +258,7 @@ impl<'a> FunctionWalk<'a> {
                 frame.kind = FrameKind::Else;
                 self.state = Some(frame.began.clone());
                 self.operands.truncate(frame.height);
-                self.operands.extend(std::iter::repeat_n(Value::Other, params));
+                self.push(params)?;
             }
             Operator::End => {
                 self.leave()?;
@@ -269,7 +272,7 @@ impl<'a> FunctionWalk<'a> {
                     }
                 }
                 self.operands.truncate(frame.height);
-                self.operands.extend(std::iter::repeat_n(Value::Other, results));
+                self.push(results)?;
                 self.state = frame.exit;
             }
             Operator::Br { relative_depth } => {
@@ -303,7 +306,7 @@ impl<'a> FunctionWalk<'a> {
                 for _ in 0..params {
                     self.pop()?;
                 }
-                self.operands.extend(std::iter::repeat_n(Value::Other, results as usize));
+                self.push(results as usize)?;
             }
         }
         Ok(())
@@ -325,6 +328,10 @@ impl<'a> FunctionWalk<'a> {
         let (params, _) = self.block_type_arity(ty).ok_or(Unproved)?;
         let height = self.operands.len().checked_sub(params as usize).ok_or(Unproved)?;
         let began = self.keep()?;
+        // Each frame has two states at the most.
+        if self.frames.len().saturating_mul(2 * began.locals.len()) > HELD {
+            return Err(Unproved);
+        }
         self.frames.push(ControlFrame { kind, number: self.loops, ty, height, began, exit: None });
         Ok(())
     }
@@ -380,6 +387,16 @@ impl<'a> FunctionWalk<'a> {
 
     fn local(&mut self, local: u32) -> Result<&mut Value, Unproved> {
         self.state()?.locals.get_mut(local as usize).ok_or(Unproved)
+    }
+
+    /// Pushes so many operands of which nothing is known.
+    fn push(&mut self, operands: usize) -> Result<(), Unproved> {
+        self.takes(operands)?;
+        if self.operands.len() + operands > HELD {
+            return Err(Unproved);
+        }
+        self.operands.extend(std::iter::repeat_n(Value::Other, operands));
+        Ok(())
     }
 
     fn pop(&mut self) -> Result<Value, Unproved> {

@@ -11,9 +11,9 @@ use wasmparser::{
 
 /// The prefix of the names of exports that the host calls after each call of another one.
 const AFTER: &str = "cabi_post_";
-/// Steps that proofs about a module may take together, whatever its size: half a second's worth.
+/// Steps that proofs about a module, and the walk through its start, may take at least.
 const EFFORT: u64 = 20_000_000;
-/// And so many for each byte of its code, if that is more. The largest that compilers' modules were seen to need is 6.
+/// Steps that proofs about a module may take for each byte of its code, if that is more than [`EFFORT`].
 const EFFORT_OF_A_BYTE: u64 = 16;
 /// The custom section by which a module says that what lies below its stack pointer holds nothing between calls.
 const DEAD_STACK: &str = "carrel:dead-stack";
@@ -47,6 +47,8 @@ pub(super) struct Module<'a> {
     pub(super) exports: BTreeMap<String, u32>,
     /// Functions that code or a table refers to.
     referred: BTreeSet<u32>,
+    /// Functions that code calls.
+    called: BTreeSet<u32>,
     /// The effects of each of its own functions.
     does: Vec<Does<'a>>,
     /// Functions that may run during calls: others may call them, or one that others may call does.
@@ -56,7 +58,9 @@ pub(super) struct Module<'a> {
     /// Bytes of its functions' code.
     code: u64,
     /// Steps that proofs have taken.
-    effort: Cell<u64>,
+    proofs: Cell<u64>,
+    /// Steps that the walk through its start has taken.
+    walk: Cell<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -170,6 +174,7 @@ impl<'a> Module<'a> {
                 Payload::CodeSectionEntry(body) => {
                     module.code += body.as_bytes().len() as u64;
                     let does = Does::of(body, &mut referred)?;
+                    module.called.extend(&does.calls);
                     module.does.push(does);
                 }
                 _ => {}
@@ -237,18 +242,22 @@ impl<'a> Module<'a> {
     /// Accounts for further steps of a proof, and returns true if there are so many left. A proof that runs out of
     /// steps fails, so that no guest's examination takes for ever.
     pub(super) fn may_try(&self, steps: usize) -> bool {
-        let taken = self.effort.get().saturating_add(steps as u64);
-        self.effort.set(taken);
-        taken <= self.code.saturating_mul(EFFORT_OF_A_BYTE).max(EFFORT)
+        takes(&self.proofs, steps, self.code.saturating_mul(EFFORT_OF_A_BYTE).max(EFFORT))
+    }
+
+    /// Like [`may_try`](Self::may_try), for the walk through the start. That may go through the same code many times,
+    /// so that the code's size says nothing of it.
+    pub(super) fn may_walk(&self, steps: usize) -> bool {
+        takes(&self.walk, steps, EFFORT)
     }
 
     pub(super) fn own_functions(&self) -> usize {
         self.does.len()
     }
 
-    /// Returns true if this module's own code may call a function.
+    /// Returns true if this module itself may call a function: its code, a table, or its start.
     pub(super) fn is_called(&self, function: u32) -> bool {
-        self.referred.contains(&function) || self.does.iter().any(|does| does.calls.contains(&function))
+        self.referred.contains(&function) || self.called.contains(&function) || self.start == Some(function)
     }
 
     /// The export that the host calls after each call of this one, or the one after which it calls this one.
@@ -352,6 +361,12 @@ impl<'a> Does<'a> {
         }
         Ok(does)
     }
+}
+
+/// Adds steps to those that were taken, and returns true if there are not more than `most`.
+fn takes(taken: &Cell<u64>, steps: usize, most: u64) -> bool {
+    taken.set(taken.get().saturating_add(steps as u64));
+    taken.get() <= most
 }
 
 /// Notes the functions that a constant expression refers to.

@@ -134,6 +134,9 @@ fn lasting(module: &Module<'_>) -> BTreeSet<u32> {
 /// The reason why a step cannot be followed, in words.
 struct Unknown(&'static str);
 
+/// Steps for each byte of code that is kept.
+const KEPT: usize = 64;
+
 const COMPUTES: Unknown = Unknown("changes tables, segments or globals that cannot be moved to memory");
 
 /// A walk through the functions of a start, in the order in which they run. The walk enters no block, so each
@@ -215,22 +218,23 @@ impl StartWalk<'_> {
 
     /// Keeps an instruction with so many operands.
     fn keep(&mut self, operands: usize, code: &[u8], what: &'static str) -> Result<(), Unknown> {
-        let first = self.operands.len().checked_sub(operands).ok_or(COMPUTES)?;
+        let (first, before) = (self.operands.len().checked_sub(operands).ok_or(COMPUTES)?, self.kept.len());
         for operand in self.operands.split_off(first) {
             self.kept.extend(operand.ok_or(Unknown(what))?);
         }
         self.kept.extend_from_slice(code);
-        Ok(())
+        // All that is kept is one function of the shell, and is no larger than a guest's own may be.
+        self.takes(KEPT * (self.kept.len() - before))
     }
 
     /// Accounts for further steps of the walk.
     fn takes(&self, steps: usize) -> Result<(), Unknown> {
-        if self.module.may_try(steps) { Ok(()) } else { Err(COMPUTES) }
+        if self.module.may_walk(steps) { Ok(()) } else { Err(COMPUTES) }
     }
 
     /// Pushes an operand, which takes as many steps as its code has bytes.
     fn push(&mut self, operand: Option<Vec<u8>>) -> Result<(), Unknown> {
-        self.takes(operand.as_ref().map_or(0, Vec::len))?;
+        self.takes(1 + operand.as_ref().map_or(0, Vec::len))?;
         self.operands.push(operand);
         Ok(())
     }

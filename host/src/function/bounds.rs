@@ -99,9 +99,10 @@ impl Workers {
     pub(super) fn together<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let (workers, name) = (self.clone(), |_| "carrel-compiler".to_owned());
         let threads = ThreadPoolBuilder::new().thread_name(name).start_handler(move |_| workers.join()).build();
+        // Where no thread can be made, the one that asks does all of it, and is counted already.
+        let threads = threads.or_else(|_| ThreadPoolBuilder::new().num_threads(1).use_current_thread().build());
         match threads {
             Ok(threads) => threads.install(work),
-            // Without threads of its own it takes those of the process.
             Err(_) => work(),
         }
     }

@@ -20,7 +20,7 @@ pub(crate) struct Context {
     /// the running call's.
     log_budget: Option<Arc<AtomicUsize>>,
     grants: Arc<Grants>,
-    /// Made when the guest first asks WASI for something; many never do.
+    /// Made when the guest first logs or asks WASI for something; many never do.
     wasi: Option<Box<Wasi>>,
     pub(super) memory: MemoryLimit,
     /// Set while an image is made: notes what makes one instance differ from another.

@@ -9,9 +9,12 @@ use super::{
     work::{BYTE, Work},
 };
 use crate::limits::Limits;
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    iter,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 use wasmtime_wasi::{
     async_trait,
@@ -81,12 +84,13 @@ impl GuestLog {
             return;
         }
         let Some(budget) = self.state.lock().unwrap_or_else(PoisonError::into_inner).budget.clone() else { return };
-        for line in text.lines().flat_map(|line| pieces(line.as_bytes())) {
+        for line in text.lines().flat_map(pieces) {
+            let line = shown(line.as_bytes());
             if !pay(&budget, LINE_HEAD + line.len()) {
                 self.say_dropped(&budget);
                 return;
             }
-            level.log(&self.function, &self.user, &shown(line));
+            level.log(&self.function, &self.user, &line);
         }
     }
 
@@ -135,9 +139,14 @@ fn pay(budget: &AtomicUsize, bytes: usize) -> bool {
     budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paid).is_ok()
 }
 
-/// A line, cut where it is too long; an empty one is one piece.
-fn pieces(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.chunks(LINE).chain(line.is_empty().then_some(line))
+/// A line, cut between two characters where it is too long; an empty one is one piece.
+fn pieces(line: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(line);
+    iter::from_fn(move || {
+        let (piece, more) = rest?.split_at(rest?.floor_char_boundary(LINE));
+        rest = (!more.is_empty()).then_some(more);
+        Some(piece)
+    })
 }
 
 /// A line as the log has it.
@@ -167,9 +176,10 @@ impl Level {
     }
 }
 
-/// A control character as its escape, anything else as it is.
+/// A character that could end a line, or show it in another order, as its escape, anything else as it is.
 fn escaped(c: char) -> impl Iterator<Item = char> {
-    let escape = c.is_control().then(|| c.escape_default());
+    let reorders = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let escape = (c.is_control() || reorders).then(|| c.escape_default());
     let plain = escape.is_none().then_some(c);
     escape.into_iter().flatten().chain(plain)
 }

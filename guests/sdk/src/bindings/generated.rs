@@ -592,7 +592,8 @@ pub mod carrel {
         }
         /// Lines of the host's log, with the function and the user. A guest may import it.
         ///
-        /// Whoever writes to stdout or stderr holds a stream, which is the host's. With this a guest holds nothing.
+        /// A guest that writes to stdout or stderr holds a stream, and the host cannot park or undo who holds one. Whoever logs
+        /// by this holds nothing.
         #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
         pub mod log {
             #[used]

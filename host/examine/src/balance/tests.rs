@@ -197,6 +197,27 @@ fn what_a_post_return_gives_back_is_proved_for_both() {
 }
 
 #[test]
+fn what_the_start_takes_its_partner_does_not_give_back() {
+    let moves = |name: &str, by: i32| {
+        format!(r#"(func $f{by} (export "{name}") (global.set $sp (i32.add (global.get $sp) (i32.const {by}))))"#)
+    };
+    let pair = moves("f", -8) + &moves("cabi_post_f", 8);
+    assert!(proved(&pair));
+    assert!(!proved(&format!("{pair} (start $f-8)")));
+}
+
+#[test]
+fn what_would_take_all_memory_to_prove_is_not_proved() {
+    let locals = "(local i64)".repeat(1000);
+    let deep = |depth: usize| {
+        let body = "(block ".repeat(depth) + "(global.set $sp (global.get $sp))" + &")".repeat(depth);
+        format!("(func {locals} {body})")
+    };
+    assert!(proved(&exported(&deep(100))));
+    assert!(!proved(&exported(&deep(1100))));
+}
+
+#[test]
 fn only_numbers_are_followed() {
     let global = |global: &str, function: &str| {
         let function = exported(function);
