@@ -139,20 +139,28 @@ fn logged(input: &str, log_size: &str) -> String {
     String::from_utf8(done.stderr).expect("text")
 }
 
+fn own((level, text): (&str, &str)) -> (String, String) {
+    (level.to_owned(), text.to_owned())
+}
+
+/// The level and the text of each line of a log, all of which are the guest's.
+fn lines(log: &str) -> Vec<(String, String)> {
+    let line = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).expect("a line is a JSON object");
+        assert_eq!(line["target"], "guest");
+        assert_eq!(line["fields"]["function"], "hostile");
+        assert_eq!(line["fields"]["user"], "7b031fd4-714b-598e-b755-a517d069edc5");
+        own((line["level"].as_str().expect("text"), line["fields"]["message"].as_str().expect("text")))
+    };
+    log.lines().map(line).collect()
+}
+
 #[test]
 fn what_a_guest_prints_becomes_log_lines_of_its_function_and_user() {
     let log = logged(r#"{"do":"print","text":"one\ntwo \u001b[31m\r","times":1}"#, "1 KiB");
-    let lines: Vec<serde_json::Value> =
-        log.lines().map(|line| serde_json::from_str(line).expect("a line is a JSON object")).collect();
-    let told: Vec<_> = lines
-        .iter()
-        .map(|line| (line["level"].as_str().expect("text"), line["fields"]["message"].as_str().expect("text")))
-        .collect();
+    let told = lines(&log);
     let two = "two \\u{1b}[31m\\r";
-    assert_eq!(told, [("INFO", "one"), ("INFO", two), ("WARN", "one"), ("WARN", two)]);
-    assert_eq!(lines[0]["target"], "guest");
-    assert_eq!(lines[0]["fields"]["function"], "hostile");
-    assert_eq!(lines[0]["fields"]["user"], "7b031fd4-714b-598e-b755-a517d069edc5");
+    assert_eq!(told, [("INFO", "one"), ("INFO", two), ("WARN", "one"), ("WARN", two)].map(own));
 }
 
 #[test]
@@ -161,27 +169,18 @@ fn what_a_guest_logs_has_its_level_and_a_line_for_each_of_its_lines() {
         .map(|level| json!({"do": "log", "level": level, "text": "one\n\ntwo \u{1b}[31m\r.", "times": 1}))
         .into();
     let log = logged(&json!({"do": "all", "of": each}).to_string(), "2 KiB");
-    let lines: Vec<serde_json::Value> =
-        log.lines().map(|line| serde_json::from_str(line).expect("a line is a JSON object")).collect();
-    let told: Vec<_> = lines
-        .iter()
-        .map(|line| (line["level"].as_str().expect("text"), line["fields"]["message"].as_str().expect("text")))
-        .collect();
+    let told = lines(&log);
     // By default the operator does not want to see the others, and they take nothing of the budget.
-    let of = |level| ["one", "", "two \\u{1b}[31m\\r."].map(|text| (level, text));
+    let of = |level| ["one", "", "two \\u{1b}[31m\\r."].map(|text| own((level, text)));
     assert_eq!(told, [of("ERROR"), of("WARN"), of("INFO")].concat());
-    assert_eq!(lines[0]["target"], "guest");
-    assert_eq!(lines[0]["fields"]["function"], "hostile");
-    assert_eq!(lines[0]["fields"]["user"], "7b031fd4-714b-598e-b755-a517d069edc5");
 }
 
 #[test]
 fn a_long_line_that_a_guest_logs_is_cut_between_characters_and_none_is_shown_in_another_order() {
     let text = "\u{20ac}".repeat(2000) + "\u{202e}";
     let log = logged(&json!({"do": "log", "level": "info", "text": text, "times": 1}).to_string(), "64 KiB");
-    let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
-    let lines: Vec<_> = lines.map(|line| line["fields"]["message"].as_str().expect("text").to_owned()).collect();
-    assert_eq!(lines, ["\u{20ac}".repeat(1365), "\u{20ac}".repeat(635) + "\\u{202e}"]);
+    let texts = ["\u{20ac}".repeat(1365), "\u{20ac}".repeat(635) + "\\u{202e}"];
+    assert_eq!(lines(&log), texts.map(|text| own(("INFO", &text))));
 }
 
 #[test]

@@ -144,9 +144,9 @@ pub enum Input {
     Log {
         /// At which level.
         level: String,
-        /// What.
+        /// The text.
         text: String,
-        /// How often.
+        /// So many times.
         times: usize,
         /// And then panics.
         #[serde(default)]

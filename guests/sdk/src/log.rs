@@ -1,17 +1,17 @@
 //! Lines of the host's log.
 
-/// What a line of the log is for. The operator says which levels are written.
+/// The weight of a line of the log. The operator says which levels are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
-    /// Each step, for who looks for a fault.
+    /// Each step of the code.
     Trace,
-    /// What helps to find a fault.
+    /// Details that help to find a fault.
     Debug,
-    /// What happens.
+    /// News of ordinary work.
     Info,
-    /// What may be wrong.
+    /// A sign that something may be wrong.
     Warn,
-    /// What went wrong, and somebody has to look at.
+    /// A fault that somebody has to look at.
     Error,
 }
 

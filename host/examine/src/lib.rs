@@ -309,7 +309,8 @@ mod tests {
             assert_eq!(told, format!("its code has `{instruction}`, which changes what is no memory (core module 1)"));
         }
         assert!(why("(type (resource (rep i32)))").contains("resources of its own"));
-        let exported = r#"(core module (global $g (export "g") (mut i32) (i32.const 0)) (func (export "f") (global.set $g (i32.const 1))))"#;
+        let exported = r#"(core module (global $g (export "g") (mut i32) (i32.const 0))
+            (func (export "f") (global.set $g (i32.const 1))))"#;
         assert_eq!(why(exported), "global 0 changes between calls, and modules share it (core module 1)");
         assert!(examine(b"\0asm").state.is_err() && examine(b"").state.is_err());
     }

@@ -23,7 +23,7 @@ use wasmparser::{Parser, Payload};
 /// The initial elements of all tables of a guest together, at most. A few bytes can ask for ten millions in each of a
 /// hundred tables, for which wasmtime takes more than a gigabyte as it compiles. Compilers emit some thousands.
 const TABLES: u64 = 1_000_000;
-/// How soon, and how late, it is looked at what work has taken.
+/// The least and the longest time between two looks at what work has taken.
 const SOON: Duration = Duration::from_millis(1);
 const LATER: Duration = Duration::from_millis(100);
 /// Characters of a guest's own text that are shown in a message.
@@ -131,7 +131,7 @@ pub(super) fn within<T: Send + 'static>(
     let panicked = "it panicked";
     let Some(time) = time else { return doing.recv().map_err(|_| failed(panicked)) };
     loop {
-        let (spent, workers) = workers.spent();
+        let (spent, threads) = workers.spent();
         if spent >= time {
             let key = Limits::GUEST_COMPILE_TIME.key;
             return Err(Refused::new(
@@ -140,7 +140,7 @@ pub(super) fn within<T: Send + 'static>(
             ));
         }
         // Sooner it cannot be over, and there may be more of them meanwhile.
-        match doing.recv_timeout(((time - spent) / workers.max(1)).clamp(SOON, LATER)) {
+        match doing.recv_timeout(((time - spent) / threads.max(1)).clamp(SOON, LATER)) {
             Ok(done) => return Ok(done),
             Err(RecvTimeoutError::Disconnected) => return Err(failed(panicked)),
             Err(RecvTimeoutError::Timeout) => {}

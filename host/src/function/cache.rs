@@ -14,6 +14,7 @@
 
 use super::{
     GuestCache,
+    bounds::Workers,
     compiled::{Compiled, Stored},
 };
 use crate::state;
@@ -70,19 +71,20 @@ impl Cache {
         }
     }
 
-    /// Compiles a guest, or loads it from the cache.
+    /// Loads a guest from the cache, or has it compiled by these workers.
     ///
     /// # Errors
     ///
     /// wasmtime's, of a guest that is no valid component.
-    pub(super) fn compile(&self, engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Compiled> {
-        let Some(folder) = &self.0 else { return Compiled::new(engine, wasm) };
+    pub(super) fn compile(&self, engine: &Engine, wasm: &[u8], workers: &Workers) -> wasmtime::Result<Compiled> {
+        let compile = || workers.together(|| Compiled::new(engine, wasm));
+        let Some(folder) = &self.0 else { return compile() };
         let key = key(engine, wasm);
         let file = folder.join(format!("{key}.cwasm"));
         if let Some(compiled) = load(engine, &file, &key) {
             return Ok(compiled);
         }
-        let compiled = Compiled::new(engine, wasm)?;
+        let compiled = compile()?;
         if compiled.lacks_shell {
             return Ok(compiled);
         }

@@ -84,8 +84,7 @@ impl Loader<'_> {
         bounds::check(&wasm, function_size)?;
         let (engine, cache) = (self.engine.wasmtime().clone(), self.cache.clone());
         let compile = ("compile", "smaller functions compile faster; a guest that was compiled once is in the cache");
-        let compiled =
-            bounds::within(time, compile, move |workers| workers.together(|| cache.compile(&engine, &wasm)))?;
+        let compiled = bounds::within(time, compile, move |workers| cache.compile(&engine, &wasm, workers))?;
         let Compiled { whole, shell, state, .. } = compiled.map_err(|error| Refused {
             why: format!("is not a valid component: {:#}", error.root_cause()),
             hint: None,

@@ -1,5 +1,5 @@
-//! What a guest logs, by `carrel:function/log` or by writing to stdout or stderr: lines of the host's log, with function
-//! and user, and a budget for each call.
+//! A guest's `carrel:function/log`, stdout and stderr: lines of the host's log, with function and user, and a budget for
+//! each call.
 //!
 //! A guest's write never fails: output beyond the budget is dropped, and the log says so once. Control characters are
 //! escaped, so that no guest can forge another line. One budget covers a whole call, whatever it calls.
@@ -85,7 +85,7 @@ impl GuestLog {
         }
         let Some(budget) = self.state.lock().unwrap_or_else(PoisonError::into_inner).budget.clone() else { return };
         for line in text.lines().flat_map(pieces) {
-            let line = shown(line.as_bytes());
+            let line = shown(line);
             if !pay(&budget, LINE_HEAD + line.len()) {
                 self.say_dropped(&budget);
                 return;
@@ -125,7 +125,8 @@ impl GuestLog {
     }
 
     fn line(&self, stream: LogStream, line: &[u8]) {
-        let (text, function, user) = (shown(line), &*self.function, self.user.as_str());
+        let text = shown(&String::from_utf8_lossy(line));
+        let (function, user) = (&*self.function, self.user.as_str());
         match stream {
             LogStream::Stdout => tracing::info!(target: "guest", function, user, stream = "stdout", "{text}"),
             LogStream::Stderr => tracing::warn!(target: "guest", function, user, stream = "stderr", "{text}"),
@@ -150,8 +151,8 @@ fn pieces(line: &str) -> impl Iterator<Item = &str> {
 }
 
 /// A line as the log has it.
-fn shown(line: &[u8]) -> String {
-    String::from_utf8_lossy(line).chars().flat_map(escaped).collect()
+fn shown(line: &str) -> String {
+    line.chars().flat_map(escaped).collect()
 }
 
 impl Level {

@@ -202,9 +202,8 @@ fn descriptors() -> Option<usize> {
 
 /// The time of processors that this process has used.
 pub(super) fn processor_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    let (seconds, nanoseconds) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
-    Duration::new(seconds.unwrap_or_default(), nanoseconds.unwrap_or_default())
+    // The system counts from 0 on.
+    clock_gettime(ClockId::ProcessCPUTime).try_into().unwrap_or_default()
 }
 
 /// A caller of an ordinary function, which calls again as soon as the last call is answered.

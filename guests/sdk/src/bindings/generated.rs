@@ -599,7 +599,7 @@ pub mod carrel {
             #[used]
             #[doc(hidden)]
             static __FORCE_SECTION_REF: fn() = super::super::super::__link_custom_section_describing_imports;
-            /// What a line is for.
+            /// The weight of a line.
             #[repr(u8)]
             #[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
             pub enum Level {
@@ -644,7 +644,7 @@ pub mod carrel {
             /// written. All that a call writes, here and to stdout and stderr, counts towards `limits.log_size`, and what is
             /// more than that is dropped.
             ///
-            /// What `configure` writes may be there once for many instances: the host can make them all of one.
+            /// A line that `configure` writes may be there once for many instances: the host can make them all of one.
             #[allow(async_fn_in_trait)]
             pub fn write(level: Level, text: &str) -> () {
                 unsafe {
