@@ -5,6 +5,7 @@
 //! `CARREL_MUST_CONTAIN` is set, as `.ci/run` does where namespaces can be had.
 
 use super::{
+    cli::carrel,
     clients::not_tested,
     docs::{Document, Terminal},
     process::{Process, handles, kill, post, until},
@@ -18,7 +19,7 @@ use std::{
     process::Command,
     sync::Arc,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 const CARREL: &str = env!("CARGO_BIN_EXE_carrel");
@@ -138,6 +139,25 @@ impl Container {
         None
     }
 
+    /// Puts the guests of the configuration in `/compiled`, as an operator's image may bring them.
+    fn bring_compiled(&self) {
+        let (config, compiled) = (self.image.path().join("configs/config.yml"), self.image.path().join("compiled"));
+        let began = SystemTime::now();
+        let valid = carrel(&["validate", "--config_file"]).arg(&config).output().expect("it runs");
+        assert!(valid.status.success(), "{valid:?}");
+        fs::create_dir(&compiled).expect("a folder");
+        let caches = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let caches = caches.or_else(|| Some(env::home_dir()?.join(".cache"))).expect("a folder of caches");
+        for entry in fs::read_dir(caches.join("carrel")).expect("the cache") {
+            let path = entry.expect("a file").path();
+            // What is loaded or compiled is marked with the time. Another test may delete one that is old.
+            let used = fs::metadata(&path).and_then(|it| it.modified()).is_ok_and(|it| it >= began);
+            if used && path.extension().is_some_and(|it| it == "cwasm") {
+                fs::copy(&path, compiled.join(path.file_name().expect("a name"))).expect("a copy");
+            }
+        }
+    }
+
     /// The binary, as process 1 of it.
     fn command(&self, arguments: &[&str]) -> Command {
         // The shell joins the group first, so that all that follows is in it.
@@ -154,8 +174,10 @@ impl Container {
         command
     }
 
-    fn serve(&self) -> Process {
-        Process::start(&mut self.command(&["serve", "--config_file=configs/config.yml", "--port", "0"]))
+    fn serve(&self, more: &[&str]) -> Process {
+        let mut arguments = vec!["serve", "--config_file=configs/config.yml", "--port", "0"];
+        arguments.extend(more);
+        Process::start(&mut self.command(&arguments))
     }
 
     /// Asserts that the host has stayed within its memory.
@@ -252,8 +274,12 @@ fn tell(address: &str, user: &str, input: &Value) -> (u16, Value) {
 fn in_a_container_guests_that_want_its_memory_are_refused_and_what_failed_is_undone() {
     let config = Test::hostile().set("guests", json!(["../guests/hostile.wasm"])).text();
     let Some(container) = Container::new(Kind::Usual, &config) else { return };
-    let mut process = container.serve();
+    container.bring_compiled();
+    let mut process = container.serve(&["--override", "guest_cache", "/compiled"]);
     let address = process.address();
+    // One that is not there could not be kept, which would be told.
+    let warnings: Vec<_> = process.said.iter().filter(|line| line.to_lowercase().contains("warn")).collect();
+    assert!(warnings.iter().all(|line| line.contains("nobody is verified")), "{warnings:?}");
     // Without userfaultfd memories are compared, also those of many pages.
     let take = json!({"do": "take", "bytes": 4 << 20});
     let holds = json!({"do": "holds"});
@@ -294,7 +320,7 @@ fn in_a_container_guests_that_want_its_memory_are_refused_and_what_failed_is_und
 fn a_container_may_have_nothing_but_the_program_and_its_configuration() {
     let config = format!("guest_cache: /var/cache/carrel\n{}", configuration());
     let Some(container) = Container::new(Kind::Bare, &config) else { return };
-    let mut process = container.serve();
+    let mut process = container.serve(&[]);
     process.until("guest_cache: /var/cache/carrel is not used, each start compiles: Read-only file system");
     let address = process.address();
     let input = r#"{"command":"note","action":"add","param1":"milk"}"#;
@@ -310,7 +336,7 @@ fn a_container_may_have_nothing_but_the_program_and_its_configuration() {
 fn a_stop_while_guests_are_compiled_ends_a_container_at_once() {
     for kind in [Kind::Usual, Kind::Bare] {
         let Some(container) = Container::new(kind, &configuration()) else { return };
-        let mut process = container.serve();
+        let mut process = container.serve(&[]);
         let inner = process_1(process.child.id());
         let began = Instant::now();
         kill("TERM", inner);

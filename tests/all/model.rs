@@ -469,8 +469,8 @@ async fn run(case: Case, server: &Server, limits: Limits) {
             tokio::spawn(async move {
                 while !done.load(Ordering::Relaxed) {
                     server.park().await;
-                    // Without a pause it would take all of the processor from those whom it parks.
-                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    // It would take most of the processor from those whom it parks.
+                    tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             })
         };

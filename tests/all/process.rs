@@ -176,8 +176,10 @@ fn process_1_of_a_container_is_stopped_as_any_other() {
     for serves in [false, true] {
         for (signal, number) in [("TERM", 15), ("INT", 2)] {
             let Some(mut unshare) = as_process_1() else { return };
-            let (_folder, config, _cache) = cold();
-            unshare.arg(env!("CARGO_BIN_EXE_carrel")).args(["serve", "--port", "0", "--config_file"]).arg(&config);
+            let (_folder, cold, _cache) = cold();
+            // One that is to serve finds its guests compiled.
+            let config = if serves { Path::new(CONFIG) } else { &cold };
+            unshare.arg(env!("CARGO_BIN_EXE_carrel")).args(["serve", "--port", "0", "--config_file"]).arg(config);
             let mut process = Process::start(&mut unshare);
             let outer = process.child.id();
             let child = until(|| {

@@ -11,7 +11,7 @@ fn test() -> Test {
             test.set(&format!("functions.{name}"), json!({"_type": "hostile"})).endpoint(&format!("/{name}"), name)
         })
         .set("limits.fuel_per_call", "30M")
-        .set("limits.deadline", "2s")
+        .set("limits.deadline", "4s")
         .set("limits.memory_per_instance", "4 MiB")
         .set("limits.output_size", 4000)
 }

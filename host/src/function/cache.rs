@@ -2,8 +2,8 @@
 //!
 //! A file's name is a hash of the guest, of the code that examines it, of wasmtime's version and settings and of this
 //! machine's features: if any of them changes, another file is looked for. The file begins with a hash of the rest, so
-//! one that is cut short or damaged does not match, and is made anew. A folder that other users could write to is not
-//! used at all: its writers could run code in this process.
+//! one that is cut short or damaged does not match, and is made anew. A folder that users other than this one and root
+//! could write to is not used at all: its writers could run code in this process.
 //!
 //! # Safety
 //!
@@ -107,7 +107,8 @@ fn prepare(folder: &Path) -> io::Result<()> {
     let metadata = fs::metadata(folder)?;
     // SAFETY: `geteuid` has no preconditions and cannot fail.
     let me = unsafe { libc::geteuid() };
-    if metadata.uid() != me {
+    // Root could put code into this process in any case. A container's image has a folder of root's.
+    if metadata.uid() != me && metadata.uid() != 0 {
         return Err(io::Error::other("it belongs to another user"));
     }
     if metadata.mode() & 0o022 != 0 {
@@ -144,7 +145,7 @@ fn load(engine: &Engine, file: &Path, key: &str) -> Option<Compiled> {
         return None;
     };
     // SAFETY: `code` hashes to what was written before it, so it is what `store` wrote, in a folder that only this
-    // user can write to; and the file's name holds the hash of wasmtime's version and settings, so it was this engine.
+    // user and root can write to; and the file's name holds the hash of wasmtime's version and settings, so it was this engine.
     let load = |code: &[u8]| unsafe { Component::deserialize(engine, code) };
     let Some(Stored { whole, shell, state }) = Stored::new(code) else {
         tracing::warn!("{} is of no use: it has another form", file.display());
