@@ -31,7 +31,7 @@ use std::{
     ptr::NonNull,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering, compiler_fence},
     },
 };
 
@@ -82,15 +82,16 @@ impl Barrier {
     fn notices(&self, region: &Region, table: &Table) -> bool {
         let start = region.at(0).as_ptr() as usize;
         let mut guard = Guard::new(start, 1..2, Arc::new(log::Unlimited));
-        let pointer = NonNull::from(&mut guard);
+        guard.means = NonNull::from(&self.means);
+        let guard = NonNull::from(&mut guard);
         // SAFETY: the guard outlives its entry, the pages are this region's own, and no other thread knows of them.
         unsafe {
-            guard.means = NonNull::from(&self.means);
-            table.set(0, Some(pointer));
+            table.set(0, Some(guard));
             region.at(0).write_volatile(1);
             region.at(PAGE).write_volatile(1);
+            after_writes();
             table.set(0, None);
-            pointer.as_ref().log.len() == 1
+            guard.as_ref().log.len() == 1
         }
     }
 
@@ -113,6 +114,12 @@ impl Barrier {
     pub(crate) fn register(&self, region: &Region, len: usize) -> io::Result<()> {
         self.means.register(region, len)
     }
+}
+
+/// Tells the compiler that writes which this thread has made may have changed guards, by the handler: it cannot know, and
+/// would take what it has read of a guard before to be so still.
+fn after_writes() {
+    compiler_fence(Ordering::SeqCst);
 }
 
 /// A memory's guard, for the slot that the memory is in. Dropping the guard opens all pages.
@@ -164,11 +171,13 @@ impl Guarded {
     }
 
     fn guard(&self) -> &Guard {
+        after_writes();
         // SAFETY: it is a box's content that `drop` frees, and nothing writes to the memory now, as `new` asks.
         unsafe { self.guard.as_ref() }
     }
 
     fn guard_mut(&mut self) -> &mut Guard {
+        after_writes();
         // SAFETY: as in `guard`.
         unsafe { self.guard.as_mut() }
     }

@@ -66,7 +66,8 @@ fn config() -> Test {
 /// The CPU of a call that writes a word.
 fn calls(plan: &Plan, report: &mut Report, server: &Server, id: Id) -> Result<()> {
     let [small, large] = in_turns(plan, server, &[WRITE])?;
-    report.measured(id, large / small, format!("{large:.0} us, {small:.0} us"));
+    let how = if server.said("may not use userfaultfd") { "without userfaultfd" } else { "with userfaultfd" };
+    report.measured(id, large / small, format!("{large:.0} us, {small:.0} us, {how}"));
     Ok(())
 }
 

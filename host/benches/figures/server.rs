@@ -103,6 +103,11 @@ impl Server {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
+    /// Whether the server has said these words so far.
+    pub(crate) fn said(&self, words: &str) -> bool {
+        self.log().contains(words)
+    }
+
     /// The end of the server's log, to explain a missing answer.
     pub(crate) fn last_words(&self) -> String {
         let log = self.log();

@@ -281,6 +281,30 @@ proptest! {
     }
 }
 
+/// Whether this process may use userfaultfd, and this kernel's can what is needed, by asking it.
+fn kernel_has_userfaultfd() -> bool {
+    const USER_MODE_ONLY: libc::c_int = 1;
+    const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
+    const WRITE_PROTECTION: u64 = 1;
+    const SIGBUS: u64 = 1 << 7;
+    const OF_PAGES_THAT_ARE_NOT_THERE: u64 = 1 << 13;
+    let mut asked: [u64; 3] = [0xaa, WRITE_PROTECTION | SIGBUS | OF_PAGES_THAT_ARE_NOT_THERE, 0];
+    // SAFETY: the calls give a file or -1, take a structure of three such numbers, and close what was opened.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | USER_MODE_ONLY) as libc::c_int;
+        fd >= 0 && {
+            let has = libc::ioctl(fd, UFFDIO_API, asked.as_mut_ptr()) == 0;
+            libc::close(fd);
+            has
+        }
+    }
+}
+
+#[test]
+fn userfaultfd_is_used_where_the_kernel_has_it() {
+    assert_eq!(Host::new(1 << 20, 1, 1).memories.guards_left().is_none(), kernel_has_userfaultfd());
+}
+
 /// Guarding slots leaves neighbouring slots, mappings and later users unchanged.
 #[test]
 fn guarding_costs_no_mappings_where_there_is_userfaultfd() {
