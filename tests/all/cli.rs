@@ -235,7 +235,8 @@ fn an_address_that_is_taken_is_told_and_exits_with_1() {
     assert!(text(&done.stderr).contains("cannot listen on 127.0.0.1") && text(&done.stderr).contains("--port"));
 }
 
-fn cached(folder: &Path) -> Vec<PathBuf> {
+/// The files in the cache of compiled guests in this folder of caches.
+pub(super) fn cached(folder: &Path) -> Vec<PathBuf> {
     let files = std::fs::read_dir(folder.join("carrel")).expect("the cache");
     let mut files: Vec<_> = files.map(|entry| entry.expect("a file").path()).collect();
     files.sort();

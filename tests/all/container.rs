@@ -5,7 +5,7 @@
 //! `CARREL_MUST_CONTAIN` is set, as `.ci/run` does where namespaces can be had.
 
 use super::{
-    cli::carrel,
+    cli::{cached, carrel},
     clients::not_tested,
     docs::{Document, Terminal},
     process::{Process, handles, kill, post, until},
@@ -148,8 +148,7 @@ impl Container {
         fs::create_dir(&compiled).expect("a folder");
         let caches = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
         let caches = caches.or_else(|| Some(env::home_dir()?.join(".cache"))).expect("a folder of caches");
-        for entry in fs::read_dir(caches.join("carrel")).expect("the cache") {
-            let path = entry.expect("a file").path();
+        for path in cached(&caches) {
             // What is loaded or compiled is marked with the time. Another test may delete one that is old.
             let used = fs::metadata(&path).and_then(|it| it.modified()).is_ok_and(|it| it >= began);
             if used && path.extension().is_some_and(|it| it == "cwasm") {

@@ -469,7 +469,7 @@ async fn run(case: Case, server: &Server, limits: Limits) {
             tokio::spawn(async move {
                 while !done.load(Ordering::Relaxed) {
                     server.park().await;
-                    // It would take most of the processor from those whom it parks.
+                    // With a shorter pause it would take most of the processor from those whom it parks.
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             })

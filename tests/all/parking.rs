@@ -106,7 +106,8 @@ async fn globals_tables_and_several_memories_are_there_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_in_javascript_is_woken_as_it_was() {
     // Here and not where others are told of, since it takes long to compile: then the host finds it compiled.
-    assert!(told(&Test::keeper(), "javascript_keeper").starts_with(ALL));
+    let told = told(&Test::keeper(), "javascript_keeper");
+    assert!(told.starts_with(ALL), "{told}");
     let server = Test::keeper().start().await;
     let alice = server.user("alice").at("/it");
     alice.call(json!({"command": "add", "text": "milk"})).await.ok();
@@ -178,7 +179,7 @@ async fn a_guest_whose_state_cannot_be_kept_is_never_parked() {
     }
 }
 
-/// What `carrel info` says of a guest whose state can be kept.
+/// The words of `carrel info` for a guest whose state can be kept.
 const ALL: &str = "all in its linear memories: an instance is parked and rolled back, unless";
 
 /// The report of `carrel info` on the state of a guest of this name.

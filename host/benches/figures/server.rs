@@ -103,7 +103,7 @@ impl Server {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// Whether the server has said these words so far.
+    /// Returns true if the server has said these words so far.
     pub(crate) fn said(&self, words: &str) -> bool {
         self.log().contains(words)
     }

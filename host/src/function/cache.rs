@@ -145,7 +145,8 @@ fn load(engine: &Engine, file: &Path, key: &str) -> Option<Compiled> {
         return None;
     };
     // SAFETY: `code` hashes to what was written before it, so it is what `store` wrote, in a folder that only this
-    // user and root can write to; and the file's name holds the hash of wasmtime's version and settings, so it was this engine.
+    // user and root can write to; and the file's name holds the hash of wasmtime's version and settings, so it was this
+    // engine.
     let load = |code: &[u8]| unsafe { Component::deserialize(engine, code) };
     let Some(Stored { whole, shell, state }) = Stored::new(code) else {
         tracing::warn!("{} is of no use: it has another form", file.display());

@@ -281,7 +281,7 @@ proptest! {
     }
 }
 
-/// Whether this process may use userfaultfd, and this kernel's can what is needed, by asking it.
+/// Returns true if this process may use userfaultfd, and this kernel's can what is needed, by asking it.
 fn kernel_has_userfaultfd() -> bool {
     const USER_MODE_ONLY: libc::c_int = 1;
     const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
